@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv first when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml constraints-cpu.txt scripts/install-cpu.sh
+	scripts/install-cpu.sh $(PYTHON)
+
+demo: .venv/installed  ## calibrate, prune, serve and compare the demo model (10 to 15 minutes, report in demo-out/)
+	$(BIN)/vhserve demo --out demo-out
+
+test: .venv/installed lint  ## linters, types and the tests (under 20 minutes on two cores)
+	$(PYTEST) -m 'not long'
+
+test-long: .venv/installed  ## the tests that take minutes each
+	$(PYTEST) -m long
+
+lint: .venv/installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## what a calibration costs, what an empty plan costs
+	$(BIN)/python -m benchmarks.calibration_cost
+	$(BIN)/python -m benchmarks.empty_plan
+
+clean:  ## remove the environment and what the demo wrote
+	rm -rf .venv demo-out

@@ -1,0 +1,7 @@
+"""What all tests share: nothing is fetched, and torchvision imports whichever build is installed."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
