@@ -111,8 +111,11 @@ def _text_config(
     intermediate: int = 176,
     positions: int = 2048,
 ) -> LlamaConfig:
-    """Geometry of the decoder: `kv_heads=0` means as many as query heads, `hidden` is a multiple of `query_heads`; vLLM on CPU wants
-    `head_size >= 32`."""
+    """Geometry of the decoder; `kv_heads=0` means as many as query heads.
+
+    `hidden` is a multiple of `query_heads`, though transformers does nothing with the quotient. vLLM on CPU wants
+    `head_size` to be 32 at least.
+    """
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
