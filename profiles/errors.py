@@ -70,3 +70,27 @@ class LayoutRefused(UserError):
 
 class BudgetTooLarge(UserError):
     """More heads are asked for than the stage has, or than its unprotected heads are."""
+
+
+class FileTooLarge(UserError):
+    """A file is far larger than any profile or plan."""
+
+
+class NotJson(UserError):
+    """A file is complete but is not JSON."""
+
+
+class DuplicateField(UserError):
+    """A JSON object names a field twice."""
+
+
+class ProtectedHeadTreated(UserError):
+    """A plan treats a head that it says is protected."""
+
+
+class SplitGroup(UserError):
+    """A plan of granularity `kv_group` treats the query heads of one KV head differently."""
+
+
+class MeansMissing(UserError):
+    """Mean compensation is asked for, but the profile has no mean outputs."""

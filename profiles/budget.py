@@ -1,0 +1,71 @@
+"""Budgets of query heads: what the user's text means, and whether the units and the stage allow it.
+
+Does not know scores.
+"""
+
+import re
+
+from profiles.errors import BudgetTooLarge, WrongValue
+from profiles.geometry import ModelGeometry, StageOrAll, stage_layers
+from profiles.pruning_plan import Granularity
+from profiles.units import unit_size
+
+
+def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll, granularity: Granularity) -> int:
+    """Number of heads meant by ``12``, or by ``25%`` (of the stage's heads, rounded down to a whole unit).
+
+    Raises
+    ------
+    WrongValue
+        It is neither a number nor a percentage up to 100.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text.strip())
+    if match is None or (match[2] and float(match[2]) > 100):
+        fix = f"give --{option} 8 or --{option} 10%"
+        raise WrongValue(f"--{option} is {text!r:.40}", expected="a number of heads or a percentage", fix=fix)
+    if match[1]:
+        return int(match[1])
+    size = unit_size(geometry, granularity)
+    heads = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
+    return int(round(float(match[2]) * heads / 100, 9)) // size * size
+
+
+def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:
+    """Refuse a budget that is negative or splits a unit, and say which are nearest.
+
+    Raises
+    ------
+    WrongValue
+    """
+    if budget < 0:
+        raise WrongValue(f"--{option} is {budget}", expected="0 or more heads", fix=f"give --{option} 8")
+    size = unit_size(geometry, granularity)
+    if budget % size:
+        below = budget // size * size
+        raise WrongValue(
+            f"--{option} is {budget}, but granularity {granularity} treats {size} query heads together",
+            expected=f"a multiple of {size}",
+            fix=f"give --{option} {below} or --{option} {below + size}",
+        )
+
+
+def check_budget(budget: int, stage: StageOrAll, total: int, free: int, protect_top: float) -> None:
+    """Refuse more heads than the stage has, or than may be treated in it.
+
+    Parameters
+    ----------
+    total, free
+        Query heads of the stage, and those of its units without a protected head.
+
+    Raises
+    ------
+    BudgetTooLarge
+    """
+    where = "the model" if stage == "all" else f"stage {stage}"
+    if budget > total:
+        wrong = f"{budget} heads are to be treated, but {where} has {total}"
+        raise BudgetTooLarge(wrong, expected=f"at most {free}", fix="lower the budget, or choose another --stage")
+    if budget > free:
+        wrong = f"{budget} heads are to be treated, but only {free} of the {total} in {where} are unprotected"
+        fix = f"lower the budget or --protect-top (now {protect_top:g})"
+        raise BudgetTooLarge(wrong, expected=f"at most {free}", fix=fix)

@@ -1,0 +1,233 @@
+"""The pruning plan: one treatment for every query head, how it was chosen, and what was measured with it.
+
+Does not know how heads are ranked (`profiles.planner`) nor what a KV cache can hold (`profiles.layout`).
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from profiles import canonical
+from profiles.arrays import Float32Array
+from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
+from profiles.geometry import ModelGeometry, ModelRef, Name, StageOrAll, stage_layers
+from profiles.head_profile import check_rows
+from profiles.strict import Strict, defect
+
+PLAN_FORMAT: Final = "vhserve.pruning-plan"
+
+Treatment = Literal["full", "text_only", "removed"]
+Granularity = Literal["query_head", "kv_group"]
+TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "removed")
+
+# JSON has no tuples: a list of two is taken for one.
+Head = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
+
+ROUNDING = 1e-6
+
+
+class Selection(Strict):
+    """How the heads were chosen.
+
+    Attributes
+    ----------
+    method
+        ``bottom``: lowest scores first (the least visual heads); ``top``: highest first; ``random``: by seed;
+        ``manual``: by hand, in which case nothing is claimed about the numbers below.
+    stage
+        Layers that heads were chosen from.
+    remove, text_only
+        Number of query heads removed, and made text-only.
+    protect_top
+        Percentage of the model's heads, the highest scored, that are never treated; `protected` lists them.
+    seed
+        For ``random``; else None.
+    """
+
+    method: Literal["bottom", "top", "random", "manual"]
+    stage: StageOrAll = "all"
+    remove: NonNegativeInt = 0
+    text_only: NonNegativeInt = 0
+    protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
+    protected: list[Head] = Field(default_factory=list)
+    seed: int | None = None
+    rank_by: Literal["score"] = "score"
+
+
+class Compensation(Strict):
+    """What stands in for a removed head's output.
+
+    Attributes
+    ----------
+    method
+        ``none``: zero; ``mean``: its mean output, folded into the bias of `o_proj`.
+    means
+        ``[removed heads][head_size]`` in (layer, head) order; None with ``none``.
+    """
+
+    method: Literal["none", "mean"] = "none"
+    means: Float32Array | None = None
+
+
+class Measurement(Strict):
+    """Accuracy measured with the plan (arm ``pruned``) or beside it without (``baseline``).
+
+    Attributes
+    ----------
+    family
+        Question family, or ``all``.
+    accuracy, low, high
+        ``correct / samples`` and its 95% Wilson interval, all 0 to 1.
+    """
+
+    dataset: Name
+    arm: Literal["baseline", "pruned"]
+    family: Name
+    samples: PositiveInt
+    correct: NonNegativeInt
+    accuracy: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.correct > self.samples:
+            raise defect(WrongValue, "correct", f"is {self.correct}", expected=f"at most {self.samples} (samples)")
+        if abs(self.accuracy - self.correct / self.samples) > ROUNDING:
+            raise defect(WrongValue, "accuracy", f"is {self.accuracy}", expected="correct / samples")
+        if not -ROUNDING <= self.low <= self.accuracy + ROUNDING:
+            raise defect(WrongValue, "low", f"is {self.low}", expected="0 to accuracy")
+        if not self.accuracy - ROUNDING <= self.high <= 1 + ROUNDING:
+            raise defect(WrongValue, "high", f"is {self.high}", expected="accuracy to 1")
+        return self
+
+
+class PruningPlan(Strict):
+    """What to serve; see FORMAT.md.
+
+    Attributes
+    ----------
+    profile_digest
+        Digest of the profile that the plan was made from; None for plans made by hand.
+    treatments
+        ``[layer][query head]``.
+    """
+
+    format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
+    version: Literal[1] = 1
+    model: ModelRef
+    geometry: ModelGeometry
+    profile_digest: str | None = None
+    selection: Selection
+    granularity: Granularity
+    treatments: list[list[Treatment]]
+    compensation: Compensation = Compensation()
+    measured: list[Measurement] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_rows(self.treatments, self.geometry, "treatments")
+        self._check_protected()
+        self._check_groups()
+        self._check_means()
+        if self.selection.method != "manual":
+            self._check_selection()
+        return self
+
+    def _check_protected(self) -> None:
+        for index, (layer, head) in enumerate(self.selection.protected):
+            if layer >= self.geometry.layers or head >= self.geometry.query_heads:
+                path, found = f"selection.protected[{index}]", f"is head {head} of layer {layer}"
+                raise defect(WrongValue, path, found, expected="a head of the model")
+            treatment = self.treatments[layer][head]
+            if treatment != "full":
+                path, found = f"treatments[{layer}][{head}]", f"is {treatment}, but selection.protected lists the head"
+                fix = "make the plan again with a smaller budget or a lower --protect-top"
+                raise defect(ProtectedHeadTreated, path, found, expected="full", fix=fix)
+
+    def _check_groups(self) -> None:
+        if self.granularity == "query_head":
+            return
+        for layer, row in enumerate(self.treatments):
+            for kv_head in range(self.geometry.kv_heads):
+                group = self.geometry.group(kv_head)
+                if len({row[head] for head in group}) > 1:
+                    path, found = f"treatments[{layer}]", f"treats heads {group[0]} to {group[-1]} differently"
+                    expected = f"one treatment for the group of KV head {kv_head} (granularity kv_group)"
+                    raise defect(SplitGroup, path, found, expected=expected)
+
+    def _check_means(self) -> None:
+        means, path = self.compensation.means, "compensation.means"
+        if (means is None) != (self.compensation.method == "none"):
+            found = f"is {'null' if means is None else 'given'} with method {self.compensation.method}"
+            raise defect(WrongValue, path, found, expected="means with method mean, and null with method none")
+        shape = (len(self.heads("removed")), self.geometry.head_size)
+        if means is not None and means.shape != shape:
+            expected = f"{list(shape)} (removed heads, head size)"
+            raise defect(WrongShape, path, f"has shape {list(means.shape)}", expected=expected)
+
+    def _check_selection(self) -> None:
+        stage = stage_layers(self.selection.stage, self.geometry.layers)
+        outside = [head for head in (*self.heads("removed"), *self.heads("text_only")) if head[0] not in stage]
+        if outside:
+            found = f"is {self.selection.stage}, but layer {outside[0][0]} is treated"
+            raise defect(WrongValue, "selection.stage", found, expected="the stage of every treated head")
+        counts = {"remove": len(self.heads("removed")), "text_only": len(self.heads("text_only"))}
+        for field, count in counts.items():
+            claimed = getattr(self.selection, field)
+            if claimed != count:
+                raise defect(WrongValue, f"selection.{field}", f"is {claimed}", expected=f"{count}, as in treatments")
+
+    @classmethod
+    def unpruned(cls, model: ModelRef, geometry: ModelGeometry) -> Self:
+        """The plan that changes nothing."""
+        return cls.manual(model, geometry)
+
+    @classmethod
+    def manual(
+        cls,
+        model: ModelRef,
+        geometry: ModelGeometry,
+        *,
+        removed: Iterable[tuple[int, int]] = (),
+        text_only: Iterable[tuple[int, int]] = (),
+        granularity: Granularity = "query_head",
+        compensation: Compensation = Compensation(),  # noqa: B008  # frozen
+    ) -> Self:
+        """A plan from lists of ``(layer, head)``; every other head is full."""
+        removed, text_only = set(removed), set(text_only)
+
+        def treatment(head: tuple[int, int]) -> Treatment:
+            return "removed" if head in removed else "text_only" if head in text_only else "full"
+
+        heads = range(geometry.query_heads)
+        return cls(
+            model=model,
+            geometry=geometry,
+            selection=Selection(method="manual", remove=len(removed), text_only=len(text_only)),
+            granularity=granularity,
+            treatments=[[treatment((layer, head)) for head in heads] for layer in range(geometry.layers)],
+            compensation=compensation,
+        )
+
+    def heads(self, treatment: Treatment) -> list[tuple[int, int]]:
+        """Heads ``(layer, head)`` of a treatment, in order."""
+        return [
+            (layer, head)
+            for layer, row in enumerate(self.treatments)
+            for head, given in enumerate(row)
+            if given == treatment
+        ]
+
+    @property
+    def is_empty(self) -> bool:
+        """True when every head is full."""
+        return all(given == "full" for row in self.treatments for given in row)
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…`` of the canonical bytes without `measured`: what serving depends on."""
+        return canonical.digest(self, without={"measured"})

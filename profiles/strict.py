@@ -1,0 +1,64 @@
+"""The base of every schema in this package, and the way a validator reports a defect with its place and cure.
+
+Knows pydantic. Does not know files: `profiles.defects` turns what is raised here into named errors.
+"""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from profiles.errors import NotFinite, UserError, WrongValue
+
+
+class Strict(BaseModel):
+    """A frozen model without coercion, unknown fields or non-finite numbers.
+
+    Two models are equal when they would be written as the same bytes; arrays would make pydantic's own comparison
+    ambiguous.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Strict) or type(self) is not type(other):
+            return NotImplemented
+        return self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]  # lists and arrays inside; use `digest`
+
+
+def defect(
+    kind: type[UserError], path: str, found: str, *, expected: str, fix: str = "correct the file, or make it again"
+) -> PydanticCustomError:
+    """The error to raise inside a validator.
+
+    Parameters
+    ----------
+    kind
+        The named error it becomes when a file is loaded.
+    path
+        The field, relative to the model that is validated, such as ``score[3]``; may be empty.
+    found, expected, fix
+        What is there, what would be right, and what to do.
+    """
+    context = {"path": path, "found": found, "expected": expected, "fix": fix}
+    return PydanticCustomError(kind.__name__, "{path}: {found}; expected {expected}; {fix}", context)
+
+
+def _json_scalar(value: Any) -> Any:
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise defect(WrongValue, "", f"is {type(value).__name__}", expected="a string, number, boolean or null")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise defect(NotFinite, "", f"is {value}", expected="a finite number")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise defect(WrongValue, "", "is not valid Unicode", expected="text that UTF-8 can hold") from None
+    return value
+
+
+# A plain validator, because the members of a union would turn up in the paths of error messages.
+JsonScalar = Annotated[bool | int | float | str | None, PlainValidator(_json_scalar)]
