@@ -86,9 +86,7 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
     )
 
 
-def samples(
-    n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0
-) -> Iterator[Sample]:
+def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> Iterator[Sample]:
     """Make the first `n` samples, taking the families in turn (round robin)."""
     if not families:
         raise ValueError(f"no question family given: expected some of {', '.join(FAMILIES)}")
