@@ -1,0 +1,46 @@
+"""Errors of looking at a model: which models and datasets cannot be taken, and what stops a run.
+
+Owns their names only; the words are written where they are raised. Every one is a `UserError`: one line, exit code 2.
+"""
+
+from profiles.errors import UserError
+
+
+class UnknownModel(UserError):
+    """A model name is no alias, no folder and not on the Hub."""
+
+
+class ModelOffline(UserError):
+    """A Hub model is not in the local cache, and the Hub cannot be asked."""
+
+
+class UnsupportedModel(UserError):
+    """A model is no vision-language model that calibration can look into, or not in transformers' format."""
+
+
+class ModelBroken(UserError):
+    """A model's folder lacks files or weights, or they don't fit its configuration."""
+
+
+class DatasetUnknown(UserError):
+    """A dataset name is neither built in nor a file."""
+
+
+class DatasetBroken(UserError):
+    """A dataset file is malformed, or more of its images are broken than may be skipped."""
+
+
+class NoImageTokens(UserError):
+    """A prompt came out without image tokens, so that no head's image weight can be measured."""
+
+
+class DeviceUnavailable(UserError):
+    """The device that was asked for does not exist here."""
+
+
+class OutOfDeviceMemory(UserError):
+    """A batch does not fit in the device's memory."""
+
+
+class StateMismatch(UserError):
+    """A saved state of an interrupted run belongs to other settings."""

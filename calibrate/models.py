@@ -1,0 +1,249 @@
+"""The models that are known by a short name, and what any model name stands for.
+
+Owns the table of the paper's nine models (Bi et al., CVPR 2025, table 1) and the demo model, and `find`, which turns an
+alias, Hub id or path into something `from_pretrained` takes or into a one-line error. Does not import torch or
+transformers, and loads no weights.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from calibrate.demo import MODEL_DIR
+from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
+
+ARCHITECTURES: Final = {
+    "llava": "LlavaForConditionalGeneration",
+    "llava_next": "LlavaNextForConditionalGeneration",
+    "vipllava": "VipLlavaForConditionalGeneration",
+}
+"""Supported `model_type` values and the architecture each stands for."""
+
+SERVABLE: Final = frozenset({"llava", "llava_next"})
+"""Those that vLLM 0.32 has; it has no ViP-LLaVA."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """One row of the table.
+
+    Attributes
+    ----------
+    alias
+        What `--model` takes.
+    hub
+        Hub id; for the demo model, the folder that it is shipped in.
+    model_type
+        As `config.json` says it; `llava_llama` and `llava_phi` are LLaVA's own format, which transformers cannot read.
+    layers, query_heads, kv_heads, head_size
+        Geometry of the decoder.
+    image_tokens
+        Tokens of one image; LLaVA-1.6 varies with its shape, and this is a square one's, the most there are.
+    resolution
+        Pixels that the vision tower sees, for LLaVA-1.6 in all tiles together.
+    """
+
+    alias: str
+    hub: str
+    model_type: str
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_size: int
+    image_tokens: int
+    resolution: str
+
+    @property
+    def loadable(self) -> bool:
+        """Whether transformers can read it, and `vhserve calibrate` can measure it."""
+        return self.model_type in ARCHITECTURES
+
+    @property
+    def servable(self) -> bool:
+        """Whether vLLM can read it, and `vhserve serve` can serve it."""
+        return self.model_type in SERVABLE
+
+    @property
+    def note(self) -> str:
+        """Why it cannot be loaded or served; empty when it can."""
+        if not self.loadable:
+            return "not in transformers' format on the Hub"
+        return "" if self.servable else "vLLM has no ViP-LLaVA"
+
+
+# Geometry from each checkpoint's config.json. The paper's table gives 24 x 32 for the two small ViP-LLaVA models;
+# their configurations say 32 layers.
+KNOWN: Final = {
+    model.alias: model
+    for model in (
+        KnownModel("demo", str(MODEL_DIR), "llava", 12, 8, 8, 32, 144, "96x96"),
+        KnownModel("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 128, 576, "336x336"),
+        KnownModel("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 40, 40, 40, 128, 576, "336x336"),
+        KnownModel("llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", 32, 32, 32, 128, 2928, "672x672"),
+        KnownModel(
+            "llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next", 40, 40, 40, 128, 2928, "672x672"
+        ),
+        KnownModel(
+            "llava-1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", 32, 32, 8, 128, 2928, "672x672"
+        ),
+        KnownModel("vip-llava-7b", "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 128, 576, "336x336"),
+        KnownModel("vip-llava-13b", "llava-hf/vip-llava-13b-hf", "vipllava", 40, 40, 40, 128, 576, "336x336"),
+        KnownModel("vip-llava-llama-3-8b", "mucai/vip-llava-llama-3-8b", "llava_llama", 32, 32, 8, 128, 576, "336x336"),
+        KnownModel(
+            "vip-llava-phi-3-3.8b", "mucai/vip-llava-phi-3-mini-3.8B", "llava_phi", 32, 32, 32, 96, 576, "336x336"
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model whose configuration has been read and that is of a supported kind.
+
+    Attributes
+    ----------
+    name
+        What the user can load again: `demo`, a Hub id, or the path as it was given.
+    source
+        What `from_pretrained` takes.
+    folder
+        Where `config.json` lies; for a Hub model the snapshot in the local cache.
+    config
+        Content of `config.json`.
+    """
+
+    name: str
+    source: str
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config["model_type"])
+
+    @property
+    def architecture(self) -> str:
+        return ARCHITECTURES[self.model_type]
+
+
+def resolve(name: str) -> str:
+    """Turn an alias, Hub id or path into what `from_pretrained` takes; raises what `find` raises."""
+    return find(name).source
+
+
+def find(name: str) -> FoundModel:
+    """Find a model by alias, Hub id or path and read its configuration.
+
+    Raises
+    ------
+    UnknownModel
+        It is none of the three.
+    ModelOffline
+        It is on the Hub, not in the local cache, and the Hub cannot be reached.
+    UnsupportedModel
+        It is not a LLaVA-1.5, LLaVA-1.6 or ViP-LLaVA model in transformers' format.
+    ModelBroken
+        Its folder has no readable `config.json`.
+    """
+    known = KNOWN.get(name)
+    if known is not None and not known.loadable:
+        raise UnsupportedModel(
+            f"model {name} ({known.hub}) is published in LLaVA's own format ({known.model_type})",
+            expected="a checkpoint in transformers' format",
+            fix="convert it with transformers' LLaVA conversion scripts and give the folder, or see `vhserve models`",
+        )
+    if known is not None and known.alias != "demo":
+        name = known.hub
+    local = Path(known.hub) if known is not None and known.alias == "demo" else Path(name).expanduser()
+    if known is not None and known.alias == "demo" and not local.is_dir():
+        raise ModelBroken(
+            "the demo model is not in this installation", expected=f"its files in {local}", fix="install vhserve again"
+        )
+    if local.is_dir():
+        found = FoundModel(name, str(local), local, _read_config(name, local / "config.json"))
+    else:
+        if local.exists() or known is not None or not _looks_like_hub_id(name):
+            raise _unknown(name, local)
+        path = _hub_config(name)
+        found = FoundModel(name, name, path.parent, _read_config(name, path))
+    _check_supported(found)
+    return found
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and parts[0] not in {".", "..", "~"}
+
+
+def _unknown(name: str, local: Path) -> UnknownModel:
+    hubs = [model.hub for model in KNOWN.values()]
+    close = difflib.get_close_matches(name, [*KNOWN, *hubs], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see `vhserve models` for the aliases"
+    what = "is a file" if local.is_file() else "is unknown"
+    return UnknownModel(f"model {name!r} {what}", expected="an alias, a Hub id (owner/name) or a folder", fix=hint)
+
+
+def _hub_config(name: str) -> Path:
+    """Path of a Hub model's `config.json` in the local cache, fetched when it is not there yet."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        return Path(hf_hub_download(name, "config.json"))
+    except GatedRepoError as error:
+        raise UnknownModel(
+            f"model {name} is gated on the Hub", expected="a model that you may read", fix="log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise _unknown(name, Path(name)) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
+        raise ModelOffline(
+            f"model {name} is not in the local cache and {why}",
+            expected=f"a cached model (cache: {constants.HF_HUB_CACHE}) or a connection to the Hub",
+            fix=f"run `hf download {name}` where the Hub can be reached, or give a folder",
+        ) from error
+    except EntryNotFoundError as error:
+        raise UnsupportedModel(
+            f"model {name} has no config.json on the Hub",
+            expected="a checkpoint in transformers' format",
+            fix="see `vhserve models` for supported ones",
+        ) from error
+
+
+def _read_config(name: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelBroken(
+            f"model {name}: {path} cannot be read ({type(error).__name__})",
+            expected="a folder with a config.json in transformers' format",
+            fix="give the folder that holds config.json and the weights",
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelBroken(f"model {name}: {path} holds no object", expected="a JSON object", fix="restore the file")
+    return config
+
+
+def _check_supported(found: FoundModel) -> None:
+    kind = found.config.get("model_type")
+    if kind in ARCHITECTURES:
+        return
+    architectures = found.config.get("architectures") or [kind or "no architecture"]
+    raise UnsupportedModel(
+        f"model {found.name} is {', '.join(map(str, architectures))} (model_type {kind})",
+        expected=f"one of {', '.join(ARCHITECTURES.values())}",
+        fix="choose a supported vision-language model, see `vhserve models`",
+    )
