@@ -1,0 +1,167 @@
+"""Asking: a dataset's samples through the OpenAI endpoint, a bounded number at a time.
+
+Owns requests, their limits, and what becomes of a failed one. Knows no second arm and no file.
+"""
+
+import asyncio
+import base64
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, cast
+
+import openai
+from PIL import Image
+
+from calibrate.datasets.sample import Sample
+from vhserve.evaluation.errors import ServerLost
+from vhserve.evaluation.results import Answer, Server
+from vhserve.evaluation.scoring import score
+from vhserve.evaluation.server import trusts_environment
+
+_LOST_AFTER = 20
+"""Failures in a row after which the server is given up; at least this many, and two rounds of every worker."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard to push: requests at a time, seconds for each, tokens of each reply."""
+
+    concurrency: int = 8
+    timeout: float = 120.0
+    max_tokens: int = 8
+
+
+def user_message(image: Image.Image, question: str) -> dict[str, Any]:
+    """Put a picture and a question into one user message of the chat protocol; the picture goes as a PNG data URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}],
+    }
+
+
+def open_client(server: Server, api_key: str, timeout: float) -> openai.AsyncOpenAI:
+    """Open a client without retries: a retry would hide a failure, and stretch a latency."""
+    http = openai.DefaultAsyncHttpxClient(trust_env=trusts_environment(server.base_url))
+    return openai.AsyncOpenAI(
+        base_url=server.base_url, api_key=api_key, timeout=timeout, max_retries=0, http_client=http
+    )
+
+
+def ask_all(
+    server: Server,
+    samples: Iterable[Sample],
+    *,
+    limits: Limits,
+    api_key: str,
+    advance: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """Ask for every sample, greedily decoded, and score the replies.
+
+    Parameters
+    ----------
+    server
+        Whom to ask.
+    samples
+        Read one by one as workers come free; never all in memory.
+    limits
+        Concurrency, timeout and length of a reply.
+    api_key
+        Sent as bearer token.
+    advance
+        Called with each answer as it arrives.
+
+    Returns
+    -------
+    Answers in the order of the samples.
+
+    Raises
+    ------
+    ServerLost
+        When so many requests fail in a row that the server must be gone.
+    """
+    return asyncio.run(_ask_all(server, iter(samples), limits, api_key, advance))
+
+
+async def _ask_all(
+    server: Server, samples: Iterator[Sample], limits: Limits, api_key: str, advance: Callable[[Answer], None]
+) -> list[Answer]:
+    numbered = _Numbered(samples)
+    answers: dict[int, Answer] = {}
+    failed_in_a_row = 0
+    enough = max(_LOST_AFTER, 2 * limits.concurrency)
+
+    async with open_client(server, api_key, limits.timeout) as client:
+
+        async def work() -> None:
+            nonlocal failed_in_a_row
+            # Reading a sample may decode a large picture: in a thread, or the other requests would wait for it.
+            while (item := await asyncio.to_thread(numbered.take)) is not None:
+                number, sample, message = item
+                answer = answers[number] = await _ask(client, server.model, sample, message, limits)
+                failed_in_a_row = failed_in_a_row + 1 if answer.outcome == "error" else 0
+                advance(answer)
+                if failed_in_a_row >= enough:
+                    raise ServerLost(
+                        f"{failed_in_a_row} requests in a row failed at {server.base_url}, at last with {answer.error}",
+                        expected="a server that answers",
+                        fix="look at its log, or lower --concurrency",
+                    )
+
+        workers = [asyncio.create_task(work()) for _ in range(limits.concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    return [answers[number] for number in sorted(answers)]
+
+
+class _Numbered:
+    """Hands out samples one by one, to several threads, with their place and their message."""
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples = enumerate(samples)
+        self._lock = Lock()
+
+    def take(self) -> tuple[int, Sample, dict[str, Any]] | None:
+        with self._lock:
+            item = next(self._samples, None)
+        if item is None:
+            return None
+        number, sample = item
+        return number, sample, user_message(sample.image, sample.question)
+
+
+async def _ask(
+    client: openai.AsyncOpenAI, model: str, sample: Sample, message: dict[str, Any], limits: Limits
+) -> Answer:
+    started = time.perf_counter()
+    reply, error = None, None
+    try:
+        completion = await client.chat.completions.create(
+            model=model,
+            messages=cast(Any, [message]),  # the client's types don't take plain dictionaries
+            max_tokens=limits.max_tokens,
+            temperature=0,
+        )
+        reply = completion.choices[0].message.content or ""
+    except openai.APIStatusError as failure:
+        error = f"status {failure.status_code}: {failure.message}"
+    except (openai.APIError, IndexError, AttributeError, TypeError) as failure:  # the rest: what is no chat completion
+        error = f"{type(failure).__name__}: {failure.__cause__ or failure}"
+    return Answer(
+        id=sample.id,
+        family=sample.family,
+        answer=sample.answer,
+        reply=reply,
+        outcome="error" if reply is None else score(reply, sample.answer, sample.options),
+        error=None if error is None else " ".join(error.split())[:300],
+        seconds=time.perf_counter() - started,
+    )

@@ -1,0 +1,175 @@
+"""Latency of a server under a fixed number of concurrent streams: first token, further tokens, throughput.
+
+Owns the load and its clock. Does not know what the replies mean: their length is fixed, their content ignored.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import openai
+from PIL import Image
+from pydantic import Field
+
+from vhserve.evaluation.client import open_client, user_message
+from vhserve.evaluation.results import Record, Server
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send: a closed loop of `concurrency` streams, `requests` in all, each with a picture of its own.
+
+    Attributes
+    ----------
+    concurrency
+        Streams open at any time.
+    requests
+        Requests that are measured.
+    warm_up
+        Requests before them that are not.
+    output_tokens
+        Length of every reply, enforced.
+    image_size
+        Side of the pictures, in pixels; they are noise, so that no cache knows them.
+    question
+        Text beside each picture.
+    seed
+        Seed of the pictures: every server gets the same ones.
+    time_limit
+        Seconds after which no further request is sent; those under way are finished.
+    timeout
+        Seconds until a request counts as failed.
+    """
+
+    concurrency: int
+    requests: int
+    warm_up: int = 2
+    output_tokens: int = 32
+    image_size: int = 96
+    question: str = "How many red circles are there?"
+    seed: int = 0
+    time_limit: float = 60.0
+    timeout: float = 60.0
+
+
+class Quantiles(Record):
+    """Median and 90th percentile, in milliseconds."""
+
+    p50: float = Field(ge=0)
+    p90: float = Field(ge=0)
+
+
+class LatencyFigures(Record):
+    """What a load found. Lower is better for the two latencies, higher for the throughput.
+
+    `ttft_ms`: from sending a request to its first token. `tpot_ms`: mean time between a request's further tokens.
+    `output_tokens_per_second`: tokens of all replies over the time from the first request to the last token.
+    """
+
+    concurrency: int
+    requests: int
+    failed: int
+    output_tokens: int
+    seconds: float
+    ttft_ms: Quantiles | None
+    tpot_ms: Quantiles | None
+    output_tokens_per_second: float
+    first_error: str | None
+
+
+@dataclass(frozen=True)
+class _Stream:
+    ttft: float
+    tpot: float | None
+    tokens: int
+
+
+def measure(server: Server, load: Load, api_key: str = "none") -> LatencyFigures:
+    """Put a load on a server and time it.
+
+    A failed request is counted and left out of the quantiles; with none left, they are `None`.
+    """
+    return asyncio.run(_measure(server, load, api_key))
+
+
+async def _measure(server: Server, load: Load, api_key: str) -> LatencyFigures:
+    async with open_client(server, api_key, load.timeout) as client:
+        if load.warm_up:
+            await _run(client, server.model, load, range(-load.warm_up, 0))
+        started = time.perf_counter()
+        done, errors = await _run(client, server.model, load, range(load.requests))
+        seconds = time.perf_counter() - started
+    tokens = sum(stream.tokens for stream in done)
+    return LatencyFigures(
+        concurrency=load.concurrency,
+        requests=len(done),
+        failed=len(errors),
+        output_tokens=tokens,
+        seconds=seconds,
+        ttft_ms=_quantiles([stream.ttft for stream in done]),
+        tpot_ms=_quantiles([stream.tpot for stream in done if stream.tpot is not None]),
+        output_tokens_per_second=tokens / seconds,
+        first_error=errors[0] if errors else None,
+    )
+
+
+def _quantiles(seconds: Sequence[float]) -> Quantiles | None:
+    if not seconds:
+        return None
+    p50, p90 = (float(value) for value in 1000 * np.quantile(seconds, [0.5, 0.9]))
+    return Quantiles(p50=p50, p90=p90)
+
+
+async def _run(client: openai.AsyncOpenAI, model: str, load: Load, numbers: range) -> tuple[list[_Stream], list[str]]:
+    # Pictures are made beforehand: making them between requests would take time from the server on a small machine.
+    waiting: Iterator[dict[str, Any]] = iter([_message(load, number) for number in numbers])
+    deadline = time.perf_counter() + load.time_limit
+    done: list[_Stream] = []
+    errors: list[str] = []
+
+    async def work() -> None:
+        for message in waiting:
+            if time.perf_counter() > deadline:
+                return
+            try:
+                done.append(await _stream(client, model, message, load.output_tokens))
+            except (openai.APIError, IndexError, AttributeError, TypeError, ValueError) as error:
+                errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+
+    await asyncio.gather(*(work() for _ in range(load.concurrency)))
+    return done, errors
+
+
+def _message(load: Load, number: int) -> dict[str, Any]:
+    # Warm-up has negative numbers, which a seed may not be.
+    rng = np.random.default_rng([load.seed, load.concurrency, abs(number), int(number < 0)])
+    noise = rng.integers(0, 256, (load.image_size, load.image_size, 3), dtype=np.uint8)
+    return user_message(Image.fromarray(noise), load.question)
+
+
+async def _stream(client: openai.AsyncOpenAI, model: str, message: dict[str, Any], tokens: int) -> _Stream:
+    started = time.perf_counter()
+    first = last = None
+    written = 0
+    stream = await client.chat.completions.create(
+        model=model,
+        messages=cast(Any, [message]),  # the client's types don't take plain dictionaries
+        max_tokens=tokens,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        # vLLM's own fields: a reply of exactly this length, every token of it visible in the stream.
+        extra_body={"ignore_eos": True, "min_tokens": tokens, "skip_special_tokens": False},
+    )
+    async for chunk in stream:
+        if chunk.usage is not None:
+            written = chunk.usage.completion_tokens
+        if chunk.choices and chunk.choices[0].delta.content:
+            last = time.perf_counter()
+            first = last if first is None else first
+    if first is None or last is None or not written:
+        raise ValueError("the reply has no tokens")
+    return _Stream(first - started, (last - first) / (written - 1) if written > 1 else None, written)

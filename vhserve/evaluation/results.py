@@ -1,0 +1,180 @@
+"""The results file of `vhserve evaluate`: what was asked, of whom, what came back, and what follows from it.
+
+Owns the schema, strict loading and atomic saving. Does not know how answers are obtained or counted.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from profiles.errors import FileUnreadable, FileUnwritable
+from profiles.head_profile import DatasetRef
+from vhserve.evaluation.errors import ResultsBroken
+
+
+class Record(BaseModel):
+    """Base of everything written: no unknown fields, no NaN, no change after the fact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(Record):
+    """One sample's reply. `reply` is absent when the request failed, and then `error` says how."""
+
+    id: str
+    family: str
+    answer: str
+    reply: str | None
+    outcome: Literal["correct", "wrong", "off_list", "error"]
+    error: str | None = None
+    seconds: float = Field(ge=0)
+
+
+class Figures(Record):
+    """Counts of one family (or `all`): `answered = samples - errors`, `accuracy = correct / answered`, Wilson 95%."""
+
+    family: str
+    samples: int = Field(ge=0)
+    answered: int = Field(ge=0)
+    correct: int = Field(ge=0)
+    off_list: int = Field(ge=0)
+    errors: int = Field(ge=0)
+    accuracy: float | None
+    low: float | None
+    high: float | None
+
+
+class Server(Record):
+    """Who answered, in its own words: the model's name, and the plan that its metrics report (`None`: none)."""
+
+    base_url: str
+    model: str
+    plan_digest: str | None = None
+    plan_model: str | None = None
+    plan_revision: str | None = None
+
+
+class Arm(Record):
+    """One server's answers, and what they come to per family."""
+
+    name: str
+    server: Server
+    seconds: float = Field(ge=0)
+    figures: list[Figures]
+    answers: list[Answer]
+
+
+class Paired(Record):
+    """Two arms on the samples that both answered.
+
+    `only_first` (b) and `only_second` (c) are the flips: samples that one arm alone got right. `difference` is the
+    second arm's accuracy minus the first's, with a 95% interval; `p` is McNemar's exact test of no difference.
+    """
+
+    family: str
+    first: str
+    second: str
+    samples: int = Field(ge=0)
+    both: int = Field(ge=0)
+    only_first: int = Field(ge=0)
+    only_second: int = Field(ge=0)
+    neither: int = Field(ge=0)
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class Evaluation(Record):
+    """Everything that one run of `vhserve evaluate` found."""
+
+    format: Literal["vhserve.evaluation"] = "vhserve.evaluation"
+    version: Literal[1] = 1
+    dataset: DatasetRef
+    samples: int
+    broken: list[str]
+    seed: int
+    arms: list[Arm] = Field(min_length=1, max_length=2)
+    paired: list[Paired]
+    arguments: dict[str, JsonValue]
+    versions: dict[str, str]
+    commit: str | None
+    started: str
+
+    @model_validator(mode="after")
+    def _two_arms_have_two_names(self) -> Self:
+        if len({arm.name for arm in self.arms}) != len(self.arms):
+            raise ValueError("arms must have different names")
+        return self
+
+
+def save(document: BaseModel, path: Path) -> None:
+    """Write a document as JSON: all of it or, when anything goes wrong, nothing.
+
+    Raises
+    ------
+    FileUnwritable
+        When the file cannot be written.
+    """
+    write_atomically(path, document.model_dump_json(indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file by way of a temporary file in the same folder.
+
+    Raises
+    ------
+    FileUnwritable
+        When the file cannot be written.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a report from the colleagues it is meant for
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> FileUnwritable:
+    return FileUnwritable(
+        f"cannot write {path}: {error.strerror}", expected="a file that can be written", fix="choose another path"
+    )
+
+
+def load(path: Path) -> Evaluation:
+    """Read a results file.
+
+    Raises
+    ------
+    FileUnreadable
+        When there is no such file.
+    ResultsBroken
+        When it is not a results file of this version; names the first field that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileUnreadable(
+            f"cannot read {path}: {error}", expected="a results file", fix="give a file that vhserve evaluate wrote"
+        ) from error
+    try:
+        return Evaluation.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ResultsBroken(
+            f"{path}: {'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}",
+            expected="results of vhserve evaluate, version 1",
+            fix="write them again with --out",
+        ) from error

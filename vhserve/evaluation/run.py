@@ -1,0 +1,113 @@
+"""One evaluation: checks first, then the requests, then the files.
+
+Owns the order, so that nothing is asked when the end could not be written. Asks, scores and pairs elsewhere.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from calibrate.datasets import Dataset, open_dataset
+from profiles.head_profile import DatasetRef
+from profiles.store import check_writable, load_plan
+from vhserve.evaluation import provenance
+from vhserve.evaluation.arms import arm_names, ask_arm
+from vhserve.evaluation.attach import attach, check_served
+from vhserve.evaluation.client import Limits
+from vhserve.evaluation.errors import KeyMissing, ResultsMismatch
+from vhserve.evaluation.pairing import pair
+from vhserve.evaluation.results import Arm, Evaluation, load, save
+from vhserve.evaluation.server import identify
+
+if TYPE_CHECKING:
+    from vhserve.commands.evaluate import Evaluate
+
+
+def evaluate(options: "Evaluate") -> Evaluation:
+    """Carry out what the options of `vhserve evaluate` ask for.
+
+    Raises
+    ------
+    profiles.errors.UserError
+        Whatever the user got wrong: addresses, names, files, keys.
+    """
+    if options.compare is not None and options.against is not None:
+        raise ResultsMismatch(
+            "--compare and --against are both given", expected="one second arm", fix="leave one of them out"
+        )
+    for path in (options.out, options.attach):
+        if path is not None:
+            check_writable(path)
+    key = _api_key(options.api_key_env)
+    dataset = _open(options)
+    earlier = _earlier(options, dataset.ref())
+    addresses = [address for address in (options.base_url, options.compare) if address is not None]
+    servers = [identify(address, options.model, key) for address in addresses]
+    if options.attach is not None:
+        plan = load_plan(options.attach)
+        for server in servers:
+            check_served(plan, server, options.attach)
+
+    started = provenance.now()
+    names = arm_names([*([earlier.server] if earlier else []), *servers])
+    arms = [earlier.model_copy(update={"name": names[0]})] if earlier else []
+    limits = Limits(options.concurrency, options.timeout, options.max_tokens)
+    broken: list[str] = []
+    for name, server in zip(names[len(arms) :], servers, strict=True):
+        asked = ask_arm(name, server, lambda: _open(options), limits, key)
+        arms.append(asked.arm)
+        broken = asked.broken
+
+    evaluation = Evaluation(
+        dataset=dataset.ref(),
+        samples=len(arms[-1].answers),
+        broken=broken,
+        seed=options.seed,
+        arms=arms,
+        paired=pair(*arms) if len(arms) == 2 else [],
+        arguments=options.model_dump(mode="json"),
+        versions=provenance.versions(),
+        commit=provenance.commit(),
+        started=started,
+    )
+    if options.out is not None:
+        save(evaluation, options.out)
+    if options.attach is not None:
+        attach(options.attach, evaluation.dataset.name, arms[1:] if earlier else arms)
+    return evaluation
+
+
+def _open(options: "Evaluate") -> Dataset:
+    return open_dataset(
+        options.dataset,
+        samples=options.samples,
+        seed=options.seed,
+        split=options.split,
+        families=options.families,
+    )
+
+
+def _api_key(variable: str) -> str:
+    key = os.environ.get(variable)
+    if key is None and variable != "OPENAI_API_KEY":
+        raise KeyMissing(
+            f"environment variable {variable} is not set", expected="an API key in it", fix="set it, or drop the flag"
+        )
+    return key or "none"  # the client insists on a key; servers without one ignore it
+
+
+def _earlier(options: "Evaluate", dataset: DatasetRef) -> Arm | None:
+    if options.against is None:
+        return None
+    evaluation = load(options.against)
+    if evaluation.dataset != dataset:
+        raise ResultsMismatch(
+            f"{options.against} holds results on {_told(evaluation.dataset)}, not on {_told(dataset)}",
+            expected="results on the same samples",
+            fix="give the --dataset, --split, --samples, --families and --seed of the earlier run",
+        )
+    return evaluation.arms[-1]
+
+
+def _told(dataset: DatasetRef) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(dataset.settings.items()))
+    return f"{dataset.name} ({', '.join(part for part in (dataset.split, dataset.digest, settings) if part)})"

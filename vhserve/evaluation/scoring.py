@@ -1,0 +1,84 @@
+"""Scoring: from a reply in words to one of four outcomes, and from outcomes to figures per family.
+
+Owns the rule by which a reply counts as right. Knows no server and no file.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from calibrate.statistics import wilson
+
+from vhserve.evaluation.results import Answer, Figures
+
+Outcome = Literal["correct", "wrong", "off_list", "error"]
+
+ALL: Final = "all"
+"""Name of the family that stands for all of them together."""
+
+_PUNCTUATION = " \t\n\r.,:;!?\"'()*"
+
+
+def score(reply: str, answer: str, options: Sequence[str]) -> Outcome:
+    """Compare a reply with the right answer; case and punctuation around it don't count.
+
+    Where every option is a single word, the first word of the reply is compared, so that "A. a red circle" chooses A
+    and "3 circles" means 3; else the whole reply is.
+
+    Parameters
+    ----------
+    reply
+        What the model wrote.
+    answer
+        The right answer.
+    options
+        Every answer that the question allows; empty when anything may be answered.
+
+    Returns
+    -------
+    `correct`; `wrong` for another of the options; `off_list` for a reply that is none of them (it counts as not
+    correct, but is reported apart: a model that has come apart looks different from one that errs).
+    """
+    single = all(len(option.split()) == 1 for option in (answer, *options))
+    said = _plain(reply, single)
+    if said == _plain(answer, single):
+        return "correct"
+    if not options or said in {_plain(option, single) for option in options}:
+        return "wrong"
+    return "off_list"
+
+
+def _plain(text: str, first_word: bool) -> str:
+    if first_word:
+        text = next(iter(text.split()), "")
+    return " ".join(text.split()).strip(_PUNCTUATION).casefold()
+
+
+def figures(answers: Iterable[Answer]) -> list[Figures]:
+    """Count outcomes per family, families in order of appearance, `all` last.
+
+    Failed requests are counted beside the accuracy, not in it: accuracy is `correct / answered` with its 95% Wilson
+    interval, and has no value where nothing was answered.
+    """
+    by_family: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_family.setdefault(answer.family, []).append(answer)
+    everything = [answer for group in by_family.values() for answer in group]
+    return [_count(family, group) for family, group in [*by_family.items(), (ALL, everything)]]
+
+
+def _count(family: str, answers: Sequence[Answer]) -> Figures:
+    outcomes = [answer.outcome for answer in answers]
+    errors = outcomes.count("error")
+    answered, correct = len(outcomes) - errors, outcomes.count("correct")
+    low, high = wilson(correct, answered) if answered else (None, None)
+    return Figures(
+        family=family,
+        samples=len(outcomes),
+        answered=answered,
+        correct=correct,
+        off_list=outcomes.count("off_list"),
+        errors=errors,
+        accuracy=correct / answered if answered else None,
+        low=low,
+        high=high,
+    )
