@@ -1,0 +1,78 @@
+"""`vhserve demo`: the flags, and the table at the end.
+
+What the steps do is in `vhserve.demo`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, PositiveInt
+
+
+class Demo(BaseModel):
+    """Calibrate the demo model, prune it, serve it beside its unpruned self, and compare the two in a report.
+
+    Everything runs on this machine, servers on loopback one after the other. The output folder gets the profile, the
+    plan, the results, the logs, and report.html.
+    """
+
+    out: Path = Field(Path("demo-out"), description="folder for everything that the demo writes")
+    model: str = Field("demo", description="model to show it on")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the servers")
+    samples: int = Field(400, gt=0, description="held-out samples that every arm is asked")
+    calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
+    remove: int = Field(8, gt=0, description="heads to remove")
+    stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to remove them from")
+    protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest scored, to protect")
+    concurrency: list[PositiveInt] = Field([1, 8], min_length=1, description="streams at a time, for the latencies")
+    requests: int = Field(24, gt=0, description="requests for each latency, at least four times the concurrency")
+    output_tokens: int = Field(32, gt=1, le=256, description="tokens of each reply, for the latencies")
+    kv_cache_gib: int = Field(1, gt=0, description="GiB of KV cache for each server")
+    seed: int = Field(0, ge=0, description="seed of samples and pictures")
+    start_limit: float = Field(240.0, gt=0, description="seconds that a server may take to start")
+
+    def cli_cmd(self) -> None:
+        """Run the steps, then print the table."""
+        from rich.console import Console
+
+        from profiles.store import check_writable
+        from vhserve import compat
+        from vhserve.demo.arms import demo_arms
+        from vhserve.demo.run import run
+        from vhserve.demo.steps import DemoSettings
+        from vhserve.report.summary import summary_table
+
+        compat.ensure_torchvision()
+        self._make_folder()
+        for name in ("profile.json", "results.json", "report.html"):
+            check_writable(self.out / name)
+        settings = DemoSettings(
+            out=self.out,
+            model=self.model,
+            dtype=self.dtype,
+            samples=self.samples,
+            calibration_samples=self.calibration_samples,
+            seed=self.seed,
+            concurrency=tuple(self.concurrency),
+            requests=self.requests,
+            output_tokens=self.output_tokens,
+            kv_cache_gib=self.kv_cache_gib,
+            start_limit=self.start_limit,
+        )
+        arms = demo_arms(self.remove, self.stage, self.protect_top)
+        results = run(settings, arms, self.model_dump(mode="json"), Console(stderr=True))
+        console = Console()
+        console.print(summary_table(results))
+        console.print(f"Report: {self.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+    def _make_folder(self) -> None:
+        from profiles.errors import FileUnwritable
+
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileUnwritable(
+                f"cannot make folder {self.out}: {error.strerror}",
+                expected="a folder that can be written",
+                fix="give another --out",
+            ) from error

@@ -1,0 +1,157 @@
+"""The report page: one HTML file that needs nothing but itself, on screen and in print.
+
+Owns the page's words and looks. Everything that comes from outside is escaped; figures are data URLs.
+"""
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from string import Template
+
+from profiles.head_profile import HeadProfile
+from profiles.pruning_plan import PruningPlan
+from vhserve.demo.results import DemoResults
+from vhserve.report.figures import accuracy_plot, score_map, treatment_map
+from vhserve.report.rows import Section, sections
+
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+p, li { max-width: 46rem; } .lead { color: #444; margin-top: .2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+tr.section th { text-align: left; padding-top: 1rem; border-bottom: 2px solid #888; }
+tr.strong { font-weight: 600; }
+table.facts td { text-align: left; overflow-wrap: anywhere; }
+figure { display: inline-block; margin: 0 1.5rem 1rem 0; vertical-align: top; max-width: 100%; }
+figure img { max-width: 100%; } figcaption { color: #444; font-size: .9rem; max-width: 28rem; }
+@media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+<h2>What to look at</h2>
+<ul>
+<li><b>Capacity in tokens</b>: the same memory holds more tokens, so more requests run at a time. This is what pruning
+is for; it should rise as bytes per token fall.</li>
+<li><b>All families</b>: what it costs in accuracy. Both arms answered the same questions, so look at the flips (lost:
+right in the first arm only; won: right in the other only) and at McNemar's exact p, the chance of flips at least as
+uneven if neither arm were better. An interval of the difference that reaches far below zero says that the samples were
+too few to rule out a loss, not that there is none.</li>
+<li><b>Latency</b>: with memory to spare and a model this small, differences of a few percent are noise; the gain shows
+when the cache is full.</li>
+</ul>
+<h2>Measured</h2>
+<div class="wide"><table>
+<thead><tr>$head</tr></thead>
+<tbody>
+$body
+</tbody>
+</table></div>
+<h2>Accuracy per question family</h2>
+$accuracy
+<h2>Heads</h2>
+$maps
+<h2>Arms</h2>
+<ul>$arms</ul>
+<h2>Where this comes from</h2>
+<div class="wide"><table class="facts"><tbody>
+$facts
+</tbody></table></div>
+</body>
+</html>
+""")
+
+
+_STRONG = '<tr class="strong">'
+
+
+def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, PruningPlan]) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    results
+        Everything measured; the first arm is the one compared with.
+    profile
+        Whose scores are drawn.
+    plans
+        Plan of each arm that has one, by the arm's name.
+
+    Returns
+    -------
+    HTML without references to anything outside.
+    """
+    names = [arm.name for arm in results.arms]
+    head = ["", *names, *(f"{name} against {names[0]}" for name in names[1:])]
+    maps = [
+        _figure(
+            score_map(profile),
+            "Heat map of head scores by layer and head",
+            f"Head scores, mean of {profile.samples} samples. White lines part early, middle and late layers.",
+        )
+    ]
+    for name, plan in plans.items():
+        maps.append(
+            _figure(
+                treatment_map(plan),
+                f"Map of treatments by layer and head of {name}",
+                f"What the plan of {name} does with each head. Dots: protected.",
+            )
+        )
+    return _PAGE.substitute(
+        title=escape(f"{results.model}: {' and '.join(names)}"),
+        lead=escape(
+            f"{results.started}, {results.arms[0].accuracy.figures[-1].samples} samples of {results.dataset.name}"
+        ),
+        head="".join(f'<th scope="col">{escape(name)}</th>' for name in head),
+        body="\n".join(_section(section, len(head)) for section in sections(results)),
+        accuracy=_figure(accuracy_plot(results.arms), "Accuracy of each arm per question family", ""),
+        maps="\n".join(maps),
+        arms="".join(f"<li><b>{escape(arm.name)}</b>: {escape(arm.about)}</li>" for arm in results.arms),
+        facts="\n".join(
+            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _facts(results, plans)
+        ),
+    )
+
+
+def _figure(svg: str, alt: str, caption: str) -> str:
+    data = base64.b64encode(svg.encode()).decode("ascii")
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">{words}</figure>'
+
+
+def _section(section: Section, columns: int) -> str:
+    lines = [f'<tr class="section"><th scope="rowgroup" colspan="{columns}">{escape(section.title)}</th></tr>']
+    for row in section.rows:
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (row.label, *row.cells, *row.against))
+        lines.append(f"{_STRONG if row.strong else '<tr>'}{cells}</tr>")
+    return "\n".join(lines)
+
+
+def _facts(results: DemoResults, plans: Mapping[str, PruningPlan]) -> list[tuple[str, str]]:
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(results.dataset.settings.items()))
+    dataset = results.dataset
+    return [
+        ("model", results.model),
+        ("revision", results.revision),
+        ("head profile", results.profile_digest),
+        *((f"plan of {name}", plan.digest) for name, plan in plans.items()),
+        ("dataset", ", ".join(part for part in (dataset.name, dataset.split, dataset.digest, settings) if part)),
+        ("arguments", ", ".join(f"{name} {value}" for name, value in results.arguments.items())),
+        ("machine", ", ".join(f"{name} {value}" for name, value in results.machine.items())),
+        ("versions", ", ".join(f"{name} {value}" for name, value in results.versions.items())),
+        ("commit", results.commit or "not in a git checkout"),
+        ("started", results.started),
+        ("took", f"{results.seconds:.0f} s"),
+    ]

@@ -1,0 +1,153 @@
+"""The report's rows: what is shown of every arm, in words, and how an arm compares with the first.
+
+The one place that words figures, for the terminal and for the page. Knows no layout.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vhserve.demo.results import DemoArmResult, DemoResults
+from vhserve.evaluation.latency import LatencyFigures, Quantiles
+from vhserve.evaluation.results import Figures, Paired
+from vhserve.evaluation.scoring import ALL
+from vhserve.evaluation.tables import difference, interval
+
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: one cell for each arm, then one for each arm but the first, which says how it compares."""
+
+    label: str
+    cells: tuple[str, ...]
+    against: tuple[str, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that belong together."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def sections(results: DemoResults) -> list[Section]:
+    """Word everything that was measured: accuracy, KV cache, then latency for each concurrency."""
+    loads = [figures.concurrency for figures in results.arms[0].latency]
+    return [
+        Section("Accuracy, with 95% interval", tuple(_accuracy(results))),
+        Section(f"KV cache of {results.kv_cache_gib:g} GiB", tuple(_cache(results.arms))),
+        *(Section(_load_title(results, load), tuple(_latency(results.arms, load))) for load in loads),
+        Section("Server", (_row("seconds until ready", results.arms, lambda arm: arm.startup_seconds, "{:.0f}"),)),
+    ]
+
+
+def _load_title(results: DemoResults, concurrency: int) -> str:
+    streams = "1 stream" if concurrency == 1 else f"{concurrency} streams at a time"
+    requests = {
+        figures.requests for arm in results.arms for figures in arm.latency if figures.concurrency == concurrency
+    }
+    return f"Latency with {streams} ({', '.join(map(str, sorted(requests)))} requests)"
+
+
+def _accuracy(results: DemoResults) -> list[Row]:
+    rows = []
+    families = [figures.family for figures in results.arms[0].accuracy.figures]
+    for family in families:
+        found = [_of_family(arm, family) for arm in results.arms]
+        paired = [_pair(results, arm, family) for arm in results.arms[1:]]
+        label = "all families" if family == ALL else family
+        rows.append(Row(label, tuple(map(interval, found)), tuple(map(_against, paired)), strong=family == ALL))
+    overall = [_pair(results, arm, ALL) for arm in results.arms[1:]]
+    counted = [_of_family(arm, ALL) for arm in results.arms]
+    rows.append(
+        Row(
+            "right / answered",
+            tuple(f"{one.correct} / {one.answered}" if one else NONE for one in counted),
+            tuple(
+                f"{one.only_first} lost, {one.only_second} won; McNemar p = {one.p:.3g}"
+                if one and one.p is not None
+                else NONE
+                for one in overall
+            ),
+        )
+    )
+    if any(one and (one.off_list or one.errors) for one in counted):
+        cells = tuple(f"{one.off_list} / {one.errors}" if one else NONE for one in counted)
+        rows.append(Row("replies that are no option / failed requests", cells, ("",) * len(overall)))
+    return rows
+
+
+def _of_family(arm: DemoArmResult, family: str) -> Figures | None:
+    return next((one for one in arm.accuracy.figures if one.family == family), None)
+
+
+def _pair(results: DemoResults, arm: DemoArmResult, family: str) -> Paired | None:
+    first = results.arms[0].name
+    return next(
+        (one for one in results.paired if (one.first, one.second, one.family) == (first, arm.name, family)), None
+    )
+
+
+def _against(one: Paired | None) -> str:
+    return NONE if one is None else f"{difference(one)} points"
+
+
+def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
+    treatments = list(dict.fromkeys(treatment for arm in arms for treatment in arm.heads))
+    shown = [treatment for treatment in treatments if any(arm.heads.get(treatment) for arm in arms)]
+    heads = tuple(", ".join(f"{arm.heads.get(name, 0)} {name.replace('_', '-')}" for name in shown) for arm in arms)
+    source = "" if all(arm.kv_bytes_source == "server" for arm in arms) else " (*by the plan's arithmetic)"
+    per_token = tuple(
+        f"{arm.kv_bytes_per_token:,.0f}{'' if arm.kv_bytes_source == 'server' or not source else '*'}" for arm in arms
+    )
+    factors = _factors([arm.kv_bytes_per_token for arm in arms])
+    return [
+        Row("heads", heads, ("",) * (len(arms) - 1)),
+        Row(f"bytes per token{source}", per_token, factors),
+        _row("capacity in tokens", arms, lambda arm: arm.capacity_tokens, "{:,}", strong=True),
+    ]
+
+
+def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
+    def at(arm: DemoArmResult) -> LatencyFigures | None:
+        return next((one for one in arm.latency if one.concurrency == concurrency), None)
+
+    found = [at(arm) for arm in arms]
+    rows = [
+        _quantile_row("time to first token, median (p90)", [one.ttft_ms if one else None for one in found]),
+        _quantile_row("time per output token, median (p90)", [one.tpot_ms if one else None for one in found]),
+        Row(
+            "output tokens per second",
+            tuple(f"{one.output_tokens_per_second:.1f}" if one else NONE for one in found),
+            _factors([one.output_tokens_per_second if one else None for one in found]),
+        ),
+    ]
+    if any(one and one.failed for one in found):
+        cells = tuple(str(one.failed) if one else NONE for one in found)
+        rows.append(Row("failed requests", cells, ("",) * (len(arms) - 1)))
+    return rows
+
+
+def _quantile_row(label: str, quantiles: Sequence[Quantiles | None]) -> Row:
+    cells = tuple(f"{one.p50:.1f} ms ({one.p90:.1f})" if one else NONE for one in quantiles)
+    return Row(label, cells, _factors([one.p50 if one else None for one in quantiles]))
+
+
+def _row(
+    label: str,
+    arms: Sequence[DemoArmResult],
+    value: Callable[[DemoArmResult], float | None],
+    form: str,
+    strong: bool = False,
+) -> Row:
+    values = [value(arm) for arm in arms]
+    cells = tuple(NONE if one is None else form.format(one) for one in values)
+    return Row(label, cells, _factors(values), strong)
+
+
+def _factors(values: Sequence[float | None]) -> tuple[str, ...]:
+    first = values[0]
+    return tuple(f"{value / first:.3f}x" if value is not None and first else NONE for value in values[1:])

@@ -1,0 +1,25 @@
+"""The table that `vhserve demo` prints. Knows rich; the words are those of `rows`."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from vhserve.demo.results import DemoResults
+from vhserve.report.rows import sections
+
+
+def summary_table(results: DemoResults) -> Table:
+    """Lay the report's rows out for the terminal."""
+    first = results.arms[0].name
+    table = Table(title=f"{escape(results.model)}: {escape(' and '.join(arm.name for arm in results.arms))}")
+    table.add_column("")
+    for arm in results.arms:
+        table.add_column(escape(arm.name), justify="right")
+    for arm in results.arms[1:]:
+        table.add_column(escape(f"{arm.name} against {first}"), justify="right")
+    for section in sections(results):
+        table.add_row(escape(section.title), style="bold cyan")
+        for row in section.rows:
+            cells = [escape(cell) for cell in (f"  {row.label}", *row.cells, *row.against)]
+            table.add_row(*cells, style="bold" if row.strong else None)
+        table.add_section()
+    return table
