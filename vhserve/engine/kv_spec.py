@@ -1,0 +1,69 @@
+"""KV cache specs: one for text-only heads, and one for full heads that are spread over several lanes.
+
+Owns what vLLM's grouping looks at: layers of one class and lane form a KV cache group, layers of two lanes never do.
+Does not know which layers are in which lane (`lanes`), nor how blocks are handed out (`kv_manager`).
+"""
+
+from dataclasses import dataclass
+
+from vllm.config import VllmConfig
+from vllm.utils.math_utils import cdiv
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, register_all_kvcache_specs
+from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec, KVCacheSpec, replace_as
+from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
+
+from vhserve.engine.kv_manager import TextOnlyManager
+
+_FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOnlySpec(AttentionSpec):
+    """KV cache of one layer's text-only heads.
+
+    Not a `FullAttentionSpec`: vLLM would put it in one group with the full heads, and give it their block table.
+    """
+
+    lane: int = 0
+
+    @classmethod
+    def of(cls, spec: FullAttentionSpec, lane: int) -> "TextOnlySpec":
+        """The text-only spec of a layer whose stock spec is `spec`."""
+        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, lane=lane)
+
+    def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
+        """Bytes of a request of the greatest length, which may well be all text."""
+        return cdiv(vllm_config.model_config.max_model_len, self.block_size) * self.page_size_bytes
+
+    def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
+        return _same_lane(self, kv_cache_specs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullLaneSpec(FullAttentionSpec):
+    """KV cache of one layer's full heads, when the full heads have several lanes."""
+
+    lane: int = 0
+
+    @classmethod
+    def of(cls, spec: FullAttentionSpec, lane: int) -> "FullLaneSpec":
+        """The spec in `lane` of a layer whose stock spec is `spec`."""
+        return replace_as(spec, cls, lane=lane)
+
+    def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
+        return _same_lane(self, kv_cache_specs)
+
+
+def _same_lane(spec: TextOnlySpec | FullLaneSpec, others: dict[str, KVCacheSpec]) -> bool:
+    return all(type(other) is type(spec) and other.lane == spec.lane for other in others.values())
+
+
+def register() -> None:
+    """Make both specs known to vLLM; calling it again changes nothing.
+
+    vLLM registers its own specs on first use, but only into an empty registry: they must go in before ours, or they
+    never do.
+    """
+    register_all_kvcache_specs(None)  # type: ignore[no-untyped-call]
+    KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
+    KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)

@@ -1,0 +1,44 @@
+"""Schedulers for engines with text-only heads: vLLM's own, with the live requests handed to the text-only managers.
+
+Owns the two hand-overs (requests for allocation, the current request for prefix-cache lookup) and nothing of the
+scheduling itself. On CPU vLLM uses the first class; where async scheduling is on, `serving` picks the second.
+"""
+
+from typing import Any
+
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request
+
+from vhserve.engine.kv_manager import TextOnlyManager, lookup_for
+
+
+class TextOnlyMixin:
+    """Put before a vLLM scheduler class; works with any that keeps `requests` and `kv_cache_manager`."""
+
+    requests: dict[str, Request]
+    kv_cache_manager: KVCacheManager
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        managers = self.kv_cache_manager.coordinator.single_type_managers
+        for manager in managers:
+            if isinstance(manager, TextOnlyManager):
+                manager.requests = self.requests
+        stock_lookup = self.kv_cache_manager.get_computed_blocks
+
+        def get_computed_blocks(request: Request) -> tuple[KVCacheBlocks, int, int]:
+            with lookup_for(request):
+                return stock_lookup(request)
+
+        # On the instance: the scheduler calls it in more than one place.
+        self.kv_cache_manager.get_computed_blocks = get_computed_blocks  # type: ignore[method-assign]
+
+
+class TextOnlyScheduler(TextOnlyMixin, Scheduler):
+    """vLLM's scheduler, with text-only KV cache groups."""
+
+
+class TextOnlyAsyncScheduler(TextOnlyMixin, AsyncScheduler):
+    """vLLM's async scheduler, with text-only KV cache groups. vLLM turns async off for classes of the other kind."""
