@@ -11,23 +11,35 @@ from profiles.pruning_plan import Granularity
 from profiles.units import unit_size
 
 
-def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll, granularity: Granularity) -> int:
-    """Number of heads meant by ``12``, or by ``25%`` (of the stage's heads, rounded down to a whole unit).
+def parse_budget(text: str, option: str) -> tuple[float, bool]:
+    """The number in ``12`` or ``25%``, and whether it is a percentage.
 
     Raises
     ------
     WrongValue
         It is neither a number nor a percentage up to 100.
     """
-    match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text.strip())
-    if match is None or (match[2] and float(match[2]) > 100):
+    match = re.fullmatch(r"([0-9]{1,9}|[0-9]{1,3}(?:\.[0-9]{1,6})?(%))", text.strip())
+    number = float(match[1].rstrip("%")) if match else -1.0
+    if match is None or (match[2] and number > 100):
         fix = f"give --{option} 8 or --{option} 10%"
         raise WrongValue(f"--{option} is {text!r:.40}", expected="a number of heads or a percentage", fix=fix)
-    if match[1]:
-        return int(match[1])
+    return number, match[2] is not None
+
+
+def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll, granularity: Granularity) -> int:
+    """Query heads that a budget means; a percentage is of the stage's heads, rounded down to a whole unit.
+
+    Raises
+    ------
+    WrongValue
+    """
+    number, is_percentage = parse_budget(text, option)
+    if not is_percentage:
+        return int(number)
     size = unit_size(geometry, granularity)
     heads = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
-    return int(round(float(match[2]) * heads / 100, 9)) // size * size
+    return int(round(number * heads / 100, 9)) // size * size
 
 
 def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:

@@ -1,0 +1,143 @@
+"""`vhserve plan`: the flags, and the table of what the plan will save.
+
+How heads are chosen is in `profiles.planner`, the arithmetic in `profiles.savings`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo
+from pydantic_settings import CliPositionalArg
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from profiles.summary import Summary
+
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def _is_budget(text: str, info: ValidationInfo) -> str:
+    from profiles.budget import parse_budget
+
+    parse_budget(text, (info.field_name or "").replace("_", "-"))
+    return text
+
+
+Budget = Annotated[str, AfterValidator(_is_budget)]
+
+
+class Plan(BaseModel):
+    """Choose which heads to prune by a head profile, write the pruning plan, and say what it will save.
+
+    A budget counts query heads: a number, or a percentage of the stage's heads. The heads with the lowest scores, the
+    least visual, go first.
+    """
+
+    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    out: Path | None = Field(None, description="plan to write; plan.json beside the profile if not given")
+    remove: Budget | None = Field(None, description="heads to remove: neither computed nor cached")
+    text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
+    stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to choose heads from")
+    select: Literal["bottom", "top", "random"] = Field(
+        "bottom", description="lowest scores first; highest first and random are controls"
+    )
+    protect_top: float = Field(
+        10.0, ge=0, le=100, description="percentage of the model's heads, the highest scored, that are never treated"
+    )
+    seed: int = Field(0, description="seed of the random selection")
+    granularity: Literal["query_head", "kv_group"] | None = Field(
+        None,
+        description="treat query heads one by one, or all of a KV head together, which alone frees its KV cache; "
+        "kv_group for a grouped-query model if not given",
+    )
+    compensation: Literal["none", "mean"] = Field(
+        "none", description="what replaces a removed head's output: zero, or its mean in the profile"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description="dtype to compute the savings for")
+    json_: bool = Field(False, alias="json", description="print the numbers as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Write the plan, then print its numbers."""
+        import json
+
+        from rich.console import Console
+
+        from profiles.budget import heads_of
+        from profiles.planner import make_plan
+        from profiles.store import check_writable, load_profile, save
+        from profiles.summary import summarise
+
+        profile = load_profile(self.profile)
+        self._check_budget_given()
+        out = self._out()
+        check_writable(out)
+        geometry = profile.geometry
+        granularity = self.granularity or ("kv_group" if geometry.group_size > 1 else "query_head")
+        plan = make_plan(
+            profile,
+            remove=heads_of(self.remove or "0", "remove", geometry, self.stage, granularity),
+            text_only=heads_of(self.text_only or "0", "text-only", geometry, self.stage, granularity),
+            stage=self.stage,
+            select=self.select,
+            protect_top=self.protect_top,
+            seed=self.seed,
+            granularity=granularity,
+            compensation=self.compensation,
+        )
+        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype])
+        save(plan, out)
+        if self.json_:
+            print(json.dumps({"plan": str(out), **summary}, indent=2))
+            return
+        console = Console(highlight=False)
+        console.print(_heads_table(summary), _savings_table(summary), sep="\n")
+        console.print(f"Wrote {out}", markup=False, soft_wrap=True)
+
+    def _check_budget_given(self) -> None:
+        from profiles.errors import WrongValue
+
+        if self.remove is None and self.text_only is None:
+            wrong = "neither --remove nor --text-only is given"
+            raise WrongValue(wrong, expected="a number of heads", fix="give --remove 8 (or 0 for an empty plan)")
+
+    def _out(self) -> Path:
+        from profiles.errors import FileUnwritable
+
+        out = self.out or self.profile.with_name("plan.json")
+        if out.resolve() == self.profile.resolve():
+            wrong = f"cannot write {out}: it is the profile itself"
+            raise FileUnwritable(wrong, expected="another file", fix="give another --out")
+        return out
+
+
+def _heads_table(summary: "Summary") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"Plan for {escape(summary['model'])}: heads by stage", title_justify="left")
+    table.add_column("stage")
+    treatments = list(next(iter(summary["heads"].values())))
+    for treatment in treatments:
+        table.add_column(treatment.replace("_", "-"), justify="right")
+    for stage, counts in summary["heads"].items():
+        table.add_row(stage, *(str(counts[treatment]) for treatment in treatments))
+    table.add_section()
+    totals = (sum(counts[treatment] for counts in summary["heads"].values()) for treatment in treatments)
+    table.add_row("all", *map(str, totals))
+    return table
+
+
+def _savings_table(summary: "Summary") -> "Table":
+    from rich.table import Table
+
+    kv, prompt = summary["kv_bytes_per_token"], summary["usual_prompt"]
+    table = Table(title=f"What it saves in {summary['dtype']}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    change = kv["pruned"] / kv["baseline"] - 1
+    table.add_row("KV cache per text token", f"{kv['baseline']:,} → {kv['pruned']:,} bytes ({change:+.1%})")
+    table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
+    request = f"ideal concurrency, {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
+    table.add_row(request, f"{summary['ideal_concurrency']:.3f} times")
+    return table
