@@ -50,6 +50,19 @@ class FullLaneSpec(FullAttentionSpec):
         """The spec in `lane` of a layer whose stock spec is `spec`."""
         return replace_as(spec, cls, lane=lane)
 
+    @classmethod
+    def merge(cls, specs: list["FullLaneSpec"]) -> "FullLaneSpec":  # type: ignore[override]
+        """One spec for layers of one lane.
+
+        Raises
+        ------
+        AssertionError
+            If the lanes differ: how vLLM's grouping is told that specs don't go together.
+        """
+        if len({getattr(spec, "lane", None) for spec in specs}) > 1:
+            raise AssertionError("layers of different lanes keep their own block tables")
+        return replace_as(super().merge(specs), cls, lane=specs[0].lane)
+
     def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
         return _same_lane(self, kv_cache_specs)
 
