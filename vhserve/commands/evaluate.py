@@ -5,7 +5,7 @@ Owns what is checked before the first request. How to ask, score, pair and write
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
 class Evaluate(BaseModel):
@@ -15,8 +15,6 @@ class Evaluate(BaseModel):
     arms add paired flips, an interval of the difference and McNemar's exact test. A request that fails is counted and
     named, never scored as a wrong answer.
     """
-
-    model_config = ConfigDict(populate_by_name=True)
 
     base_url: str = Field("http://127.0.0.1:8000/v1", description="address of the server, with its /v1")
     compare: str | None = Field(None, description="address of a second server, asked the same samples after the first")
@@ -33,7 +31,7 @@ class Evaluate(BaseModel):
     api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the API key, if any")
     out: Path | None = Field(None, description="write everything, each reply included, to this JSON file")
     attach: Path | None = Field(None, description="write the accuracies into this pruning plan, which the server runs")
-    as_json: bool = Field(False, alias="json", description="print the results as JSON instead of a table")
+    json_: bool = Field(False, alias="json", description="print the results as JSON instead of a table")
 
     def cli_cmd(self) -> None:
         """Check everything that can be wrong, ask, then write and print."""
@@ -43,7 +41,7 @@ class Evaluate(BaseModel):
         from vhserve.evaluation.tables import accuracy_table
 
         evaluation = evaluate(self)
-        if self.as_json:
+        if self.json_:
             print(evaluation.model_dump_json(indent=1))
         else:
             title = f"{evaluation.dataset.name}, seed {evaluation.seed}"

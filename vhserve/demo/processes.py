@@ -103,8 +103,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """
     try:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            os.kill(process.pid, signal.SIGTERM)  # not `terminate`, which would reap a process that has ended
             deadline = time.monotonic() + _GRACE
             while _exit_code(process.pid) is None and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -64,7 +64,7 @@ def evaluate(options: "Evaluate") -> Evaluation:
         seed=options.seed,
         arms=arms,
         paired=pair(*arms) if len(arms) == 2 else [],
-        arguments=options.model_dump(mode="json"),
+        arguments=options.model_dump(mode="json", exclude={"json_"}),
         versions=provenance.versions(),
         commit=provenance.commit(),
         started=started,
