@@ -42,5 +42,9 @@ class OutOfDeviceMemory(UserError):
     """A batch does not fit in the device's memory."""
 
 
+class NotFiniteAttention(UserError):
+    """A model's attention is NaN or infinite in the dtype it runs in."""
+
+
 class StateMismatch(UserError):
     """A saved state of an interrupted run belongs to other settings."""

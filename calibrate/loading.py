@@ -86,7 +86,10 @@ def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention
     with _quiet():
         # transformers' two image backends resize differently; which one is installed must not change a profile.
         processor = _read(
-            found, lambda **options: AutoProcessor.from_pretrained(found.source, backend="pil", **options)
+            found,
+            lambda **options: AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                found.source, backend="pil", **options
+            ),
         )
         model, report = _read(
             found,
@@ -190,9 +193,9 @@ def _read(found: FoundModel, load: Any) -> Any:
 def _quiet() -> Any:
     """Hold transformers' own progress bars back: ours says what is going on."""
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

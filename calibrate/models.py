@@ -42,7 +42,7 @@ class KnownModel:
     image_tokens
         Tokens of one image; LLaVA-1.6 varies with its shape, and this is a square one's, the most there are.
     resolution
-        Pixels that the vision tower sees, for LLaVA-1.6 in all tiles together.
+        Pixels along a side of what the vision tower sees; LLaVA-1.6 sees a square image's tiles so.
     """
 
     alias: str
@@ -53,7 +53,17 @@ class KnownModel:
     kv_heads: int
     head_size: int
     image_tokens: int
-    resolution: str
+    resolution: int
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words for a table."""
+        return "shipped with vhserve" if self.alias == "demo" else self.hub
+
+    @property
+    def architecture(self) -> str | None:
+        """Class in transformers; `None` when it has none."""
+        return ARCHITECTURES.get(self.model_type)
 
     @property
     def loadable(self) -> bool:
@@ -69,8 +79,8 @@ class KnownModel:
     def note(self) -> str:
         """Why it cannot be loaded or served; empty when it can."""
         if not self.loadable:
-            return "not in transformers' format on the Hub"
-        return "" if self.servable else "vLLM has no ViP-LLaVA"
+            return "on the Hub in LLaVA's own format only: convert it to transformers' first"
+        return "" if self.servable else "can be calibrated but not served: vLLM has no ViP-LLaVA"
 
 
 # Geometry from each checkpoint's config.json. The paper's table gives 24 x 32 for the two small ViP-LLaVA models;
@@ -78,22 +88,18 @@ class KnownModel:
 KNOWN: Final = {
     model.alias: model
     for model in (
-        KnownModel("demo", str(MODEL_DIR), "llava", 12, 8, 8, 32, 144, "96x96"),
-        KnownModel("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 128, 576, "336x336"),
-        KnownModel("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 40, 40, 40, 128, 576, "336x336"),
-        KnownModel("llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", 32, 32, 32, 128, 2928, "672x672"),
+        KnownModel("demo", str(MODEL_DIR), "llava", 12, 8, 8, 32, 144, 96),
+        KnownModel("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 128, 576, 336),
+        KnownModel("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 40, 40, 40, 128, 576, 336),
+        KnownModel("llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", 32, 32, 32, 128, 2928, 672),
+        KnownModel("llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next", 40, 40, 40, 128, 2928, 672),
         KnownModel(
-            "llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next", 40, 40, 40, 128, 2928, "672x672"
+            "llava-1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", 32, 32, 8, 128, 2928, 672
         ),
-        KnownModel(
-            "llava-1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", 32, 32, 8, 128, 2928, "672x672"
-        ),
-        KnownModel("vip-llava-7b", "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 128, 576, "336x336"),
-        KnownModel("vip-llava-13b", "llava-hf/vip-llava-13b-hf", "vipllava", 40, 40, 40, 128, 576, "336x336"),
-        KnownModel("vip-llava-llama-3-8b", "mucai/vip-llava-llama-3-8b", "llava_llama", 32, 32, 8, 128, 576, "336x336"),
-        KnownModel(
-            "vip-llava-phi-3-3.8b", "mucai/vip-llava-phi-3-mini-3.8B", "llava_phi", 32, 32, 32, 96, 576, "336x336"
-        ),
+        KnownModel("vip-llava-7b", "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 128, 576, 336),
+        KnownModel("vip-llava-13b", "llava-hf/vip-llava-13b-hf", "vipllava", 40, 40, 40, 128, 576, 336),
+        KnownModel("vip-llava-llama-3-8b", "mucai/vip-llava-llama-3-8b", "llava_llama", 32, 32, 8, 128, 576, 336),
+        KnownModel("vip-llava-phi-3-3.8b", "mucai/vip-llava-phi-3-mini-3.8B", "llava_phi", 32, 32, 32, 96, 576, 336),
     )
 }
 

@@ -1,0 +1,217 @@
+"""The calibration run: samples in batches through the tapped model, sums, saved state, and the head profile at the end.
+
+Owns the loop, its settings and what is done when it is stopped. Formulas, prompts, the tap and the state file are
+elsewhere.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from calibrate.attention_rows import attention_rows
+from calibrate.datasets.sample import Sample
+from calibrate.errors import DatasetBroken, NotFiniteAttention, OutOfDeviceMemory
+from calibrate.interrupts import Interrupts, held_back
+from calibrate.loading import LoadedModel
+from calibrate.processes import ALONE, Processes
+from calibrate.progress import progress_bar
+from calibrate.prompts import make_batch
+from calibrate.resume import SavedState
+from calibrate.scores import EPSILON, LayerFunction, score_rows
+from calibrate.sums import Sums
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.provenance import git_commit, versions
+from profiles.store import save
+
+
+class Samples(Protocol):
+    """What calibration asks of a dataset; every iteration yields the same samples in the same order."""
+
+    @property
+    def broken(self) -> list[str]:
+        """What the iteration had to leave out."""
+        ...
+
+    def ref(self) -> DatasetRef: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of a calibration run.
+
+    Attributes
+    ----------
+    out
+        Where the profile goes; the state of an interrupted run lies beside it.
+    batch_size
+        Samples in one forward pass. Changes nothing beyond float error, so an interrupted run may be continued with
+        another.
+    seed
+        That the dataset was opened with.
+    layer_function
+        f of the head score.
+    restart
+        Discard the state of an interrupted run.
+    save_every
+        Seconds between two savings of the state.
+    show_progress
+        Whether to draw a bar on standard error.
+    """
+
+    out: Path
+    batch_size: int = 16
+    seed: int = 0
+    layer_function: LayerFunction = "inverse"
+    restart: bool = False
+    save_every: float = 10.0
+    show_progress: bool = True
+
+
+def calibrate(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes = ALONE) -> HeadProfile:
+    """Measure every head on every sample and write the head profile.
+
+    Continues an interrupted run of the same settings; the result is then the same, to the last bit for the same batch
+    size. Nothing measured is lost by Ctrl-C, SIGTERM, a full device or an exception.
+
+    Returns
+    -------
+    The profile, in every process; the first has written it.
+
+    Raises
+    ------
+    Stopped
+        By a signal; the state has been saved.
+    StateMismatch
+        The saved state belongs to other settings.
+    OutOfDeviceMemory, DatasetBroken, NotFiniteAttention, FileUnwritable
+    """
+    state = SavedState(run.out, processes, _settings(loaded, dataset, run, processes))
+    if run.restart:
+        state.discard()
+    saved = state.load()
+    sums = Sums.empty(loaded.geometry) if saved is None else Sums(saved)
+    with held_back() as interrupts:
+        try:
+            _measure(loaded, dataset, run, processes, sums, state, interrupts)
+        finally:
+            # Whatever ended the loop: sums hold whole batches only. What was finished is kept too, until all have.
+            if sums.samples:
+                state.save(sums.arrays)
+        interrupts.check()
+        total = Sums({name: processes.total(array) for name, array in sums.arrays.items()})
+        profile = _profile(loaded, dataset, run, processes, total)
+        if processes.first:
+            save(profile, run.out)
+        processes.wait()
+        state.discard()
+    return profile
+
+
+def _measure(
+    loaded: LoadedModel,
+    dataset: Samples,
+    run: Run,
+    processes: Processes,
+    sums: Sums,
+    state: SavedState,
+    interrupts: Interrupts,
+) -> None:
+    """Add this process's samples to `sums`, from where it stands."""
+    own = (sample for index, sample in enumerate(dataset) if processes.owns(index))
+    done = sums.samples
+    total = len(range(processes.rank, len(dataset), processes.world))
+    rest = islice(own, done, None)
+    saved_at = time.monotonic()
+    shown = run.show_progress and processes.first
+    with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
+        while samples := list(islice(rest, run.batch_size)):
+            interrupts.check()
+            try:
+                batch = make_batch(loaded, samples)
+                rows = read(batch)
+                sums.add(batch, score_rows(rows.rows, batch.image, batch.box, run.layer_function), rows)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise _too_large(loaded, run) from error
+            if not sums.finite():
+                raise NotFiniteAttention(
+                    f"model {loaded.ref.name} gives NaN or infinite attention in {loaded.dtype}",
+                    expected="finite numbers",
+                    fix="use --dtype bfloat16 or float32, and check the weights",
+                )
+            advance(len(samples))
+            if time.monotonic() - saved_at >= run.save_every:
+                state.save(sums.arrays)
+                saved_at = time.monotonic()
+
+
+def _settings(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes) -> dict[str, Any]:
+    """All that the sums depend on beyond float error; the batch size is not among them."""
+    ref = dataset.ref()
+    return {
+        "model": loaded.ref.name,
+        "revision": loaded.ref.revision,
+        "dataset": ref.name,
+        "dataset digest": ref.digest,
+        "split": ref.split,
+        "dataset settings": ref.settings,
+        "samples": len(dataset),
+        "seed": run.seed,
+        "layer function": run.layer_function,
+        "epsilon": EPSILON,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "processes": processes.world,
+        "versions": versions("vhserve", "torch", "transformers"),
+    }
+
+
+def _profile(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes, total: Sums) -> HeadProfile:
+    if not total.samples:
+        raise DatasetBroken(
+            f"dataset {dataset.ref().name} has no sample to measure", expected="at least one", fix="check the dataset"
+        )
+    return HeadProfile(
+        model=loaded.ref,
+        geometry=loaded.geometry,
+        dataset=dataset.ref(),
+        samples=total.samples,
+        samples_skipped=len(dataset.broken),
+        samples_with_box=total.with_box,
+        seed=run.seed,
+        formula=ScoreFormula(name="layer*weight*concentration", layer_function=run.layer_function, epsilon=EPSILON),
+        settings={
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "device": loaded.device.type,
+            "batch_size": run.batch_size,
+            "processes": processes.world,
+        },
+        versions=versions("vhserve", "torch", "transformers", "numpy", "pillow"),
+        commit=git_commit(),
+        heads=total.means(),
+        mean_output=total.mean_output(),
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    full_host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return full_host or isinstance(error, torch.OutOfMemoryError)
+
+
+def _too_large(loaded: LoadedModel, run: Run) -> OutOfDeviceMemory:
+    smaller = f"run the same again with --batch-size {run.batch_size // 2}, which continues where it stopped"
+    return OutOfDeviceMemory(
+        f"a batch of {run.batch_size} does not fit in the memory of {loaded.device}",
+        expected="a batch that fits",
+        fix=smaller if run.batch_size > 1 else "use --dtype bfloat16, smaller images or a larger device",
+    )

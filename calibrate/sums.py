@@ -1,0 +1,85 @@
+"""What a calibration run adds up: per-head sums over samples, in float64.
+
+Owns the accumulation, its saving form (named arrays) and the means at the end. Does not know files, models or
+processes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from calibrate.attention_rows import AttentionRows
+from calibrate.prompts import Batch
+from calibrate.scores import HeadSamples
+from profiles.geometry import ModelGeometry
+from profiles.head_profile import HeadScores
+
+Array = npt.NDArray[np.float64]
+
+COUNTS = ("samples", "with_box", "positions")
+TABLES = ("image_weight", "box_weight", "concentration", "score")
+
+
+class Sums:
+    """Sums over the samples seen so far.
+
+    Attributes
+    ----------
+    samples, with_box, positions
+        Samples; those with a box that could be mapped; prompt positions.
+    arrays
+        By name: the counts, shape `()`; the tables, shape `(layers, query heads)`; and `output`, shape
+        `(layers, query heads, head size)`.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays: dict[str, Array] = dict(arrays)
+
+    @classmethod
+    def empty(cls, geometry: ModelGeometry) -> "Sums":
+        heads = (geometry.layers, geometry.query_heads)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COUNTS, ()) | dict.fromkeys(TABLES, heads)
+        return cls(
+            {name: np.zeros(shape) for name, shape in (shapes | {"output": (*heads, geometry.head_size)}).items()}
+        )
+
+    @property
+    def samples(self) -> int:
+        return int(self.arrays["samples"])
+
+    @property
+    def with_box(self) -> int:
+        return int(self.arrays["with_box"])
+
+    @property
+    def positions(self) -> int:
+        return int(self.arrays["positions"])
+
+    def add(self, batch: Batch, scores: HeadSamples, rows: AttentionRows) -> None:
+        """Add one batch; all of it or, on an exception, nothing."""
+        new: dict[str, Any] = {name: _over_samples(getattr(scores, name)) for name in TABLES}
+        new |= {"samples": len(batch), "with_box": int(batch.has_box.sum()), "positions": rows.positions}
+        new["output"] = rows.output_sum.cpu().numpy()
+        self.arrays = {name: np.asarray(array + new[name]) for name, array in self.arrays.items()}
+
+    def finite(self) -> bool:
+        """Whether no sum has become NaN or infinite."""
+        return all(bool(np.isfinite(array).all()) for array in self.arrays.values())
+
+    def means(self) -> HeadScores:
+        """Means over the samples; of the box weight, over those with a box."""
+        table = {name: (self.arrays[name] / max(self.samples, 1)).tolist() for name in TABLES if name != "box_weight"}
+        boxes = (self.arrays["box_weight"] / self.with_box).tolist() if self.with_box else None
+        return HeadScores(box_weight=boxes, **table)
+
+    def mean_output(self) -> npt.NDArray[np.float32]:
+        """Mean over samples and positions of each head's output before `o_proj`."""
+        return (self.arrays["output"] / max(self.positions, 1)).astype(np.float32)
+
+
+def _over_samples(values: Tensor) -> Array:
+    """Sum `(layers, batch, heads)` over the batch."""
+    return values.cpu().numpy().sum(axis=1)

@@ -1,0 +1,159 @@
+"""`vhserve calibrate`: the flags, and the tables of what was measured.
+
+The run itself is in `calibrate.calibration`.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field, PositiveInt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from profiles.head_profile import HeadProfile
+
+TOP = 10
+
+
+class Calibrate(BaseModel):
+    """Measure how much each attention head of a vision-language model looks at the image, and write a head profile.
+
+    An interrupted run continues where it stopped when it is started again with the same flags. Under torchrun the
+    samples are shared among the processes.
+    """
+
+    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
+    dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
+    split: str | None = Field(None, description="split of the dataset; `train` for synthetic if not given")
+    samples: PositiveInt = Field(256, description="how many samples to measure")
+    batch_size: PositiveInt = Field(16, description="samples in one forward pass; does not change the result")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
+    )
+    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
+    seed: int = Field(0, description="seed of the choice of samples")
+    layer_function: Literal["inverse", "none"] = Field(
+        "inverse", description="factor of the head score: 1 / (layer + 1), or 1"
+    )
+    out: Path = Field(Path("profile.json"), description="head profile to write")
+    restart: bool = Field(False, description="discard the state of an interrupted run")
+    json_: bool = Field(False, alias="json", description="print a summary as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Calibrate, write the profile, and print what stands out in it."""
+        from rich.console import Console
+
+        from calibrate.models import find
+        from profiles.store import check_writable
+
+        check_writable(self.out)
+        find(self.model)  # a wrong name is told before the seconds that importing torch takes
+        profile = self._measure()
+        if int(os.environ.get("RANK", "0")):
+            return
+        if self.json_:
+            import json
+
+            print(json.dumps({"profile": str(self.out), **summarise(profile)}, indent=2))
+            return
+        console = Console(highlight=False)
+        console.print(_stage_table(profile), _head_table(profile), sep="\n")
+        skipped = f", {profile.samples_skipped} skipped as broken" if profile.samples_skipped else ""
+        console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
+
+    def _measure(self) -> "HeadProfile":
+        from vhserve.compat import ensure_torchvision
+
+        ensure_torchvision()
+        from calibrate.calibration import Run, calibrate
+        from calibrate.datasets import open_dataset
+        from calibrate.interrupts import Stopped
+        from calibrate.loading import load_model
+        from calibrate.processes import joined
+
+        # Samples that accuracy is measured on must not be those that heads are chosen by.
+        split = "train" if self.dataset == "synthetic" and self.split is None else self.split
+        dataset = open_dataset(self.dataset, samples=self.samples, seed=self.seed, split=split)
+        run = Run(self.out, self.batch_size, self.seed, self.layer_function, self.restart)
+        with joined() as processes:
+            loaded = load_model(self.model, self.dtype, processes.device(self.device))
+            try:
+                return calibrate(loaded, dataset, run, processes)
+            except Stopped as stop:
+                if processes.first:
+                    self._say_how_to_continue()
+                raise SystemExit(stop.code) from None
+
+    def _say_how_to_continue(self) -> None:
+        from rich.console import Console
+
+        line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def summarise(profile: "HeadProfile") -> dict[str, Any]:
+    """What stands out in a profile: means by stage, and the heads with the highest scores."""
+    from profiles.geometry import STAGES, stage_layers, stage_of
+
+    layers = profile.geometry.layers
+    scores = profile.scores()
+    tables = {name: getattr(profile.heads, name) for name in ("image_weight", "concentration", "score")}
+    stages = {}
+    for stage in STAGES:
+        rows = stage_layers(stage, layers)
+        stages[stage] = {name: _mean([table[layer] for layer in rows]) for name, table in tables.items()}
+    order = sorted(((-scores[i, j], i, j) for i, j in _heads(profile)))[:TOP]
+    top = [
+        {"layer": i, "head": j, "stage": stage_of(i, layers), **{name: table[i][j] for name, table in tables.items()}}
+        for _, i, j in order
+    ]
+    return {
+        "digest": profile.digest,
+        "model": profile.model.name,
+        "revision": profile.model.revision,
+        "samples": profile.samples,
+        "samples_skipped": profile.samples_skipped,
+        "samples_with_box": profile.samples_with_box,
+        "stages": stages,
+        "top": top,
+    }
+
+
+def _heads(profile: "HeadProfile") -> list[tuple[int, int]]:
+    return [(i, j) for i in range(profile.geometry.layers) for j in range(profile.geometry.query_heads)]
+
+
+def _mean(rows: list[list[float]]) -> float | None:
+    """Mean of all entries; `None` for a stage without layers."""
+    values = [value for row in rows for value in row]
+    return sum(values) / len(values) if values else None
+
+
+def _stage_table(profile: "HeadProfile") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(profile.model.name)}: means by stage", title_justify="left")
+    table.add_column("stage")
+    for name in ("image weight", "concentration", "score"):
+        table.add_column(name, justify="right")
+    for stage, means in summarise(profile)["stages"].items():
+        table.add_row(stage, *("-" if value is None else f"{value:.3f}" for value in means.values()))
+    return table
+
+
+def _head_table(profile: "HeadProfile") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="Most visual heads", title_justify="left")
+    for name in ("layer", "head"):
+        table.add_column(name, justify="right")
+    table.add_column("stage")
+    for name in ("image weight", "concentration", "score"):
+        table.add_column(name, justify="right")
+    for head in summarise(profile)["top"]:
+        numbers = (f"{head[name]:.3f}" for name in ("image_weight", "concentration", "score"))
+        table.add_row(str(head["layer"]), str(head["head"]), head["stage"], *numbers)
+    return table

@@ -1,0 +1,67 @@
+"""`vhserve models`: the table of models that are known by a short name.
+
+The table itself is in `calibrate.models`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from calibrate.models import KnownModel
+
+
+MARKS = ("*", "**", "***")
+
+
+class Models(BaseModel):
+    """List the models that `--model` knows by a short name, with their geometry; any Hub id or folder works too."""
+
+    json_: bool = Field(False, alias="json", description="print the table as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from calibrate.models import KNOWN
+
+        if self.json_:
+            import json
+
+            print(json.dumps([describe(model) for model in KNOWN.values()], indent=2))
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in ("alias", "Hub id"):
+            table.add_column(name, no_wrap=True)
+        for name in ("heads", "image"):
+            table.add_column(name, justify="right", no_wrap=True)
+        marks = dict(zip(dict.fromkeys(model.note for model in KNOWN.values() if model.note), MARKS, strict=False))
+        for model in KNOWN.values():
+            kv = "" if model.kv_heads == model.query_heads else f"/{model.kv_heads}"
+            heads = f"{model.layers}x{model.query_heads}{kv}x{model.head_size}"
+            image = f"{model.image_tokens} ({model.resolution})"
+            table.add_row(model.alias + marks.get(model.note, ""), model.origin, heads, image)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(table)
+        console.print("\nheads: layers x query heads (/ KV heads) x head size; image: tokens (pixels along a side)")
+        for note, mark in marks.items():
+            console.print(f"{mark} {note}")
+
+
+def describe(model: "KnownModel") -> dict[str, Any]:
+    """One row of the table, as JSON values."""
+    return {
+        "alias": model.alias,
+        "hub": None if model.alias == "demo" else model.hub,
+        "architecture": model.architecture,
+        "layers": model.layers,
+        "query_heads": model.query_heads,
+        "kv_heads": model.kv_heads,
+        "head_size": model.head_size,
+        "image_tokens": model.image_tokens,
+        "resolution": model.resolution,
+        "calibrate": model.loadable,
+        "serve": model.servable,
+        "note": model.note,
+    }
