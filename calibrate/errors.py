@@ -30,6 +30,14 @@ class DatasetBroken(UserError):
     """A dataset file is malformed, or more of its images are broken than may be skipped."""
 
 
+class FamilyUnknown(UserError):
+    """A dataset has no question family of that name."""
+
+
+class SplitUnknown(UserError):
+    """A dataset has no split of that name."""
+
+
 class NoImageTokens(UserError):
     """A prompt came out without image tokens, so that no head's image weight can be measured."""
 

@@ -1,0 +1,78 @@
+"""What every dataset is: so many samples in a fixed order, less those whose image is broken.
+
+Owns the counting of broken images and when there are too many. Does not know where samples come from.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+from calibrate.datasets.sample import Sample
+from calibrate.errors import DatasetBroken
+from profiles.head_profile import DatasetRef
+
+MOST_BROKEN: Final = Fraction(1, 100)
+"""Share of samples that may be left out because their image is broken."""
+
+
+class BrokenImage(Exception):
+    """A sample's image is missing or cannot be decoded; says which and why."""
+
+
+class Dataset(ABC):
+    """Samples in a fixed order: every iteration yields the same ones.
+
+    Attributes
+    ----------
+    name
+        What results are filed under; holds no folder of this machine.
+    broken
+        What the latest iteration had to leave out, a line each.
+    """
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.broken: list[str] = []
+
+    @abstractmethod
+    def ref(self) -> DatasetRef:
+        """Which samples these are: enough to get them again."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples, broken ones included."""
+
+    @abstractmethod
+    def read(self, index: int) -> Sample:
+        """Read one sample, `0 <= index < len(self)`.
+
+        Raises
+        ------
+        BrokenImage
+        """
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples whose image is whole.
+
+        Raises
+        ------
+        DatasetBroken
+            As soon as more images than `MOST_BROKEN` of all are found to be broken.
+        """
+        self.broken = broken = []
+        for index in range(len(self)):
+            try:
+                sample = self.read(index)
+            except BrokenImage as error:
+                broken.append(str(error))
+                if len(broken) > MOST_BROKEN * len(self):
+                    raise DatasetBroken(
+                        f"dataset {self.name}: {len(broken)} of {len(self)} images are broken, such as {broken[0]}",
+                        expected=f"{float(MOST_BROKEN):.0%} at most",
+                        fix="mend the images or take their lines out",
+                    ) from error
+            else:
+                yield sample
