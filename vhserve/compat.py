@@ -4,11 +4,15 @@ Each item says its symptom, its cause, and what must come true for it to go. Loo
 pyproject.toml moves. Importing this module is cheap; knows nothing of plans.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+MENDED: Final = "VHSERVE_IMPORTS_MENDED"
+"""Environment variable by which a process tells those it starts that they need `ensure_torchvision` as well."""
 
 _kept_alive: list[Any] = []  # a torch.library.Library takes its definitions with it when it is collected
 
@@ -35,8 +39,14 @@ def ensure_torchvision() -> bool:
     bool
         Whether schemas had to be defined, by this or an earlier call.
     """
-    hide_if_broken("torchaudio")
-    hide_if_broken("torchcodec")
+    hidden = [hide_if_broken("torchaudio"), hide_if_broken("torchcodec")]
+    defined = _define_schemas()
+    if defined or any(hidden):
+        os.environ[MENDED] = "1"
+    return defined
+
+
+def _define_schemas() -> bool:
     if _kept_alive:
         return True
     if "torchvision" in sys.modules:
@@ -47,15 +57,17 @@ def ensure_torchvision() -> bool:
 
     import torch
 
+    library: Any = torch.library
+    operations: Any = torch.ops
     operators = Path(found.origin).with_name("_C.so")
     if operators.exists():
         try:
-            torch.ops.load_library(operators)
+            operations.load_library(operators)
         except OSError:
             pass
         else:
             return False
-    schemas = torch.library.Library("torchvision", "FRAGMENT")
+    schemas = library.Library("torchvision", "FRAGMENT")
     schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _kept_alive.append(schemas)
@@ -92,3 +104,44 @@ def hide_if_broken(package: str) -> bool:
         sys.modules[package] = None  # type: ignore[assignment]
         return True
     return False
+
+
+def mend_child_process() -> None:
+    """Call `ensure_torchvision` in a process that another one started, if that one needed it.
+
+    Symptom
+        A server's engine process ends with `operator torchvision::nms does not exist`.
+    Cause
+        vLLM on CPUs starts its processes by `spawn`. Such a process imports the main module of its parent, and then
+        vLLM, before vLLM calls any plugin. So this is called where `vhserve.cli` is imported; it is cheap where the
+        parent needed no mending.
+    Removal
+        With `ensure_torchvision`.
+    """
+    if os.environ.get(MENDED):
+        ensure_torchvision()
+
+
+def mend_model_inspection() -> None:
+    """Let vLLM look at model classes in a subprocess that can import torchvision.
+
+    Symptom
+        `Model architectures ['LlavaForConditionalGeneration'] failed to be inspected`.
+    Cause
+        vLLM imports a model class for the first time in `python -m vllm.model_executor.models.registry`, which imports
+        torchvision before it calls any plugin. The command is a module constant without a setting.
+    Removal
+        With `ensure_torchvision`.
+
+    Does nothing unless `ensure_torchvision` had to mend something in this process or its parent.
+    """
+    if not os.environ.get(MENDED):
+        return
+
+    from vllm.model_executor.models import registry
+
+    code = (
+        "from vhserve.compat import ensure_torchvision; ensure_torchvision(); "
+        "from vllm.model_executor.models.registry import _run; _run()"
+    )
+    registry._SUBPROCESS_COMMAND = [sys.executable, "-c", code]

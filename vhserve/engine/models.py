@@ -1,0 +1,29 @@
+"""vLLM's LLaVA models with the heads of a plan cut out.
+
+Imported by vLLM when a model asks for one of these classes by name; knows neither files nor flags.
+"""
+
+from vllm.config import VllmConfig
+from vllm.model_executor.models.llava import LlavaForConditionalGeneration
+from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
+
+from vhserve.engine.admission import admit
+from vhserve.engine.surgery import prune
+
+
+class VhserveLlavaForConditionalGeneration(LlavaForConditionalGeneration):
+    """LLaVA-1.5 with a plan."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        plan = admit(vllm_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        prune(self.language_model, plan, vllm_config)
+
+
+class VhserveLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
+    """LLaVA-1.6 with a plan."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        plan = admit(vllm_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        prune(self.language_model, plan, vllm_config)

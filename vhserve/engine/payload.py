@@ -1,0 +1,66 @@
+"""How a plan travels to vLLM's processes: as its content, in vLLM's `additional_config`.
+
+vLLM hashes `additional_config` into the key of its compile cache, so a plan's content must be there and not its path:
+another plan means other shapes. What was measured with a plan is left out, since serving does not depend on it.
+"""
+
+from typing import Any, Final
+
+from profiles.pruning_plan import PruningPlan
+from profiles.store import plan_from_dict
+from vhserve.errors import PlanAltered, PlanMissing
+
+KEY: Final = "vhserve"
+
+
+class Payload(dict[str, Any]):
+    """A dict that prints short: vLLM logs its arguments, and a plan names every head."""
+
+    def __repr__(self) -> str:
+        return f"{{'digest': {self.get('digest')!r}, 'plan': …}}"
+
+
+def pack(plan: PruningPlan) -> Payload:
+    """The value to put under `KEY` in `additional_config`."""
+    return Payload(digest=plan.digest, plan=plan.model_copy(update={"measured": []}).model_dump(mode="json"))
+
+
+def unpack(additional_config: Any) -> PruningPlan | None:
+    """The plan in an `additional_config`, or None where there is none.
+
+    Raises
+    ------
+    PlanAltered
+        The digest that came with it is another one's.
+    UserError
+        Whatever `profiles.store.plan_from_dict` finds wrong.
+    """
+    packed = additional_config.get(KEY) if isinstance(additional_config, dict) else None
+    if packed is None:
+        return None
+    plan = plan_from_dict(packed["plan"], source=f"additional_config.{KEY}.plan")
+    if plan.digest != packed.get("digest"):
+        raise PlanAltered(
+            f"the plan in additional_config.{KEY} has digest {plan.digest}, not {packed.get('digest')}",
+            expected="a plan as `vhserve serve` packs it",
+            fix="pass the plan with --plan",
+        )
+    return plan
+
+
+def require(additional_config: Any) -> PruningPlan:
+    """The plan in an `additional_config`.
+
+    Raises
+    ------
+    PlanMissing
+        There is none.
+    """
+    plan = unpack(additional_config)
+    if plan is None:
+        raise PlanMissing(
+            f"vhserve's model class was asked for, but additional_config has no {KEY!r}",
+            expected="a plan",
+            fix="start the server with `vhserve serve MODEL --plan plan.json`",
+        )
+    return plan

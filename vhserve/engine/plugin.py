@@ -1,0 +1,20 @@
+"""What vLLM calls in each of its processes, through the entry point `vllm.general_plugins`.
+
+Only announces classes by name; nothing changes for a server that is started without a plan.
+"""
+
+from vhserve.compat import ensure_torchvision, mend_model_inspection
+from vhserve.engine.architectures import SERVED_BY
+
+
+def register() -> None:
+    """Announce vhserve's model classes to vLLM; may be called any number of times."""
+    ensure_torchvision()  # vLLM's own LLaVA needs it as well
+    mend_model_inspection()
+
+    from vllm import ModelRegistry
+
+    for name in SERVED_BY.values():
+        # As a string, so that vLLM imports the class when a model asks for it and not before.
+        if name not in ModelRegistry.models:
+            ModelRegistry.register_model(name, f"vhserve.engine.models:{name}")

@@ -1,0 +1,206 @@
+"""vLLM settings that a plan does not go together with, one row each.
+
+A row is checked twice: on the command line's arguments, before anything is loaded, and on vLLM's configuration inside
+the engine, for those who start vLLM without `vhserve serve`. Does not know plans.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vhserve.errors import FlagRefused
+
+_LOAD_FORMATS: Final = ("auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "runai_streamer", "dummy")
+"""Those whose loaders hand every full tensor to the module that keeps part of it."""
+
+_SPECULATORS: Final = ("ngram", "ngram_gpu", "suffix")
+"""Those that guess from the prompt, without a model of their own."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One setting.
+
+    Attributes
+    ----------
+    flag
+        As `vllm serve` calls it.
+    argument
+        Attribute of the parsed command line.
+    setting
+        Path of attributes in vLLM's configuration; empty where vLLM keeps none.
+    refused
+        Whether a value is refused; gets it from either place.
+    expected, why
+        For the error.
+    """
+
+    flag: str
+    argument: str
+    setting: str
+    refused: Callable[[Any], bool]
+    expected: str
+    why: str
+
+
+def _above_one(value: Any) -> bool:
+    return value is not None and value > 1
+
+
+def _is_set(value: Any) -> bool:
+    return bool(value)
+
+
+def _needs_draft_model(value: Any) -> bool:
+    if not value:
+        return False
+    method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
+    return str(method).strip("[]") not in _SPECULATORS
+
+
+REFUSALS: Final = (
+    Refusal(
+        "--tensor-parallel-size",
+        "tensor_parallel_size",
+        "parallel_config.tensor_parallel_size",
+        _above_one,
+        "1",
+        "heads are not laid out per rank yet",
+    ),
+    Refusal(
+        "--pipeline-parallel-size",
+        "pipeline_parallel_size",
+        "parallel_config.pipeline_parallel_size",
+        _above_one,
+        "1",
+        "layers of other ranks are not known to the surgery yet",
+    ),
+    Refusal(
+        "--decode-context-parallel-size",
+        "decode_context_parallel_size",
+        "parallel_config.decode_context_parallel_size",
+        _above_one,
+        "1",
+        "it splits a KV cache whose layers differ",
+    ),
+    Refusal(
+        "--prefill-context-parallel-size",
+        "prefill_context_parallel_size",
+        "parallel_config.prefill_context_parallel_size",
+        _above_one,
+        "1",
+        "it splits a KV cache whose layers differ",
+    ),
+    Refusal(
+        "--enable-lora",
+        "enable_lora",
+        "lora_config",
+        _is_set,
+        "no LoRA",
+        "adapters are made for all heads",
+    ),
+    Refusal(
+        "--quantization",
+        "quantization",
+        "model_config.quantization",
+        _is_set,
+        "unquantised weights",
+        "heads cannot be cut out of quantised weights",
+    ),
+    Refusal(
+        "--kv-transfer-config",
+        "kv_transfer_config",
+        "kv_transfer_config",
+        _is_set,
+        "no KV connector",
+        "a shared KV store would mix caches of different plans",
+    ),
+    Refusal(
+        "--kv-offloading-size",
+        "kv_offloading_size",
+        "cache_config.kv_offloading_size",
+        _is_set,
+        "no KV offloading",
+        "an offloaded KV store would mix caches of different plans",
+    ),
+    Refusal(
+        "--cpu-offload-gb",
+        "cpu_offload_gb",
+        "offload_config.uva.cpu_offload_gb",
+        _is_set,
+        "0",
+        "vLLM picks the weights to offload before heads are cut out",
+    ),
+    Refusal(
+        "--offload-group-size",
+        "offload_group_size",
+        "offload_config.prefetch.offload_group_size",
+        _is_set,
+        "0",
+        "vLLM picks the weights to offload before heads are cut out",
+    ),
+    Refusal(
+        "--speculative-config",
+        "speculative_config",
+        "speculative_config",
+        _needs_draft_model,
+        f"a method without a draft model ({', '.join(_SPECULATORS)})",
+        "a draft model's KV cache would share the pruned model's",
+    ),
+    Refusal("--spec-model", "spec_model", "", _is_set, "no draft model", "its KV cache would share the pruned model's"),
+    Refusal(
+        "--model-impl",
+        "model_impl",
+        "model_config.model_impl",
+        lambda value: value not in (None, "auto", "vllm"),
+        "auto or vllm",
+        "heads are cut out of vLLM's own implementation",
+    ),
+    Refusal(
+        "--load-format",
+        "load_format",
+        "load_config.load_format",
+        lambda value: value is not None and value not in _LOAD_FORMATS,
+        f"one of {', '.join(_LOAD_FORMATS)}",
+        "its weights bypass the loaders that cut heads out",
+    ),
+)
+
+
+def check_arguments(arguments: Any) -> None:
+    """Refuse what the parsed command line asks for and a plan cannot have.
+
+    Raises
+    ------
+    FlagRefused
+        For the first such flag.
+    """
+    _check((row, getattr(arguments, row.argument, None)) for row in REFUSALS)
+
+
+def check_config(vllm_config: Any) -> None:
+    """Refuse what vLLM is configured for and a plan cannot have.
+
+    Raises
+    ------
+    FlagRefused
+        For the first such setting.
+    """
+    _check((row, _value(vllm_config, row.setting)) for row in REFUSALS if row.setting)
+
+
+def _value(root: Any, path: str) -> Any:
+    for name in path.split("."):
+        root = getattr(root, name)
+    return root
+
+
+def _check(found: Iterable[tuple[Refusal, Any]]) -> None:
+    for row, value in found:
+        if row.refused(value):
+            shown = value if isinstance(value, bool | int | float | str) else "given"
+            raise FlagRefused(
+                f"{row.flag} ({shown}) does not go together with a plan: {row.why}",
+                expected=row.expected,
+                fix=f"change {row.flag}, or serve without --plan",
+            )

@@ -1,0 +1,31 @@
+"""Mistakes a user can make when serving a plan; see `profiles.errors` for what such an error says."""
+
+from profiles.errors import UserError
+
+
+class FlagRefused(UserError):
+    """A vLLM flag, or its value, does not go together with a plan."""
+
+
+class ModelNotServable(UserError):
+    """vLLM, or vhserve's extension of it, has no such architecture."""
+
+
+class ModelQuantised(UserError):
+    """The checkpoint's weights are quantised, so that heads cannot be cut out of them."""
+
+
+class TreatmentUnsupported(UserError):
+    """The plan uses a treatment that the engine cannot serve."""
+
+
+class PlanMissing(UserError):
+    """A model class of vhserve was asked for, but no plan came with it."""
+
+
+class PlanAltered(UserError):
+    """A plan's content does not match the digest that was handed over with it."""
+
+
+class VllmMissing(UserError):
+    """vLLM is not installed."""
