@@ -3,10 +3,11 @@
 Does not read files.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from profiles import errors
 from profiles.errors import MissingField, NotFinite, UnknownField, UserError, WrongValue
@@ -16,7 +17,6 @@ REMAKE = "correct the file, or make it again"
 # Pydantic's error types; those of `profiles.strict.defect` carry the name of their class.
 _BY_TYPE: Mapping[str, type[UserError]] = {
     "extra_forbidden": UnknownField,
-    "missing": MissingField,
     "finite_number": NotFinite,
 }
 
@@ -39,35 +39,20 @@ def named_error(error: ValidationError, source: str) -> UserError:
         inner = context["path"]
         path += inner if not path or not inner or inner.startswith("[") else f".{inner}"
         return kind(f"{_place(source, path)} {context['found']}", expected=context["expected"], fix=context["fix"])
+    found = first["input"]
     kind = _BY_TYPE.get(first["type"], WrongValue)
+    if kind is WrongValue and isinstance(found, float) and not math.isfinite(found):
+        kind = NotFinite  # where an integer or text is expected, pydantic only says that
     if kind is UnknownField:
         wrong, expected = f"{_place(source, path)} is not a field of version 1", "only the fields of FORMAT.md"
         return kind(wrong, expected=expected, fix="remove or rename it")
-    if kind is MissingField:
-        return missing(source, path)
-    wrong = f"{_place(source, path)} is {_short(first['input'])}"
+    wrong = f"{_place(source, path)} is {_short(found)}"
     return kind(wrong, expected=_expectation(first["msg"]), fix=REMAKE)
 
 
 def missing(source: str, path: str) -> MissingField:
     """The error for a field that is not there."""
     return MissingField(f"{source}: {path} is missing", expected="every field of FORMAT.md", fix=REMAKE)
-
-
-def first_unset(document: BaseModel) -> str | None:
-    """Path of a field that took its Python default; files must spell out every field."""
-    for name in type(document).model_fields:
-        if name not in document.model_fields_set:
-            return name
-        value = getattr(document, name)
-        members = [(name, value)]
-        if isinstance(value, list):
-            members = [(f"{name}[{index}]", member) for index, member in enumerate(value)]
-        for path, member in members:
-            inner = first_unset(member) if isinstance(member, BaseModel) else None
-            if inner is not None:
-                return f"{path}.{inner}"
-    return None
 
 
 def field_path(location: Sequence[int | str]) -> str:
@@ -78,7 +63,10 @@ def field_path(location: Sequence[int | str]) -> str:
     """
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        if isinstance(part, str) and part.isidentifier():
+            path += f".{part}" if path else part
+        else:  # indexes, and names from a file that could hold anything, control codes included
+            path += f"[{part!a:.60}]"
     return path
 
 

@@ -6,7 +6,7 @@ Python's parser takes duplicate fields, NaN and Infinity; this one names them. D
 import json
 from typing import Any
 
-from profiles.defects import REMAKE, missing
+from profiles.defects import REMAKE, field_path, missing
 from profiles.errors import DuplicateField, FileTruncated, NotJson, UserError, WrongValue, WrongVersion
 
 VERSION = 1
@@ -38,6 +38,8 @@ def parse(raw: bytes, source: str) -> dict[str, Any]:
         raise WrongValue(f"{source}: has a number too long to read", expected="a number", fix=REMAKE) from None
     if not isinstance(data, dict):
         raise WrongValue(f"{source}: is a JSON {type(data).__name__}", expected="a JSON object", fix=REMAKE)
+    if "\\ud" in text.lower():
+        _refuse_surrogates(data, (), source)
     return data
 
 
@@ -67,6 +69,20 @@ def _unique(pairs: list[tuple[str, Any]], source: str) -> dict[str, Any]:
             raise DuplicateField(wrong, expected="each field once", fix=REMAKE)
         fields[name] = value
     return fields
+
+
+def _refuse_surrogates(value: Any, place: tuple[str | int, ...], source: str) -> None:
+    """Refuse text that UTF-8 cannot hold, which JSON can escape."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            wrong = f"{source}: {field_path(place)} has half of a surrogate pair"
+            raise WrongValue(wrong, expected="text that UTF-8 can hold", fix=REMAKE) from None
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        _refuse_surrogates(key, (*place, key), source)
+        _refuse_surrogates(item, (*place, key), source)
 
 
 def _truncated(source: str, size: int) -> UserError:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from profiles import canonical
-from profiles.defects import first_unset, missing, named_error
+from profiles.defects import named_error
 from profiles.errors import FileTooLarge, FileUnreadable, FileUnwritable
 from profiles.head_profile import PROFILE_FORMAT, HeadProfile
 from profiles.pruning_plan import PLAN_FORMAT, PruningPlan
 from profiles.reading import check_version, parse
+from profiles.strict import FROM_FILE
 
 # A profile of 128 layers of 128 heads of 128 values takes about 14 MiB.
 MAX_BYTES = 64 * 2**20
@@ -95,13 +96,9 @@ def plan_from_dict(data: dict[str, Any], source: str = "additional_config") -> P
 def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], source: str) -> Document:
     check_version(data, format_name, source)
     try:
-        document = kind.model_validate(data)
+        return kind.model_validate(data, context=FROM_FILE)
     except ValidationError as error:
         raise named_error(error, source) from None
-    unset = first_unset(document)
-    if unset is not None:
-        raise missing(source, unset)
-    return document
 
 
 def _read(path: Path) -> bytes:

@@ -6,10 +6,13 @@ Knows pydantic. Does not know files: `profiles.defects` turns what is raised her
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from profiles.errors import NotFinite, UserError, WrongValue
+from profiles.errors import MissingField, NotFinite, UserError, WrongValue
+
+# Validation context for data from a file, which must spell out the fields that have a default in Python.
+FROM_FILE = "file"
 
 
 class Strict(BaseModel):
@@ -20,6 +23,15 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, data: Any, info: ValidationInfo) -> Any:
+        if info.context == FROM_FILE and isinstance(data, dict):
+            for name in cls.model_fields:
+                if name not in data:
+                    raise defect(MissingField, name, "is missing", expected="every field of FORMAT.md")
+        return data
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Strict) or type(self) is not type(other):
@@ -52,11 +64,6 @@ def _json_scalar(value: Any) -> Any:
         raise defect(WrongValue, "", f"is {type(value).__name__}", expected="a string, number, boolean or null")
     if isinstance(value, float) and not math.isfinite(value):
         raise defect(NotFinite, "", f"is {value}", expected="a finite number")
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise defect(WrongValue, "", "is not valid Unicode", expected="text that UTF-8 can hold") from None
     return value
 
 
