@@ -27,7 +27,7 @@ from calibrate.synthetic.questions import (
     yes_question,
 )
 from calibrate.synthetic.scene import Scene, make_scene
-from calibrate.synthetic.vocabulary import CELLS, MOST
+from calibrate.synthetic.vocabulary import CELLS, MOST, REGIONS
 from calibrate.synthetic.world import FAMILIES, STREAMS
 
 QUESTIONS: Final = 8
@@ -45,6 +45,12 @@ KINDS: Final = (*FAMILIES, "look_up")
 _STREAM: Final = len(FAMILIES)
 
 
+NO_REGION: Final = -100
+"""The label that a cross entropy ignores."""
+
+_FIRST_REGION: Final = TOKENS[REGIONS[0]]
+
+
 class Batch(NamedTuple):
     """Arrays of `b` pictures; slot `k` of a picture holds its question `k`."""
 
@@ -58,6 +64,10 @@ class Batch(NamedTuple):
     """int64, `(b, 8)`: token of each answer."""
     kinds: torch.Tensor
     """int64, `(b, 8)`: index of each question's family in `KINDS`."""
+    regions: torch.Tensor
+    """int64, `(b, 8)`: position of the region's word in each question, 0 where there is none."""
+    found: torch.Tensor
+    """int64, `(b, 8)`: 1 + kind of what lies in that region, `NO_REGION` where there is none."""
     cells: torch.Tensor
     """int64, `(b, 144)`: 0 for an empty cell, else 1 + kind."""
     outlined: torch.Tensor
@@ -84,7 +94,7 @@ class Lessons(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([STREAMS["train"], self.seed, _STREAM, step])
         easy = 0.9 * max(0.0, 1 - step / self.curriculum) if self.curriculum else 0.0
-        pixels, tokens, ends, answers, kinds, cells, outlined = zip(
+        pixels, tokens, ends, answers, kinds, regions, found, cells, outlined = zip(
             *(_lesson(rng, easy) for _ in range(self.batch)), strict=True
         )
         return Batch(
@@ -93,6 +103,8 @@ class Lessons(Dataset[Batch]):
             torch.tensor(ends),
             torch.tensor(answers),
             torch.tensor(kinds),
+            torch.tensor(regions),
+            torch.tensor(found),
             torch.from_numpy(np.stack(cells)),
             torch.tensor(outlined),
         )
@@ -117,22 +129,38 @@ def positions() -> torch.Tensor:
     return torch.where(position < PREFIX, position, PREFIX + (position - PREFIX) % SLOT)
 
 
-def _lesson(
-    rng: np.random.Generator, easy: float
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int], list[int], list[int], NDArray[np.int64], int]:
+class _Lesson(NamedTuple):
+    """One picture's row of a batch, in the order of `Batch`."""
+
+    pixels: NDArray[np.uint8]
+    tokens: NDArray[np.int64]
+    ends: list[int]
+    answers: list[int]
+    kinds: list[int]
+    regions: list[int]
+    found: list[int]
+    cells: NDArray[np.int64]
+    outlined: int
+
+
+def _lesson(rng: np.random.Generator, easy: float) -> _Lesson:
     scene = make_scene(rng)
-    outlined = _cell_by_count(rng, scene) if rng.random() < 0.5 else None
+    outlined = _cell_by_count(rng, scene) if rng.random() < 0.3 else None
     tokens = np.full(LENGTH, TOKENS[PAD], dtype=np.int64)
     tokens[0], tokens[1:PREFIX] = TOKENS[USER], TOKENS[IMAGE]
-    ends, answers, kinds = [], [], []
+    drawn, mark = draw(scene, outlined), -1 if outlined is None else outlined
+    lesson = _Lesson(drawn, tokens, [], [], [], [0] * QUESTIONS, [NO_REGION] * QUESTIONS, scene.kinds + 1, mark)
     for slot, (kind, question) in enumerate(_questions(rng, scene, outlined, easy)):
         ids = [*encode(question.text), TOKENS[ASSISTANT], TOKENS[question.answer]]
         start = PREFIX + slot * SLOT
         tokens[start : start + len(ids)] = ids
-        ends.append(start + len(ids) - 2)
-        answers.append(ids[-1])
-        kinds.append(KINDS.index(kind))
-    return draw(scene, outlined), tokens, ends, answers, kinds, scene.kinds + 1, -1 if outlined is None else outlined
+        lesson.ends.append(start + len(ids) - 2)
+        lesson.answers.append(ids[-1])
+        lesson.kinds.append(KINDS.index(kind))
+        for i, token in enumerate(ids):
+            if token >= _FIRST_REGION:
+                lesson.regions[slot], lesson.found[slot] = start + i, int(lesson.cells[token - _FIRST_REGION])
+    return lesson
 
 
 def _questions(rng: np.random.Generator, scene: Scene, outlined: int | None, easy: float) -> list[tuple[str, Question]]:

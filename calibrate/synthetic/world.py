@@ -6,12 +6,11 @@ are balanced within a family. Knows no model.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
-from calibrate.datasets.sample import Sample
 from calibrate.synthetic.draw import draw
 from calibrate.synthetic.questions import (
     Question,
@@ -26,6 +25,9 @@ from calibrate.synthetic.questions import (
 )
 from calibrate.synthetic.scene import Scene, make_scene
 from calibrate.synthetic.vocabulary import MOST, region_box
+
+if TYPE_CHECKING:
+    from calibrate.datasets.sample import Sample
 
 FAMILIES: Final = (
     "general",
@@ -43,7 +45,7 @@ STREAMS: Final = {"train": 1, "held_out": 2}
 """First word of every sample's seed, by split. Training scenes use `train` too, with a word of their own behind it."""
 
 
-def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0) -> Sample:
+def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0) -> "Sample":
     """Make one sample.
 
     Parameters
@@ -67,6 +69,9 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
     ValueError
         For an unknown family or split, or a negative index or seed.
     """
+    # The package of datasets imports this one, so not before it is needed.
+    from calibrate.datasets.sample import Sample
+
     if family not in FAMILIES:
         raise ValueError(f"unknown question family {family!r}: expected one of {', '.join(FAMILIES)}")
     if split not in STREAMS:
@@ -86,7 +91,7 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
     )
 
 
-def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> Iterator[Sample]:
+def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> "Iterator[Sample]":
     """Make the first `n` samples, taking the families in turn (round robin)."""
     if not families:
         raise ValueError(f"no question family given: expected some of {', '.join(FAMILIES)}")
