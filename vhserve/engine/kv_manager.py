@@ -40,7 +40,7 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         if self.requests is None:
             raise RuntimeError(
                 "text-only KV cache groups need vhserve's scheduler: "
-                "set scheduler_cls to vhserve.engine.scheduler.TextOnlyScheduler or TextOnlyAsyncScheduler"
+                "set scheduler_cls to vhserve.engine.scheduler.text_only_scheduler"
             )
         return self.requests[request_id]
 

@@ -1,11 +1,12 @@
 """Schedulers for engines with text-only heads: vLLM's own, with the live requests handed to the text-only managers.
 
 Owns the two hand-overs (requests for allocation, the current request for prefix-cache lookup) and nothing of the
-scheduling itself. On CPU vLLM uses the first class; where async scheduling is on, `serving` picks the second.
+scheduling itself. `text_only_scheduler` is what to name as vLLM's `scheduler_cls`.
 """
 
 from typing import Any
 
+from vllm.config import VllmConfig
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -41,4 +42,10 @@ class TextOnlyScheduler(TextOnlyMixin, Scheduler):
 
 
 class TextOnlyAsyncScheduler(TextOnlyMixin, AsyncScheduler):
-    """vLLM's async scheduler, with text-only KV cache groups. vLLM turns async off for classes of the other kind."""
+    """vLLM's async scheduler, with text-only KV cache groups."""
+
+
+def text_only_scheduler(vllm_config: VllmConfig, **kwargs: Any) -> TextOnlyScheduler | TextOnlyAsyncScheduler:
+    """Build the one that goes with the engine's scheduling: vLLM decides late whether that is async."""
+    kind = TextOnlyAsyncScheduler if vllm_config.scheduler_config.async_scheduling else TextOnlyScheduler
+    return kind(vllm_config=vllm_config, **kwargs)
