@@ -5,6 +5,7 @@ Does not import the packages it asks about.
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,13 +16,13 @@ def versions(*packages: str) -> dict[str, str]:
     """Versions of Python and of those of the named distributions that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        installed = _version(package)
+        if installed is not None:
+            found[package] = installed
     return found
 
 
+@cache
 def git_commit(root: Path = ROOT) -> str | None:
     """Commit of the checkout at `root`, or None when it isn't one.
 
@@ -36,3 +37,11 @@ def git_commit(root: Path = ROOT) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -35,8 +35,8 @@ def save(document: HeadProfile | PruningPlan, path: Path) -> None:
         The folder is missing or refuses, or the disk is full. An existing file stays as it was.
     """
     raw = canonical.to_bytes(document)
-    target = _target(path)
     try:
+        target = _target(path)
         temporary = _write_beside(target, raw)
         try:
             os.replace(temporary, target)
@@ -44,8 +44,8 @@ def save(document: HeadProfile | PruningPlan, path: Path) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
 
 
 def check_writable(path: Path) -> None:
@@ -57,8 +57,8 @@ def check_writable(path: Path) -> None:
     """
     try:
         _write_beside(_target(path), b"").unlink()
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
 
 
 def load_profile(path: Path) -> HeadProfile:
@@ -102,28 +102,31 @@ def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], sou
 
 
 def _read(path: Path) -> bytes:
-    def unreadable(reason: str) -> FileUnreadable:
-        return FileUnreadable(f"{path}: {reason}", expected="a readable file", fix="check the path")
-
     try:
         if path.exists() and not path.is_file():  # opening a pipe or device could block, or never end
-            raise unreadable("is not a file")
+            raise OSError("it is not a file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise unreadable(getattr(error, "strerror", None) or str(error)) from error
+    except (OSError, ValueError) as error:
+        wrong = f"cannot read {path}: {_reason(error)}"
+        raise FileUnreadable(wrong, expected="a readable file", fix="check the path") from error
     if len(raw) > MAX_BYTES:
         expected = f"at most {MAX_BYTES // 2**20} MiB"
         raise FileTooLarge(f"{path}: is too large for a profile or plan", expected=expected, fix="check the path")
     return raw
 
 
+def _reason(error: OSError | ValueError) -> str:
+    # A path with a null byte is a ValueError; an OSError of the system's has a number before its text.
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _target(path: Path) -> Path:
     target = Path(os.path.realpath(path))  # a link stays a link, and the file it names is replaced
     if target.exists() and not target.is_file():
-        raise _unwritable(path, "is not a file")
+        raise OSError("it is not a file")
     if target.exists() and not os.access(target, os.W_OK):
-        raise _unwritable(path, "is write-protected")
+        raise OSError("it is write-protected")
     return target
 
 
@@ -153,6 +156,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _unwritable(path: Path, reason: str) -> FileUnwritable:
-    wrong = f"cannot write {path}: {reason}"
+def _unwritable(path: Path, error: OSError | ValueError) -> FileUnwritable:
+    wrong = f"cannot write {path}: {_reason(error)}"
     return FileUnwritable(wrong, expected="a file in a writable folder", fix="give another path")

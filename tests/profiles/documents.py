@@ -24,7 +24,7 @@ FORMULA = ScoreFormula(name="layer*weight*concentration", layer_function="invers
 VERSIONS = {"python": "3.11.7", "vhserve": "0.1.0"}
 
 # Few examples, because two cores run everything; a busy machine must not fail a test for being slow.
-brief = settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+brief = settings(max_examples=25, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 
 FORMAT_PAGE = Path(__file__).parents[2] / "profiles" / "FORMAT.md"
 
