@@ -38,14 +38,16 @@ class Evaluate(BaseModel):
         from rich.console import Console
 
         from vhserve.evaluation.run import evaluate
-        from vhserve.evaluation.tables import accuracy_table
+        from vhserve.evaluation.tables import accuracy_table, paired_table
 
         evaluation = evaluate(self)
         if self.json_:
             print(evaluation.model_dump_json(indent=1))
         else:
-            title = f"{evaluation.dataset.name}, seed {evaluation.seed}"
-            Console().print(accuracy_table(evaluation.arms, evaluation.paired, title))
+            console = Console()
+            console.print(accuracy_table(evaluation.arms, f"{evaluation.dataset.name}, seed {evaluation.seed}"))
+            if evaluation.paired:
+                console.print(paired_table(evaluation.paired))
         errors = [answer for arm in evaluation.arms for answer in arm.answers if answer.error]
         if errors:
             Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(

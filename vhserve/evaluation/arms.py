@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from calibrate.datasets import Dataset
+from calibrate.progress import progress_bar
 from vhserve.evaluation.client import Limits, ask_all
 from vhserve.evaluation.errors import NothingToMeasure
-from vhserve.evaluation.progress import shown
 from vhserve.evaluation.results import Arm, Server
 from vhserve.evaluation.scoring import figures
 
@@ -46,8 +46,8 @@ def ask_arm(name: str, server: Server, open_samples: Callable[[], Dataset], limi
     """
     dataset = open_samples()
     started = time.perf_counter()
-    with shown(name, len(dataset)) as advance:
-        answers = ask_all(server, dataset, limits=limits, api_key=api_key, advance=advance)
+    with progress_bar(name, len(dataset)) as advance:
+        answers = ask_all(server, dataset, limits=limits, api_key=api_key, advance=lambda answer: advance(1))
     if not answers:
         raise NothingToMeasure(
             f"dataset {dataset.ref().name} holds no sample of those families",

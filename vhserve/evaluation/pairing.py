@@ -3,11 +3,9 @@
 Owns which samples may be paired and what the pairs say. Knows no server.
 """
 
-import math
 from collections.abc import Sequence
 
-from calibrate.statistics import mcnemar_exact, wilson
-
+from calibrate.statistics import difference_interval, mcnemar_exact
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.results import Answer, Arm, Paired
 from vhserve.evaluation.scoring import ALL
@@ -69,29 +67,3 @@ def _compare(family: str, pairs: Sequence[tuple[Answer, Answer]], first: str, se
         high=high,
         p=mcnemar_exact(only_first, only_second) if right else None,
     )
-
-
-def difference_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """95% interval of a difference between paired proportions, second minus first.
-
-    Newcombe's score interval (Statistics in Medicine 17, 1998, 2635-2650, method 10): it combines the Wilson limits
-    of the two proportions with their correlation, so it stays sensible where there are few flips or none.
-
-    Parameters
-    ----------
-    both, only_first, only_second, neither
-        Counts of pairs: both right, one right, none right; at least one pair.
-    """
-    n = both + only_first + only_second + neither
-    p1, p2 = (both + only_first) / n, (both + only_second) / n
-    (l1, u1), (l2, u2) = wilson(both + only_first, n), wilson(both + only_second, n)
-    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
-    phi = 0.0
-    if margins:
-        cross = both * neither - only_first * only_second
-        # Continuity correction of the positive side only, as in the paper.
-        phi = (max(cross - n / 2, 0) if cross > 0 else cross) / math.sqrt(margins)
-    down = (p2 - l2) ** 2 - 2 * phi * (p2 - l2) * (u1 - p1) + (u1 - p1) ** 2
-    up = (u2 - p2) ** 2 - 2 * phi * (u2 - p2) * (p1 - l1) + (p1 - l1) ** 2
-    theta = p2 - p1
-    return max(-1.0, theta - math.sqrt(max(0.0, down))), min(1.0, theta + math.sqrt(max(0.0, up)))

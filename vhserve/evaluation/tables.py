@@ -8,35 +8,57 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from vhserve.evaluation.results import Arm, Figures, Paired
+from vhserve.evaluation.scoring import ALL
 
 
-def accuracy_table(arms: Sequence[Arm], paired: Sequence[Paired], title: str) -> Table:
-    """One row per family: each arm's accuracy with its interval and, of two arms, the flips and the exact test."""
+def accuracy_table(arms: Sequence[Arm], title: str) -> Table:
+    """One row per family: each arm's accuracy with its interval and, where there are any, odd replies and failures."""
     table = Table(title=title)
-    table.add_column("family")
+    table.add_column("family", no_wrap=True)
+    table.add_column("asked", justify="right")
     for arm in arms:
-        table.add_column(f"{arm.name}\ncorrect", justify="right")
-        table.add_column("accuracy (95%)", justify="right")
+        table.add_column(f"{arm.name}\n% [95%]", justify="right")
     troubled = any(one.off_list or one.errors for arm in arms for one in arm.figures)
     if troubled:
-        table.add_column("off list /\nfailed", justify="right")
-    if paired:
-        table.add_column("difference (95%)", justify="right")
-        table.add_column("flips\n(b, c)", justify="right")
-        table.add_column("McNemar\np", justify="right")
+        table.add_column("off list\n/ failed", justify="right")
     families = list(dict.fromkeys(one.family for arm in arms for one in arm.figures))
-    families.sort(key=lambda family: family == "all")
+    families.sort(key=lambda family: family == ALL)
     for family in families:
-        cells = [family]
-        found = [next((one for one in arm.figures if one.family == family), None) for arm in arms]
-        for one in found:
-            cells += [f"{one.correct}/{one.answered}" if one else "-", interval(one)]
+        found = [one for arm in arms for one in arm.figures if one.family == family]
+        cells = [family, str(max(one.samples for one in found)), *map(_brief, found)]
         if troubled:
-            cells.append(", ".join(f"{one.off_list}/{one.errors}" if one else "-" for one in found))
-        if paired:
-            cells += _paired_cells(next((one for one in paired if one.family == family), None))
-        table.add_row(*cells, style="bold" if family == "all" else None)
+            cells.append(", ".join(f"{one.off_list}/{one.errors}" for one in found))
+        table.add_row(*cells, style="bold" if family == ALL else None)
     return table
+
+
+def paired_table(paired: Sequence[Paired]) -> Table:
+    """One row per family: difference of the second arm to the first, flips, and the exact test."""
+    first, second = paired[0].first, paired[0].second
+    caption = f"b: samples that only {first} got right; c: only {second}"
+    table = Table(title=f"{second} against {first}, sample by sample", caption=caption)
+    table.add_column("family", no_wrap=True)
+    table.add_column("difference\nin points [95%]", justify="right")
+    table.add_column("b", justify="right")
+    table.add_column("c", justify="right")
+    table.add_column("McNemar's\nexact p", justify="right")
+    for one in paired:
+        p = "-" if one.p is None else f"{one.p:.3g}"
+        cells = (one.family, _brief_difference(one), str(one.only_first), str(one.only_second), p)
+        table.add_row(*cells, style="bold" if one.family == ALL else None)
+    return table
+
+
+def _brief(one: Figures) -> str:
+    if one.accuracy is None or one.low is None or one.high is None:
+        return "-"
+    return f"{100 * one.accuracy:.1f} \\[{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def _brief_difference(one: Paired) -> str:
+    if one.difference is None or one.low is None or one.high is None:
+        return "-"
+    return f"{100 * one.difference:+.1f} \\[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
 
 
 def interval(one: Figures | None) -> str:
@@ -51,9 +73,3 @@ def difference(one: Paired) -> str:
     if one.difference is None or one.low is None or one.high is None:
         return "-"
     return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-
-
-def _paired_cells(one: Paired | None) -> list[str]:
-    if one is None or one.p is None:
-        return ["-", "-", "-"]
-    return [difference(one), f"{one.only_first}, {one.only_second}", f"{one.p:.3g}"]

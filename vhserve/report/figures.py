@@ -23,7 +23,13 @@ from vhserve.demo.results import DemoArmResult
 # Okabe and Ito's palette, and a hatch each: "Color universal design" (2008).
 _TREATMENTS = {"full": ("#f3f3f3", ""), "text_only": ("#56b4e9", "////"), "removed": ("#d55e00", "xxxx")}
 _ARMS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"))
-_STYLE: Any = {"svg.hashsalt": "vhserve", "svg.fonttype": "path", "hatch.linewidth": 0.6, "font.size": 9}
+_STYLE: Any = {
+    "svg.hashsalt": "vhserve",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "hatch.linewidth": 0.6,
+    "font.size": 9,
+}
 
 
 def score_map(profile: HeadProfile) -> str:
@@ -91,7 +97,7 @@ def accuracy_plot(arms: Sequence[DemoArmResult]) -> str:
             axes.errorbar(mid, y / 100, xerr=errors, fmt=marker, color=colour, capsize=2, markersize=4, label=arm.name)
         axes.set(xlim=(0, 102), xlabel="accuracy in %, with 95% interval")
         axes.set_yticks(range(len(families)), families)
-        axes.invert_yaxis()
+        axes.set_ylim(len(families) - 0.5, -0.5)
         axes.grid(axis="x", linewidth=0.4)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper right", frameon=False, ncols=len(arms))
