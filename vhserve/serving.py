@@ -1,28 +1,140 @@
 """Starts vLLM's own OpenAI server, with a plan or without: its flags, its server functions, in this process.
 
-Owns how a plan is put among vLLM's arguments and what is checked before anything is loaded. Does not know how models
-are named (`commands.serve` hands over a folder) nor how heads are cut out (`engine`).
+Owns how a plan is put among vLLM's arguments and what is checked before anything is loaded. Does not know aliases of
+models (`commands.serve` hands over a folder) nor how heads are cut out (`engine`).
 """
 
-from typing import Any
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
+from profiles.fingerprint import model_revision
+from profiles.fit import check_fit
+from profiles.geometry import ModelRef
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
+from vhserve.engine.admission import geometry_of
 from vhserve.engine.architectures import served_by
 from vhserve.engine.payload import KEY, pack
+from vhserve.engine.refusals import check_arguments
+from vhserve.errors import FlagRefused, ModelQuantised, TreatmentUnsupported
 
-METRICS_MIDDLEWARE = "vhserve.metrics.PlanMetrics"
+METRICS: Final = "vhserve.metrics.PlanMetrics"
 
 
 def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
-    """Arguments that make vLLM serve a plan: for `vllm.LLM`, `AsyncEngineArgs`, or its command line.
+    """Arguments that make vLLM serve a plan: keywords of `vllm.LLM`, attributes of its parsed command line.
 
     Raises
     ------
-    ModelNotServable, LayoutRefused
+    ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     layer_layouts(plan)
+    if plan.heads("text_only"):
+        raise TreatmentUnsupported(
+            f"the plan has {len(plan.heads('text_only'))} text-only heads",
+            expected="heads that are full or removed",
+            fix="make the plan without --text-only",
+        )
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
         "additional_config": {KEY: pack(plan)},
     }
+
+
+def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
+    """Parse the flags of `vllm serve MODEL`, by vLLM's own parser, which ends the process when it refuses one.
+
+    Raises
+    ------
+    FlagRefused
+        Flags that parse, but that vLLM finds do not go together.
+    """
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser_class: Any = FlexibleArgumentParser  # untyped
+    parser = parser_class(prog="vhserve")
+    command = ServeSubcommand()
+    command.subparser_init(parser.add_subparsers(dest="subparser"))
+    try:
+        arguments: Namespace = parser.parse_args([command.name, model, *flags])
+        configure_logging_from_args(arguments)
+        command.validate(arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise FlagRefused(
+            f"vLLM refuses its flags: {error}", expected="flags of `vllm serve`", fix="correct them"
+        ) from error
+    return arguments
+
+
+def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
+    """Make a parsed command line serve a plan; what the user overrides elsewhere stays.
+
+    Raises
+    ------
+    FlagRefused
+        A flag does not go together with a plan.
+    ModelNotServable, LayoutRefused
+    """
+    check_arguments(arguments)
+    ours = engine_overrides(plan)
+    for flag, attribute, key in (
+        ("--hf-overrides", "hf_overrides", "architectures"),
+        ("--additional-config", "additional_config", KEY),
+    ):
+        theirs = getattr(arguments, attribute) or {}
+        if not isinstance(theirs, dict) or key in theirs:
+            raise FlagRefused(
+                f"{flag} sets {key}, which --plan sets",
+                expected=f"{flag} without {key}",
+                fix="leave it out, or serve without --plan",
+            )
+        setattr(arguments, attribute, {**theirs, **ours[attribute]})
+    arguments.middleware = [*arguments.middleware, METRICS]
+    # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
+    arguments.vhserve_plan = plan.model_dump(mode="json")
+
+
+def check_model(plan: PruningPlan, name: str, folder: Path, *, dummy_weights: bool) -> None:
+    """Refuse a model that a plan was not made for.
+
+    Parameters
+    ----------
+    name
+        The model as the user called it.
+    folder
+        Where its `config.json` lies.
+    dummy_weights
+        With random weights there is no revision to compare, and only the geometry has to fit.
+
+    Raises
+    ------
+    ModelMismatch, ModelNotServable, ModelQuantised, FileUnreadable
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    architecture = (config.architectures or ["unknown"])[0]
+    served_by(architecture)
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelQuantised(
+            f"the weights of {name} are quantised",
+            expected="unquantised weights, out of which heads can be cut",
+            fix="serve the unquantised checkpoint, or serve without --plan",
+        )
+    revision = plan.model.revision if dummy_weights else model_revision(folder)
+    model = ModelRef(name=name, revision=revision, architecture=architecture)
+    check_fit(plan, model, geometry_of(config, plan.geometry.image_tokens))
+
+
+def run_server(arguments: Namespace) -> None:
+    """Run vLLM's server until it is told to end."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.serve.utils import api_utils
+
+    set_up: Any = api_utils.cli_env_setup  # untyped
+    set_up()
+    ServeSubcommand.cmd(arguments)

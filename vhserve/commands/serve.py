@@ -1,0 +1,91 @@
+"""`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.serving`."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliPositionalArg, CliUnknownArgs
+
+from vhserve.compat import mend_child_process
+
+if TYPE_CHECKING:
+    from calibrate.models import FoundModel
+
+mend_child_process()
+
+
+class Serve(BaseModel):
+    """Serve a model through vLLM's OpenAI-compatible server, with a pruning plan or without.
+
+    Every flag of `vllm serve` may follow MODEL and is handed on as it is, such as --port 8000, --max-model-len 4096 or
+    --dtype float32; see https://docs.vllm.ai/en/stable/cli/serve for all of them. Without --plan this is stock vLLM,
+    with its defaults. With it, heads that the plan removes are left out of the weights and of the KV cache; flags that
+    do not go together with that are refused by name.
+    """
+
+    model: CliPositionalArg[str] = Field(
+        description="an alias (see `vhserve models`), Hub id or folder; before any flag of vLLM's"
+    )
+    plan: Path | None = Field(None, description="pruning plan to serve, as `vhserve plan` writes it")
+    vllm_flags: CliUnknownArgs
+
+    def cli_cmd(self) -> None:
+        """Check everything that can be wrong, then hand over to vLLM."""
+        from profiles.store import load_plan
+        from vhserve.compat import ensure_torchvision
+
+        plan = load_plan(self.plan) if self.plan is not None else None
+        found = self._find()
+        ensure_torchvision()
+
+        from vhserve import serving
+
+        arguments = serving.parse_flags(found.source if found else self.model, self.vllm_flags)
+        if arguments.served_model_name is None:
+            arguments.served_model_name = [self.model]
+        if plan is not None and found is not None:
+            serving.put_plan(arguments, plan)
+            folder = _pin(found, arguments)
+            serving.check_model(plan, self.model, folder, dummy_weights=arguments.load_format == "dummy")
+        serving.run_server(arguments)
+
+    def _find(self) -> "FoundModel | None":
+        """The model, or None for one that only vLLM may know how to serve, without a plan."""
+        from calibrate.errors import UnsupportedModel
+        from calibrate.models import find
+
+        try:
+            return find(self.model)
+        except UnsupportedModel:
+            if self.plan is not None:
+                raise
+            return None
+
+
+def _pin(found: "FoundModel", arguments: Namespace) -> Path:
+    """Make vLLM load the very snapshot that is checked, and return its folder.
+
+    Raises
+    ------
+    ModelOffline
+    """
+    if found.source == str(found.folder):
+        return found.folder
+    if arguments.revision is None:
+        arguments.revision = found.folder.name
+        return found.folder
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from calibrate.errors import ModelOffline
+
+    try:
+        return Path(hf_hub_download(found.source, "config.json", revision=arguments.revision)).parent
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ModelOffline(
+            f"revision {arguments.revision} of {found.source} is not in the local cache and cannot be fetched",
+            expected="a revision on the Hub, and a connection to it",
+            fix="correct --revision, or fetch it where the Hub can be reached",
+        ) from error

@@ -1,0 +1,107 @@
+"""What a server tells of its plan, on its own `/metrics`, beside vLLM's series.
+
+Owns the names, labels and values of the `vhserve_` series. None of them exists on a server without a plan. Knows plans
+and gauges; of vLLM it knows the configuration that an API server holds.
+"""
+
+from typing import Any, Final
+
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+
+from profiles.geometry import STAGES, stage_of
+from profiles.pruning_plan import TREATMENTS, PruningPlan
+from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
+from profiles.store import plan_from_dict
+
+SERIES: Final = {
+    "vhserve_plan_info": (
+        "The plan being served; always 1.",
+        ("digest", "profile_digest", "model", "revision", "architecture", "method", "granularity", "compensation"),
+    ),
+    "vhserve_heads": ("Query heads of the model, by stage of their layer and treatment.", ("stage", "treatment")),
+    "vhserve_kv_cache_bytes_per_token": (
+        "Bytes of KV cache that one text token takes, without the plan (baseline) and with it (pruned).",
+        ("arm",),
+    ),
+    "vhserve_plan_accuracy_ratio": (
+        "Accuracy measured for the plan, 0 to 1, without it (baseline) and with it (pruned).",
+        ("dataset", "family", "arm"),
+    ),
+    "vhserve_plan_accuracy_samples": ("Samples that this accuracy was measured on.", ("dataset", "family", "arm")),
+    "vhserve_plan_accuracy_interval_ratio": (
+        "Ends of the 95% Wilson interval of this accuracy.",
+        ("dataset", "family", "arm", "bound"),
+    ),
+}
+"""Name of each gauge → what it says, and its labels."""
+
+
+def expose(plan: PruningPlan, kv_dtype_bytes: int, registry: CollectorRegistry = REGISTRY) -> None:
+    """Put the series of a plan into a registry.
+
+    Parameters
+    ----------
+    kv_dtype_bytes
+        Size of one element of the KV cache.
+    registry
+        The default one is what vLLM's `/metrics` shows. With several API servers it shows what their processes wrote to
+        files instead; all write the same values, and `max` makes one series of them.
+    """
+    gauges = {
+        name: Gauge(name, text, labels, registry=registry, multiprocess_mode="max")
+        for name, (text, labels) in SERIES.items()
+    }
+    gauges["vhserve_plan_info"].labels(
+        digest=plan.digest,
+        profile_digest=plan.profile_digest or "",
+        model=plan.model.name,
+        revision=plan.model.revision,
+        architecture=plan.model.architecture,
+        method=plan.selection.method,
+        granularity=plan.granularity,
+        compensation=plan.compensation.method,
+    ).set(1)
+    counts = {(stage, treatment): 0 for stage in STAGES for treatment in TREATMENTS}
+    for treatment in TREATMENTS:
+        for layer, _ in plan.heads(treatment):
+            counts[stage_of(layer, plan.geometry.layers), treatment] += 1
+    for (stage, treatment), count in counts.items():
+        gauges["vhserve_heads"].labels(stage=stage, treatment=treatment).set(count)
+    per_token = gauges["vhserve_kv_cache_bytes_per_token"]
+    per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
+    per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
+    for measured in plan.measured:
+        labels = {"dataset": measured.dataset, "family": measured.family, "arm": measured.arm}
+        gauges["vhserve_plan_accuracy_ratio"].labels(**labels).set(measured.accuracy)
+        gauges["vhserve_plan_accuracy_samples"].labels(**labels).set(measured.samples)
+        interval = gauges["vhserve_plan_accuracy_interval_ratio"]
+        interval.labels(**labels, bound="low").set(measured.low)
+        interval.labels(**labels, bound="high").set(measured.high)
+
+
+class PlanMetrics:
+    """ASGI middleware that exposes the plan's series on the first request that an API server gets.
+
+    A middleware, because vLLM builds it in the process of every API server, where the plan and the registry meet; its
+    other hooks either run in the wrong process or change what a server without a plan does.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.exposed = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self.exposed and "app" in scope:
+            self.exposed = True
+            _expose_for(scope["app"].state)
+        await self.app(scope, receive, send)
+
+
+def _expose_for(state: Any) -> None:
+    from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
+
+    plan = getattr(state.args, "vhserve_plan", None)
+    if plan is not None:
+        config = state.vllm_config
+        dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
+        expose(plan_from_dict(plan, source="the served plan"), dtype.itemsize)
