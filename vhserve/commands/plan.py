@@ -136,8 +136,8 @@ def _savings_table(summary: "Summary") -> "Table":
     table.add_column()
     table.add_column(justify="right")
     change = kv["pruned"] / kv["baseline"] - 1
-    table.add_row("KV cache per text token", f"{kv['baseline']:,} → {kv['pruned']:,} bytes ({change:+.1%})")
+    table.add_row("KV cache per text token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
     table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
-    request = f"ideal concurrency, {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
-    table.add_row(request, f"{summary['ideal_concurrency']:.3f} times")
+    request = f"concurrency, {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
+    table.add_row(request, f"{summary['ideal_concurrency']:.3f} times (ideal)")
     return table

@@ -1,0 +1,176 @@
+"""`vhserve plan` as a user meets it: the numbers, the table, and one line for each mistake with nothing written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from profiles.geometry import ModelGeometry, ModelRef
+from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.store import load_plan, load_profile, save
+from vhserve.cli import main
+
+
+def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool = True) -> Path:
+    """12 layers of 8 heads whose scores fall with the layer and rise with the head, all different."""
+    scores = (np.arange(12)[::-1, None] * 8 + np.arange(8)) / 96
+    geometry = ModelGeometry(
+        layers=12, query_heads=8, kv_heads=kv_heads, head_size=32, hidden_size=192, image_tokens=144
+    )
+    profile = HeadProfile(
+        model=ModelRef(name=name, revision="sha256:00", architecture="LlavaForConditionalGeneration"),
+        geometry=geometry,
+        dataset=DatasetRef(name="synthetic", digest=None, split=None, settings={}),
+        samples=1,
+        samples_skipped=0,
+        samples_with_box=0,
+        seed=0,
+        formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-9),
+        settings={},
+        versions={},
+        heads=HeadScores(
+            image_weight=scores.tolist(), concentration=scores.tolist(), score=scores.tolist(), box_weight=None
+        ),
+        mean_output=np.ones((12, 8, 32), dtype=np.float32) if means else None,
+    )
+    save(profile, path)
+    return path
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    return write_profile(tmp_path / "profile.json", kv_heads=8)
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Path:
+    return write_profile(tmp_path / "profile.json", kv_heads=2)
+
+
+def numbers(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
+    assert main(["plan", *map(str, args), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    document: dict[str, Any] = json.loads(captured.out)
+    return document
+
+
+def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = numbers(capsys, profile, "--remove", 8)
+    plan = load_plan(profile.parent / "plan.json")
+    assert plan.heads("removed") == [(11, head) for head in range(8)]
+    assert plan.profile_digest == load_profile(profile).digest
+    assert plan.selection.protect_top == 10
+    assert plan.selection.protected == [(0, head) for head in range(8)] + [(1, 6), (1, 7)]
+    assert plan.granularity == "query_head"
+    assert shown == {
+        "plan": str(profile.parent / "plan.json"),
+        "plan_digest": plan.digest,
+        "model": "demo",
+        "dtype": "bfloat16",
+        "heads": {
+            "early": {"full": 32, "text_only": 0, "removed": 0},
+            "middle": {"full": 32, "text_only": 0, "removed": 0},
+            "late": {"full": 24, "text_only": 0, "removed": 8},
+        },
+        "kv_bytes_per_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},
+        "weight_bytes_saved": 8 * 4 * 32 * 192 * 2,
+        "usual_prompt": {"text_tokens": 70, "image_tokens": 144},
+        "ideal_concurrency": pytest.approx(96 / 88),
+    }
+
+
+def test_every_flag_reaches_the_plan(grouped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = grouped.parent / "other.json"
+    shown = numbers(
+        capsys, grouped, "--remove", 8, "--text-only", "25%", "--stage", "middle", "--select", "random", "--seed", 7,
+        "--protect-top", 5, "--granularity", "kv_group", "--compensation", "mean", "--dtype", "float32", "--out", out,
+    )  # fmt: skip
+    plan = load_plan(out)
+    selection = plan.selection
+    assert (selection.method, selection.stage, selection.seed, selection.protect_top) == ("random", "middle", 7, 5.0)
+    assert (selection.remove, selection.text_only, len(selection.protected)) == (8, 8, 5)
+    assert plan.granularity == "kv_group"
+    assert plan.compensation.means is not None
+    assert plan.compensation.means.shape == (8, 32)
+    assert shown["kv_bytes_per_token"] == {"baseline": 24 * 2 * 32 * 4, "pruned": 22 * 2 * 32 * 4}
+    assert shown["ideal_concurrency"] == pytest.approx(24 * 214 / (20 * 214 + 2 * 70))
+    assert not (grouped.parent / "plan.json").exists()
+
+
+def test_a_grouped_query_model_is_planned_by_kv_head(grouped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers(capsys, grouped, "--remove", 4)
+    plan = load_plan(grouped.parent / "plan.json")
+    assert plan.granularity == "kv_group"
+    assert plan.heads("removed") == [(11, 0), (11, 1), (11, 2), (11, 3)]
+
+
+def test_top_is_the_other_end(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers(capsys, profile, "--remove", 2, "--select", "top", "--protect-top", 0)
+    assert load_plan(profile.parent / "plan.json").heads("removed") == [(8, 6), (8, 7)]
+
+
+def test_an_empty_plan_has_to_be_asked_for(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = numbers(capsys, profile, "--remove", 0)
+    assert load_plan(profile.parent / "plan.json").is_empty
+    assert shown["ideal_concurrency"] == 1
+
+
+def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(tmp_path / "profile.json", kv_heads=8, name="a/[bold]model")
+    assert main(["plan", str(path), "--remove", "6", "--text-only", "3"]) == 0
+    out = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")] for line in out.splitlines()]
+    assert ["stage", "full", "text-only", "removed"] in rows
+    assert ["late", "23", "3", "6"] in rows
+    assert ["all", "87", "3", "6"] in rows
+    assert ["KV cache per text token", "12,288 to 11,520 bytes (-6.2%)"] in rows
+    assert ["weights not loaded", "294,912 bytes"] in rows
+    assert ["concurrency, 144 image + 70 text tokens", "1.091 times (ideal)"] in rows
+    assert "a/[bold]model" in out
+    assert f"Wrote {tmp_path / 'plan.json'}" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        ([], "neither --remove nor --text-only"),
+        (["--remove", "33"], "stage late has 32"),
+        (["--remove", "97", "--stage", "all"], "the model has 96"),
+        (["--remove", "32", "--stage", "early"], "only 22 of the 32 in stage early are unprotected"),
+        (["--remove", "96", "--stage", "all", "--protect-top", "0"], "removes every head"),
+        (["--remove", "8", "--select", "top", "--stage", "all"], "give --protect-top 0"),
+        (["--remove", "8", "--protect-top", "101"], "--protect-top"),
+        (["--remove", "8", "--stage", "latest"], "--stage"),
+        (["--remove", "some"], "--remove"),
+        (["--text-only", "-4"], "--text-only"),
+        (["--remove", "8", "--out", "missing/plan.json"], "missing/plan.json"),
+        (["--remove", "8", "--out", "."], "cannot write ."),
+        (["--remove", "8", "--out", "profile.json"], "it is the profile itself"),
+        (["--remove", "8", "--compensation", "mean"], "no mean outputs"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    args: list[str], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = write_profile(Path("profile.json"), kv_heads=8, means=False).read_bytes()
+    assert main(["plan", "profile.json", *args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert part in captured.err
+    assert captured.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
+    assert Path("profile.json").read_bytes() == raw
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw.replace(b'"score"', b'"scores"')])
+def test_a_damaged_profile_is_named(damage: Any, profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile.write_bytes(damage(profile.read_bytes()))
+    assert main(["plan", str(profile), "--remove", "8"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{profile}: " in error
+    assert "expected" in error
+    assert not (profile.parent / "plan.json").exists()
