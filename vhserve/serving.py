@@ -14,11 +14,12 @@ from profiles.fit import check_fit
 from profiles.geometry import ModelRef
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
+from vhserve.engine import text_only
 from vhserve.engine.admission import geometry_of
 from vhserve.engine.architectures import served_by
 from vhserve.engine.payload import KEY, pack
 from vhserve.engine.refusals import check_arguments
-from vhserve.errors import FlagRefused, ModelQuantised, TreatmentUnsupported
+from vhserve.errors import FlagRefused, ModelQuantised
 
 METRICS: Final = "vhserve.metrics.PlanMetrics"
 
@@ -31,15 +32,10 @@ def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
     ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     layer_layouts(plan)
-    if plan.heads("text_only"):
-        raise TreatmentUnsupported(
-            f"the plan has {len(plan.heads('text_only'))} text-only heads",
-            expected="heads that are full or removed",
-            fix="make the plan without --text-only",
-        )
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
         "additional_config": {KEY: pack(plan)},
+        **text_only.overrides(plan),
     }
 
 
@@ -77,9 +73,10 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
     ------
     FlagRefused
         A flag does not go together with a plan.
-    ModelNotServable, LayoutRefused
+    ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     check_arguments(arguments)
+    text_only.check_flags(plan, arguments)
     ours = engine_overrides(plan)
     for flag, attribute, key in (
         ("--hf-overrides", "hf_overrides", "architectures"),
@@ -92,7 +89,9 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
                 expected=f"{flag} without {key}",
                 fix="leave it out, or serve without --plan",
             )
-        setattr(arguments, attribute, {**theirs, **ours[attribute]})
+        setattr(arguments, attribute, {**theirs, **ours.pop(attribute)})
+    for attribute, value in ours.items():
+        setattr(arguments, attribute, value)
     arguments.middleware = [*arguments.middleware, METRICS]
     # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
     arguments.vhserve_plan = plan.model_dump(mode="json")

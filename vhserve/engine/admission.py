@@ -10,6 +10,7 @@ from vllm.config import VllmConfig
 from profiles.fit import check_fit
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import PruningPlan
+from vhserve.engine import text_only
 from vhserve.engine.architectures import stock_architecture
 from vhserve.engine.payload import require
 from vhserve.engine.refusals import check_config
@@ -20,10 +21,11 @@ def admit(vllm_config: VllmConfig) -> PruningPlan:
 
     Raises
     ------
-    PlanMissing, PlanAltered, FlagRefused, ModelMismatch
+    PlanMissing, PlanAltered, FlagRefused, ModelMismatch, TreatmentUnsupported
     """
     plan = require(vllm_config.additional_config)
     check_config(vllm_config)
+    text_only.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
     model = ModelRef(
         name=vllm_config.model_config.model,

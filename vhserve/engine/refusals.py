@@ -4,7 +4,7 @@ A row is checked twice: on the command line's arguments, before anything is load
 the engine, for those who start vLLM without `vhserve serve`. Does not know plans.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -167,7 +167,7 @@ REFUSALS: Final = (
 )
 
 
-def check_arguments(arguments: Any) -> None:
+def check_arguments(arguments: Any, rows: Sequence[Refusal] = REFUSALS) -> None:
     """Refuse what the parsed command line asks for and a plan cannot have.
 
     Raises
@@ -175,10 +175,10 @@ def check_arguments(arguments: Any) -> None:
     FlagRefused
         For the first such flag.
     """
-    _check((row, getattr(arguments, row.argument, None)) for row in REFUSALS)
+    _check((row, getattr(arguments, row.argument, None)) for row in rows)
 
 
-def check_config(vllm_config: Any) -> None:
+def check_config(vllm_config: Any, rows: Sequence[Refusal] = REFUSALS) -> None:
     """Refuse what vLLM is configured for and a plan cannot have.
 
     Raises
@@ -186,7 +186,7 @@ def check_config(vllm_config: Any) -> None:
     FlagRefused
         For the first such setting.
     """
-    _check((row, _value(vllm_config, row.setting)) for row in REFUSALS if row.setting)
+    _check((row, _value(vllm_config, row.setting)) for row in rows if row.setting)
 
 
 def _value(root: Any, path: str) -> Any:

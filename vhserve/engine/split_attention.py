@@ -12,7 +12,7 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.llama import LlamaAttention
-from vllm.v1.attention.backend import AttentionBackend
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
 from profiles.layout import LayerLayout
@@ -79,16 +79,14 @@ class LaneAttention(Attention):
 class SplitAttention(nn.Module):
     """Attends with full heads and with text-only heads; q, k and v are laid out ``[full | text_only]``."""
 
-    def __init__(self, full: LaneAttention | None, text: LaneAttention) -> None:
+    def __init__(self, full: LaneAttention, text: LaneAttention) -> None:
         super().__init__()
         self.full, self.text = full, text
-        self.query_sizes = [0 if full is None else full.num_heads * full.head_size, text.num_heads * text.head_size]
-        self.kv_sizes = [0 if full is None else full.num_kv_heads * full.head_size, text.num_kv_heads * text.head_size]
+        self.query_sizes = [full.num_heads * full.head_size, text.num_heads * text.head_size]
+        self.kv_sizes = [full.num_kv_heads * full.head_size, text.num_kv_heads * text.head_size]
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Outputs of the heads, (tokens, heads * head size), in the order of `query`."""
-        if self.full is None:
-            return self.text(query, key, value)
         full_query, text_query = query.split(self.query_sizes, dim=-1)
         full_key, text_key = key.split(self.kv_sizes, dim=-1)
         full_value, text_value = value.split(self.kv_sizes, dim=-1)
@@ -96,44 +94,53 @@ class SplitAttention(nn.Module):
         return torch.cat([full, self.text(text_query, text_key, text_value)], dim=-1)
 
 
-def build_lane_attention(
-    attention: LlamaAttention, layer: int, layout: LayerLayout, places: Places, vllm_config: VllmConfig
+def lane_attention(
+    attention: LlamaAttention, layout: LayerLayout, places: Places, vllm_config: VllmConfig
 ) -> nn.Module:
-    """What attends with the heads of a layout, in place of `attention.attn`, when some of the plan's are text-only.
+    """What attends with the heads of a layout, in place of `attention.attn`, which vLLM no longer knows.
 
     Raises
     ------
     FlagRefused
         The platform's attention back end cannot hold text-only heads.
     """
-    kv_spec.register()  # in the worker too, before vLLM asks for specs
-    stock = attention.attn
-    context = vllm_config.compilation_config.static_forward_context
-    del context[stock.layer_name]
-
-    def lane_attention(
-        heads: int, kv_heads: int, place: Place, spec_class: type[FullLaneSpec] | type[TextOnlySpec], suffix: str
-    ) -> LaneAttention:
-        backend: type[AttentionBackend] = stock.attn_backend
-        built = LaneAttention(
-            heads,
-            attention.head_dim,
-            attention.scaling,
-            num_kv_heads=kv_heads,
-            cache_config=vllm_config.cache_config,
-            per_layer_sliding_window=stock.sliding_window,
-            attn_type=stock.attn_type,
-            prefix=stock.layer_name + suffix,
-            attn_backend=text_only(backend) if spec_class is TextOnlySpec else block_outermost(backend),
-        )
-        built.place, built.spec_class = place, spec_class
-        return built
-
-    full = None
+    kv_spec.register()  # in this process, before vLLM asks for specs
+    name: str = attention.attn.layer_name
+    layer = extract_layer_index(name)
+    full = text = None
     if layout.full:
-        full = lane_attention(len(layout.full), len(layout.kv_full), places.full[layer], FullLaneSpec, "")
-    if not layout.text_only:
-        return full
-    # The suffix holds no number: vLLM reads the layer's index out of the name.
-    text = lane_attention(len(layout.text_only), len(layout.kv_text), places.text[layer], TextOnlySpec, "_text")
+        heads, kv_heads = len(layout.full), len(layout.kv_full)
+        full = _attention(attention, heads, kv_heads, FullLaneSpec, places.full[layer], name, vllm_config)
+    if layout.text_only:
+        heads, kv_heads = len(layout.text_only), len(layout.kv_text)
+        # The suffix holds no number: vLLM reads the layer's index out of the name.
+        text = _attention(attention, heads, kv_heads, TextOnlySpec, places.text[layer], f"{name}_text", vllm_config)
+    if full is None or text is None:
+        return full or text
     return SplitAttention(full, text)
+
+
+def _attention(
+    attention: LlamaAttention,
+    heads: int,
+    kv_heads: int,
+    spec_class: type[FullLaneSpec] | type[TextOnlySpec],
+    place: Place,
+    name: str,
+    vllm_config: VllmConfig,
+) -> LaneAttention:
+    stock = attention.attn
+    wrapped = text_only if spec_class is TextOnlySpec else block_outermost
+    built = LaneAttention(
+        heads,
+        attention.head_dim,
+        attention.scaling,
+        num_kv_heads=kv_heads,
+        cache_config=vllm_config.cache_config,
+        per_layer_sliding_window=stock.sliding_window,
+        attn_type=stock.attn_type,
+        prefix=name,
+        attn_backend=wrapped(stock.attn_backend),
+    )
+    built.place, built.spec_class = place, spec_class
+    return built

@@ -1,7 +1,8 @@
 """Cuts the heads that a plan removes out of a freshly built vLLM model, before its weights are loaded.
 
 Every decoder attention whose layer loses heads gets smaller projections and a smaller KV cache; layers that keep all
-heads are left as vLLM built them. The forward pass stays vLLM's: it reads its sizes from the attributes set here. Does
+heads are left as vLLM built them, unless others have text-only heads, beside which every KV cache has its lane. The
+forward pass stays vLLM's: it reads its sizes from the attributes set here. Does
 not know where the plan came from, nor how blocks of a KV cache are managed.
 """
 
@@ -17,8 +18,9 @@ from profiles.layout import LayerLayout, layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.engine.projections import KeptOutput, KeptQKV
 from vhserve.engine.removed_layer import RemovedAttention
+from vhserve.engine.split_attention import Places, find_places, lane_attention
 from vhserve.engine.stand_in import StandIn, stand_ins
-from vhserve.errors import FlagRefused, ModelNotServable, TreatmentUnsupported
+from vhserve.errors import FlagRefused, ModelNotServable
 
 BACKENDS: Final = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
 """vLLM's attention backends that size their buffers by a layer's own heads, not by the model's."""
@@ -38,9 +40,10 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
         The plan keeps heads that no layout can hold.
     ModelNotServable
         The decoder is built of attention modules that surgery does not know.
-    TreatmentUnsupported, FlagRefused
+    FlagRefused
     """
     layouts = layer_layouts(plan)
+    places = find_places(layouts, plan.geometry.image_tokens, vllm_config.cache_config.block_size)
     stand_in = stand_ins(plan)
     holders = attention_holders(decoder)
     if sorted(holders) != list(range(len(layouts))):
@@ -52,10 +55,12 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
     for layer, layout in enumerate(layouts):
         holder = holders[layer]
         attention = holder.self_attn
-        if len(layout.full) == attention.num_heads:
+        if len(layout.full) == attention.num_heads and places is None:
             continue
-        if layout.full or layout.text_only:
-            keep_heads(attention, layout, stand_in.get(layer), vllm_config)
+        if len(layout.full) == attention.num_heads:
+            attention.attn = build_attention(attention, layout, places, vllm_config)
+        elif layout.full or layout.text_only:
+            keep_heads(attention, layout, places, stand_in.get(layer), vllm_config)
         else:
             _forget(attention.attn, vllm_config)
             holder.self_attn = RemovedAttention(attention.o_proj, stand_in.get(layer))
@@ -72,11 +77,15 @@ def attention_holders(decoder: nn.Module) -> dict[int, Any]:
 
 
 def keep_heads(
-    attention: LlamaAttention, layout: LayerLayout, stand_in: StandIn | None, vllm_config: VllmConfig
+    attention: LlamaAttention,
+    layout: LayerLayout,
+    places: Places | None,
+    stand_in: StandIn | None,
+    vllm_config: VllmConfig,
 ) -> None:
     """Shrink one attention module to the heads of a layout, laid out ``[full | text_only]``."""
     query_heads, kv_heads = layout.full + layout.text_only, layout.kv_full + layout.kv_text
-    attention.attn = build_attention(attention, layout, vllm_config)  # type: ignore[assignment]
+    attention.attn = build_attention(attention, layout, places, vllm_config)  # type: ignore[assignment]
     attention.qkv_proj = KeptQKV(attention.qkv_proj, query_heads, kv_heads)
     attention.o_proj = KeptOutput(attention.o_proj, attention.head_dim, query_heads, stand_in)
     attention.num_heads = attention.total_num_heads = len(query_heads)
@@ -84,22 +93,26 @@ def keep_heads(
     attention.q_size, attention.kv_size = len(query_heads) * attention.head_dim, len(kv_heads) * attention.head_dim
 
 
-def build_attention(attention: LlamaAttention, layout: LayerLayout, vllm_config: VllmConfig) -> nn.Module:
+def build_attention(
+    attention: LlamaAttention, layout: LayerLayout, places: Places | None, vllm_config: VllmConfig
+) -> nn.Module:
     """The module that attends with the heads of a layout, in place of `attention.attn`.
 
     It takes q, k and v of the kept heads, each of shape (tokens, heads * head size) and laid out
     ``[full | text_only]``, and returns the heads' outputs in the order of q.
 
+    Parameters
+    ----------
+    places
+        Lanes of the plan's KV caches; None when it has no text-only heads.
+
     Raises
     ------
-    TreatmentUnsupported, FlagRefused
+    FlagRefused
     """
-    if layout.text_only:
-        raise TreatmentUnsupported(
-            f"layer {extract_layer_index(attention.attn.layer_name)} has text-only heads",
-            expected="heads that are full or removed",
-            fix="make the plan without --text-only",
-        )
+    if places is not None:
+        _forget(attention.attn, vllm_config)
+        return lane_attention(attention, layout, places, vllm_config)
     return full_attention(attention, len(layout.full), len(layout.kv_full), vllm_config)
 
 
