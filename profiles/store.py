@@ -18,7 +18,7 @@ from profiles.errors import FileTooLarge, FileUnreadable, FileUnwritable
 from profiles.head_profile import PROFILE_FORMAT, HeadProfile
 from profiles.pruning_plan import PLAN_FORMAT, PruningPlan
 from profiles.reading import check_version, parse
-from profiles.strict import FROM_FILE
+from profiles.strict import FROM_FILE, Strict
 
 # A profile of 128 layers of 128 heads of 128 values takes about 14 MiB.
 MAX_BYTES = 64 * 2**20
@@ -26,7 +26,7 @@ MAX_BYTES = 64 * 2**20
 Document = TypeVar("Document", HeadProfile, PruningPlan)
 
 
-def save(document: HeadProfile | PruningPlan, path: Path) -> None:
+def save(document: Strict, path: Path) -> None:
     """Write the canonical bytes; the file is at every moment the old one or the new one, whole.
 
     Raises
