@@ -42,6 +42,10 @@ class NoImageTokens(UserError):
     """A prompt came out without image tokens, so that no head's image weight can be measured."""
 
 
+class AnswersAlike(UserError):
+    """Answers of a sample begin with the same token, so that the first one does not tell them apart."""
+
+
 class DeviceUnavailable(UserError):
     """The device that was asked for does not exist here."""
 

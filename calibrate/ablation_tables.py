@@ -1,0 +1,120 @@
+"""Tables of an ablation, for the terminal and as Markdown.
+
+Owns their cells: accuracy, difference from the baseline with its 95% interval, McNemar's p; random draws as their mean
+and range. Does not know how anything was measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich.table import Table
+
+from calibrate.ablation_results import Ablation, Compared, Figures, Row
+from calibrate.accuracy import ALL
+
+MINUS = "\N{MINUS SIGN}"
+
+Kind = TypeVar("Kind", bound=Figures)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn; a cell is one or more lines."""
+
+    title: str
+    header: list[str]
+    rows: list[list[list[str]]]
+
+
+def stage_grid(ablation: Ablation) -> Grid:
+    """The paper's table: one row for each way to choose heads, one column for each number of heads."""
+    ks = sorted({row.k for row in ablation.rows})
+    base = _of(ablation.baseline, ALL)
+    rows = [[["none removed"], *[[_percent(base.accuracy), _interval(base.low, base.high)]] * len(ks)]]
+    for label, chosen in _groups(ablation):
+        cells = [_cell([_of(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
+        rows.append([[label], *cells])
+    title = f"Accuracy with heads removed: {ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
+    return Grid(title, ["heads removed", *(f"k = {k}" for k in ks)], rows)
+
+
+def family_grid(ablation: Ablation) -> Grid:
+    """Accuracy per question family, one row for each way to choose heads and each number of heads."""
+    families = [one.family for one in ablation.baseline]
+    rows = [[["none removed"], *([_percent(one.accuracy)] for one in ablation.baseline)]]
+    for label, chosen in _groups(ablation):
+        for k in sorted({row.k for row in chosen}):
+            draws = [row for row in chosen if row.k == k]
+            means = [_mean([_of(row.figures, family).accuracy for row in draws]) for family in families]
+            rows.append([[f"{label}, k = {k}"], *([_percent(mean)] for mean in means)])
+    return Grid("Accuracy by question family", ["heads removed", *families], rows)
+
+
+def drawn(grid: Grid) -> Table:
+    """For the terminal."""
+    table = Table(title=grid.title, title_justify="left")
+    for index, name in enumerate(grid.header):
+        table.add_column(name, justify="right" if index else "left")
+    for index, row in enumerate(grid.rows):
+        table.add_row(*("\n".join(cell) for cell in row), end_section=index == 0)
+    return table
+
+
+def markdown(grid: Grid) -> str:
+    """For a README; the lines of a cell are joined by line breaks."""
+    lines = [
+        f"**{grid.title}**",
+        "",
+        _markdown_row(grid.header),
+        _markdown_row(["---", *["---:"] * len(grid.header[1:])]),
+    ]
+    lines += [_markdown_row(["<br>".join(cell) for cell in row]) for row in grid.rows]
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _groups(ablation: Ablation) -> list[tuple[str, list[Row]]]:
+    """Rows by how heads were chosen, in order of appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in ablation.rows:
+        groups.setdefault(f"{row.select} {row.stage}", []).append(row)
+    return list(groups.items())
+
+
+def _cell(draws: list[Compared]) -> list[str]:
+    if len(draws) == 1:
+        one = draws[0]
+        change = f"{_points(one.difference)} {_interval(one.difference_low, one.difference_high)}"
+        return [_percent(one.accuracy), change, _p(one.p)]
+    accuracies = [one.accuracy for one in draws]
+    change = f"{_points(_mean([one.difference for one in draws]))} on average"
+    spread = f"{_percent(min(accuracies))} to {_percent(max(accuracies))}"
+    return [_percent(_mean(accuracies)), change, f"{spread} in {len(draws)} draws"]
+
+
+def _of(figures: Sequence[Kind], family: str) -> Kind:
+    return next(one for one in figures if one.family == family)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", MINUS)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"({100 * low:.1f} to {100 * high:.1f})".replace("-", MINUS)
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,102 @@
+"""`vhserve ablate`: the flags of the ablation table, and how it is printed.
+
+The run itself is in `calibrate.ablation`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic_settings import CliPositionalArg
+
+if TYPE_CHECKING:
+    from calibrate.ablation_plans import Configuration
+    from calibrate.ablation_results import Ablation
+    from profiles.head_profile import HeadProfile
+
+
+class Ablate(BaseModel):
+    """Measure what heads are worth: accuracy with the most visual heads of each stage removed, and controls.
+
+    Removes the k heads with the highest scores among early, middle and late layers, the k with the lowest scores and k
+    random ones among late layers, and compares each with the whole model on the same samples. An interrupted run
+    continues where it stopped when it is started again with the same flags.
+    """
+
+    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    model: str | None = Field(None, description="alias, Hub id or folder; the profile's own if not given")
+    dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
+    split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
+    families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
+    k: list[PositiveInt] = Field([4, 8, 16], description="numbers of heads to remove, comma-separated")
+    samples: PositiveInt = Field(1000, description="how many samples to measure on")
+    draws: PositiveInt = Field(3, description="random selections for each k")
+    seed: NonNegativeInt = Field(0, description="seed of the choice of samples, and of the first random selection")
+    granularity: Literal["query_head", "kv_group"] | None = Field(
+        None,
+        description="remove query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
+        "if not given",
+    )
+    batch_size: PositiveInt = Field(32, description="samples in one forward pass; does not change the result")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
+    )
+    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
+    out: Path = Field(Path("ablation.json"), description="results to write")
+    restart: bool = Field(False, description="discard the state of an interrupted run")
+    json_: bool = Field(False, alias="json", description="print the results as one JSON document")
+    markdown: bool = Field(False, description="print the tables as Markdown")
+
+    def cli_cmd(self) -> None:
+        """Ablate, write the results, and print the tables."""
+        from rich.console import Console
+
+        from calibrate.ablation_plans import configurations
+        from calibrate.models import find
+        from profiles.store import check_writable, load_profile
+
+        profile = load_profile(self.profile)
+        check_writable(self.out)
+        name = self.model or profile.model.name
+        find(name)  # a wrong name is told before the seconds that importing torch takes
+        granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
+        chosen = configurations(profile, self.k, draws=self.draws, seed=self.seed, granularity=granularity)
+        result = self._measure(profile, name, chosen)
+        if self.json_:
+            print(self.out.read_text(encoding="utf-8"), end="")
+            return
+
+        from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
+
+        grids = (stage_grid(result), family_grid(result))
+        if self.markdown:
+            print("\n\n".join(map(markdown, grids)))
+            return
+        console = Console(highlight=False)
+        console.print(*map(drawn, grids), sep="\n")
+        skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
+        console.print(f"Wrote {self.out}: {result.samples} samples{skipped}", markup=False, soft_wrap=True)
+
+    def _measure(self, profile: "HeadProfile", name: str, chosen: "list[Configuration]") -> "Ablation":
+        from rich.console import Console
+
+        from vhserve.compat import ensure_torchvision
+
+        ensure_torchvision()
+        from calibrate.ablation import Run, ablate
+        from calibrate.datasets import open_dataset
+        from calibrate.interrupts import Stopped
+        from calibrate.loading import load_model
+        from profiles.fit import check_fit
+
+        dataset = open_dataset(
+            self.dataset, samples=self.samples, seed=self.seed, split=self.split, families=self.families
+        )
+        loaded = load_model(name, self.dtype, self.device)
+        check_fit(profile, loaded.ref, loaded.geometry)
+        try:
+            return ablate(loaded, profile, dataset, chosen, Run(self.out, self.batch_size, self.restart))
+        except Stopped as stop:
+            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
+            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+            raise SystemExit(stop.code) from None
