@@ -5,16 +5,15 @@ elsewhere.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from calibrate.attention_rows import attention_rows
-from calibrate.datasets.sample import Sample
+from calibrate.datasets import Dataset
 from calibrate.errors import DatasetBroken, NotFiniteAttention, OutOfDeviceMemory
 from calibrate.interrupts import Interrupts, held_back
 from calibrate.loading import LoadedModel
@@ -24,24 +23,9 @@ from calibrate.prompts import make_batch
 from calibrate.resume import SavedState
 from calibrate.scores import EPSILON, LayerFunction, score_rows
 from calibrate.sums import Sums
-from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.head_profile import HeadProfile, ScoreFormula
 from profiles.provenance import git_commit, versions
 from profiles.store import save
-
-
-class Samples(Protocol):
-    """What calibration asks of a dataset; every iteration yields the same samples in the same order."""
-
-    @property
-    def broken(self) -> list[str]:
-        """What the iteration had to leave out."""
-        ...
-
-    def ref(self) -> DatasetRef: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Sample]: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class Run:
     show_progress: bool = True
 
 
-def calibrate(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes = ALONE) -> HeadProfile:
+def calibrate(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes = ALONE) -> HeadProfile:
     """Measure every head on every sample and write the head profile.
 
     Continues an interrupted run of the same settings; the result is then the same, to the last bit for the same batch
@@ -118,7 +102,7 @@ def calibrate(loaded: LoadedModel, dataset: Samples, run: Run, processes: Proces
 
 def _measure(
     loaded: LoadedModel,
-    dataset: Samples,
+    dataset: Dataset,
     run: Run,
     processes: Processes,
     sums: Sums,
@@ -138,24 +122,25 @@ def _measure(
             try:
                 batch = make_batch(loaded, samples)
                 rows = read(batch)
-                sums.add(batch, score_rows(rows.rows, batch.image, batch.box, run.layer_function), rows)
+                more = sums.plus(batch, score_rows(rows.rows, batch.image, batch.box, run.layer_function), rows)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 raise _too_large(loaded, run) from error
-            if not sums.finite():
+            if not more.finite():
                 raise NotFiniteAttention(
                     f"model {loaded.ref.name} gives NaN or infinite attention in {loaded.dtype}",
                     expected="finite numbers",
                     fix="use --dtype bfloat16 or float32, and check the weights",
                 )
+            sums.arrays = more.arrays
             advance(len(samples))
             if time.monotonic() - saved_at >= run.save_every:
                 state.save(sums.arrays)
                 saved_at = time.monotonic()
 
 
-def _settings(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes) -> dict[str, Any]:
+def _settings(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes) -> dict[str, Any]:
     """All that the sums depend on beyond float error; the batch size is not among them."""
     ref = dataset.ref()
     return {
@@ -176,7 +161,7 @@ def _settings(loaded: LoadedModel, dataset: Samples, run: Run, processes: Proces
     }
 
 
-def _profile(loaded: LoadedModel, dataset: Samples, run: Run, processes: Processes, total: Sums) -> HeadProfile:
+def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes, total: Sums) -> HeadProfile:
     if not total.samples:
         raise DatasetBroken(
             f"dataset {dataset.ref().name} has no sample to measure", expected="at least one", fix="check the dataset"

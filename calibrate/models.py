@@ -170,7 +170,7 @@ def find(name: str) -> FoundModel:
     if local.is_dir():
         found = FoundModel(name, str(local), local, _read_config(name, local / "config.json"))
     else:
-        if local.exists() or known is not None or not _looks_like_hub_id(name):
+        if local.exists() or not _looks_like_hub_id(name):
             raise _unknown(name, local)
         path = _hub_config(name)
         found = FoundModel(name, name, path.parent, _read_config(name, path))

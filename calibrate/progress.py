@@ -22,8 +22,8 @@ class _Rate(ProgressColumn):
     """How many a second; of this run only, when it continues another."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+        done, seconds = task.completed - task.fields["before"], task.finished_time or task.elapsed
+        return Text(f"{done / seconds:.1f}/s" if done and seconds else "", style="progress.data.speed")
 
 
 @contextmanager
@@ -41,5 +41,5 @@ def progress_bar(what: str, total: int, done: int = 0, *, shown: bool = True) ->
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task(what, total=total, completed=done)
+        task = progress.add_task(what, total=total, completed=done, before=done)
         yield lambda done: progress.advance(task, done)

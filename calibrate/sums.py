@@ -58,12 +58,12 @@ class Sums:
     def positions(self) -> int:
         return int(self.arrays["positions"])
 
-    def add(self, batch: Batch, scores: HeadSamples, rows: AttentionRows) -> None:
-        """Add one batch; all of it or, on an exception, nothing."""
+    def plus(self, batch: Batch, scores: HeadSamples, rows: AttentionRows) -> "Sums":
+        """These sums with one batch more."""
         new: dict[str, Any] = {name: _over_samples(getattr(scores, name)) for name in TABLES}
         new |= {"samples": len(batch), "with_box": int(batch.has_box.sum()), "positions": rows.positions}
         new["output"] = rows.output_sum.cpu().numpy()
-        self.arrays = {name: np.asarray(array + new[name]) for name, array in self.arrays.items()}
+        return Sums({name: np.asarray(array + new[name]) for name, array in self.arrays.items()})
 
     def finite(self) -> bool:
         """Whether no sum has become NaN or infinite."""

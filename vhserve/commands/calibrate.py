@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ class Calibrate(BaseModel):
         "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
     )
     device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
-    seed: int = Field(0, description="seed of the choice of samples")
+    seed: NonNegativeInt = Field(0, description="seed of the choice of samples")
     layer_function: Literal["inverse", "none"] = Field(
         "inverse", description="factor of the head score: 1 / (layer + 1), or 1"
     )
