@@ -97,13 +97,14 @@ def test_numbers_are_those_of_the_results(page: Page) -> None:
     assert row(page, "capacity in tokens") == ["capacity in tokens", "43,680", "47,648", "1.091x"]
     assert row(page, "bytes per token") == ["bytes per token", "6,144", "5,632", "0.917x"]
     assert row(page, "heads")[1:3] == ["24 full, 0 removed", "22 full, 2 removed"]
-    assert row(page, "right / answered")[1:] == ["6 / 10", "6 / 9", "1 lost, 1 won; McNemar p = 1"]
-    assert row(page, "replies that are no option")[1:3] == ["1 / 0", "0 / 1"]
+    assert row(page, "right / answered")[1:] == ["6 / 10", "6 / 9", "1 lost, 1 won"]
+    assert row(page, "McNemar's exact p")[1:] == ["", "", "1"]
+    assert row(page, "off list / failed")[1:3] == ["1 / 0", "0 / 1"]
     results = demo_results()
     overall = results.arms[0].accuracy.figures[-1]
-    assert row(page, "all families")[1] == f"60.0% ({overall.low:.1%} to {overall.high:.1%})"
-    first = [cells for cells in page.rows if cells and cells[0] == "time to first token, median (p90)"]
-    assert [cells[1] for cells in first] == ["71.2 ms (91.5)", "570.0 ms (732.0)"]
+    assert row(page, "all families")[1] == f"60.0% [{100 * overall.low:.1f}, {100 * overall.high:.1f}]"
+    first = [cells for cells in page.rows if cells and cells[0] == "TTFT ms, median (p90)"]
+    assert [cells[1] for cells in first] == ["71.2 (91.5)", "570.0 (732.0)"]
     speeds = [cells[1:] for cells in page.rows if cells and cells[0] == "output tokens per second"]
     assert speeds == [["111.5", "112.5", "1.009x"], ["181.5", "182.5", "1.006x"]]
     for fact in (
@@ -143,8 +144,8 @@ def test_what_is_not_known_is_not_invented() -> None:
     )
     page = Page(render(results.model_copy(update={"arms": [first, results.arms[1]]}), profile(), {}))
     assert row(page, "capacity in tokens")[1:] == ["-", "47,648", "-"]
-    assert row(page, "bytes per token")[:3] == ["bytes per token (*by the plan's arithmetic)", "6,144*", "5,632"]
-    assert row(page, "time to first token")[1::2] == ["-", "-"]
+    assert row(page, "bytes per token")[:3] == ["bytes per token (*: computed)", "6,144*", "5,632"]
+    assert row(page, "TTFT ms")[1::2] == ["-", "-"]
     assert row(page, "failed requests")[1:3] == ["24", "0"]
 
 

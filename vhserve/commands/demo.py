@@ -29,7 +29,7 @@ class Demo(BaseModel):
     output_tokens: int = Field(32, gt=1, le=256, description="tokens of each reply, for the latencies")
     kv_cache_gib: int = Field(1, gt=0, description="GiB of KV cache for each server")
     seed: int = Field(0, ge=0, description="seed of samples and pictures")
-    start_limit: float = Field(240.0, gt=0, description="seconds that a server may take to start")
+    start_limit: float = Field(300.0, gt=0, description="seconds that a server may take to start")
 
     def cli_cmd(self) -> None:
         """Run the steps, then print the table."""
@@ -62,6 +62,8 @@ class Demo(BaseModel):
         arms = demo_arms(self.remove, self.stage, self.protect_top)
         results = run(settings, arms, self.model_dump(mode="json"), Console(stderr=True))
         console = Console()
+        if not console.is_terminal:
+            console.width = max(console.width, 100)  # a log has no width; rich assumes 80, which folds the cells
         console.print(summary_table(results))
         console.print(f"Report: {self.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ Knows rich and the results. Computes nothing.
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from vhserve.evaluation.results import Arm, Figures, Paired
@@ -17,7 +18,7 @@ def accuracy_table(arms: Sequence[Arm], title: str) -> Table:
     table.add_column("family", no_wrap=True)
     table.add_column("asked", justify="right")
     for arm in arms:
-        table.add_column(f"{arm.name}\n% [95%]", justify="right")
+        table.add_column(f"{escape(arm.name)}\n\\[95%]", justify="right")
     troubled = any(one.off_list or one.errors for arm in arms for one in arm.figures)
     if troubled:
         table.add_column("off list\n/ failed", justify="right")
@@ -25,7 +26,7 @@ def accuracy_table(arms: Sequence[Arm], title: str) -> Table:
     families.sort(key=lambda family: family == ALL)
     for family in families:
         found = [one for arm in arms for one in arm.figures if one.family == family]
-        cells = [family, str(max(one.samples for one in found)), *map(_brief, found)]
+        cells = [escape(family), str(max(one.samples for one in found)), *(escape(interval(one)) for one in found)]
         if troubled:
             cells.append(", ".join(f"{one.off_list}/{one.errors}" for one in found))
         table.add_row(*cells, style="bold" if family == ALL else None)
@@ -38,38 +39,26 @@ def paired_table(paired: Sequence[Paired]) -> Table:
     caption = f"b: samples that only {first} got right; c: only {second}"
     table = Table(title=f"{second} against {first}, sample by sample", caption=caption)
     table.add_column("family", no_wrap=True)
-    table.add_column("difference\nin points [95%]", justify="right")
+    table.add_column("difference,\npoints \\[95%]", justify="right")
     table.add_column("b", justify="right")
     table.add_column("c", justify="right")
     table.add_column("McNemar's\nexact p", justify="right")
     for one in paired:
         p = "-" if one.p is None else f"{one.p:.3g}"
-        cells = (one.family, _brief_difference(one), str(one.only_first), str(one.only_second), p)
+        cells = (escape(one.family), escape(difference(one)), str(one.only_first), str(one.only_second), p)
         table.add_row(*cells, style="bold" if one.family == ALL else None)
     return table
 
 
-def _brief(one: Figures) -> str:
-    if one.accuracy is None or one.low is None or one.high is None:
-        return "-"
-    return f"{100 * one.accuracy:.1f} \\[{100 * one.low:.1f}, {100 * one.high:.1f}]"
-
-
-def _brief_difference(one: Paired) -> str:
-    if one.difference is None or one.low is None or one.high is None:
-        return "-"
-    return f"{100 * one.difference:+.1f} \\[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-
-
 def interval(one: Figures | None) -> str:
-    """Accuracy and its interval in percent."""
+    """Accuracy in percent, and its interval."""
     if one is None or one.accuracy is None or one.low is None or one.high is None:
         return "-"
-    return f"{one.accuracy:.1%} ({one.low:.1%} to {one.high:.1%})"
+    return f"{one.accuracy:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
-def difference(one: Paired) -> str:
-    """Difference of two arms and its interval in percentage points."""
-    if one.difference is None or one.low is None or one.high is None:
+def difference(one: Paired | None) -> str:
+    """Difference of two arms in percentage points, and its interval."""
+    if one is None or one.difference is None or one.low is None or one.high is None:
         return "-"
-    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"

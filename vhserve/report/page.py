@@ -48,8 +48,10 @@ is for; it should rise as bytes per token fall.</li>
 right in the first arm only; won: right in the other only) and at McNemar's exact p, the chance of flips at least as
 uneven if neither arm were better. An interval of the difference that reaches far below zero says that the samples were
 too few to rule out a loss, not that there is none.</li>
-<li><b>Latency</b>: with memory to spare and a model this small, differences of a few percent are noise; the gain shows
-when the cache is full.</li>
+<li><b>Latency</b>: TTFT is the time from sending a request to its first token, TPOT the time between further tokens;
+output tokens per second are those of all streams together. With memory to spare and a model this small, differences of
+a few percent are noise; the gain shows when the cache is full. Servers ran one after the other: anything else that the
+machine did in the meantime is in these figures.</li>
 </ul>
 <h2>Measured</h2>
 <div class="wide"><table>

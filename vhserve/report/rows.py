@@ -35,49 +35,43 @@ class Section:
 
 def sections(results: DemoResults) -> list[Section]:
     """Word everything that was measured: accuracy, KV cache, then latency for each concurrency."""
-    loads = [figures.concurrency for figures in results.arms[0].latency]
+    arms = results.arms
     return [
-        Section("Accuracy, with 95% interval", tuple(_accuracy(results))),
-        Section(f"KV cache of {results.kv_cache_gib:g} GiB", tuple(_cache(results.arms))),
-        *(Section(_load_title(results, load), tuple(_latency(results.arms, load))) for load in loads),
-        Section("Server", (_row("seconds until ready", results.arms, lambda arm: arm.startup_seconds, "{:.0f}"),)),
+        Section("Accuracy [95%]", tuple(_accuracy(results))),
+        Section(f"KV cache, {results.kv_cache_gib:g} GiB", tuple(_cache(arms))),
+        *(
+            Section("Latency, " + _streams(one.concurrency), tuple(_latency(arms, one.concurrency)))
+            for one in arms[0].latency
+        ),
+        Section("Server", (_row("seconds until ready", arms, lambda arm: arm.startup_seconds, "{:.0f}"),)),
     ]
 
 
-def _load_title(results: DemoResults, concurrency: int) -> str:
-    streams = "1 stream" if concurrency == 1 else f"{concurrency} streams at a time"
-    requests = {
-        figures.requests for arm in results.arms for figures in arm.latency if figures.concurrency == concurrency
-    }
-    return f"Latency with {streams} ({', '.join(map(str, sorted(requests)))} requests)"
+def _streams(concurrency: int) -> str:
+    return "1 stream" if concurrency == 1 else f"{concurrency} streams"
 
 
 def _accuracy(results: DemoResults) -> list[Row]:
     rows = []
-    families = [figures.family for figures in results.arms[0].accuracy.figures]
-    for family in families:
-        found = [_of_family(arm, family) for arm in results.arms]
-        paired = [_pair(results, arm, family) for arm in results.arms[1:]]
+    for family in [figures.family for figures in results.arms[0].accuracy.figures]:
+        cells = tuple(interval(_of_family(arm, family)) for arm in results.arms)
+        against = tuple(difference(_pair(results, arm, family)) for arm in results.arms[1:])
         label = "all families" if family == ALL else family
-        rows.append(Row(label, tuple(map(interval, found)), tuple(map(_against, paired)), strong=family == ALL))
-    overall = [_pair(results, arm, ALL) for arm in results.arms[1:]]
+        rows.append(Row(label, cells, against, strong=family == ALL))
     counted = [_of_family(arm, ALL) for arm in results.arms]
-    rows.append(
-        Row(
-            "right / answered",
-            tuple(f"{one.correct} / {one.answered}" if one else NONE for one in counted),
-            tuple(
-                f"{one.only_first} lost, {one.only_second} won; McNemar p = {one.p:.3g}"
-                if one and one.p is not None
-                else NONE
-                for one in overall
-            ),
-        )
-    )
+    paired = [_pair(results, arm, ALL) for arm in results.arms[1:]]
+    flips = tuple(f"{one.only_first} lost, {one.only_second} won" if one else NONE for one in paired)
+    rows.append(Row("right / answered", _of_each(counted, lambda one: f"{one.correct} / {one.answered}"), flips))
+    exact = tuple(NONE if one is None or one.p is None else f"{one.p:.3g}" for one in paired)
+    rows.append(Row("McNemar's exact p", ("",) * len(counted), exact))
     if any(one and (one.off_list or one.errors) for one in counted):
-        cells = tuple(f"{one.off_list} / {one.errors}" if one else NONE for one in counted)
-        rows.append(Row("replies that are no option / failed requests", cells, ("",) * len(overall)))
+        cells = _of_each(counted, lambda one: f"{one.off_list} / {one.errors}")
+        rows.append(Row("off list / failed", cells, ("",) * len(paired)))
     return rows
+
+
+def _of_each(found: Sequence[Figures | None], word: Callable[[Figures], str]) -> tuple[str, ...]:
+    return tuple(NONE if one is None else word(one) for one in found)
 
 
 def _of_family(arm: DemoArmResult, family: str) -> Figures | None:
@@ -91,22 +85,17 @@ def _pair(results: DemoResults, arm: DemoArmResult, family: str) -> Paired | Non
     )
 
 
-def _against(one: Paired | None) -> str:
-    return NONE if one is None else f"{difference(one)} points"
-
-
 def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
     treatments = list(dict.fromkeys(treatment for arm in arms for treatment in arm.heads))
     shown = [treatment for treatment in treatments if any(arm.heads.get(treatment) for arm in arms)]
     heads = tuple(", ".join(f"{arm.heads.get(name, 0)} {name.replace('_', '-')}" for name in shown) for arm in arms)
-    source = "" if all(arm.kv_bytes_source == "server" for arm in arms) else " (*by the plan's arithmetic)"
-    per_token = tuple(
-        f"{arm.kv_bytes_per_token:,.0f}{'' if arm.kv_bytes_source == 'server' or not source else '*'}" for arm in arms
-    )
+    marks = {"server": "", "plan": "*"}
+    per_token = tuple(f"{arm.kv_bytes_per_token:,.0f}{marks[arm.kv_bytes_source]}" for arm in arms)
+    note = " (*: computed)" if any(arm.kv_bytes_source == "plan" for arm in arms) else ""
     factors = _factors([arm.kv_bytes_per_token for arm in arms])
     return [
         Row("heads", heads, ("",) * (len(arms) - 1)),
-        Row(f"bytes per token{source}", per_token, factors),
+        Row(f"bytes per token{note}", per_token, factors),
         _row("capacity in tokens", arms, lambda arm: arm.capacity_tokens, "{:,}", strong=True),
     ]
 
@@ -117,8 +106,8 @@ def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
 
     found = [at(arm) for arm in arms]
     rows = [
-        _quantile_row("time to first token, median (p90)", [one.ttft_ms if one else None for one in found]),
-        _quantile_row("time per output token, median (p90)", [one.tpot_ms if one else None for one in found]),
+        _quantile_row("TTFT ms, median (p90)", [one.ttft_ms if one else None for one in found]),
+        _quantile_row("TPOT ms, median (p90)", [one.tpot_ms if one else None for one in found]),
         Row(
             "output tokens per second",
             tuple(f"{one.output_tokens_per_second:.1f}" if one else NONE for one in found),
@@ -132,7 +121,7 @@ def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
 
 
 def _quantile_row(label: str, quantiles: Sequence[Quantiles | None]) -> Row:
-    cells = tuple(f"{one.p50:.1f} ms ({one.p90:.1f})" if one else NONE for one in quantiles)
+    cells = tuple(f"{one.p50:.1f} ({one.p90:.1f})" if one else NONE for one in quantiles)
     return Row(label, cells, _factors([one.p50 if one else None for one in quantiles]))
 
 

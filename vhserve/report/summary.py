@@ -1,5 +1,6 @@
 """The table that `vhserve demo` prints. Knows rich; the words are those of `rows`."""
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -10,12 +11,13 @@ from vhserve.report.rows import sections
 def summary_table(results: DemoResults) -> Table:
     """Lay the report's rows out for the terminal."""
     first = results.arms[0].name
-    table = Table(title=f"{escape(results.model)}: {escape(' and '.join(arm.name for arm in results.arms))}")
-    table.add_column("")
+    names = " and ".join(arm.name for arm in results.arms)
+    table = Table(title=escape(f"{results.model}: {names}"), box=SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
     for arm in results.arms:
         table.add_column(escape(arm.name), justify="right")
     for arm in results.arms[1:]:
-        table.add_column(escape(f"{arm.name} against {first}"), justify="right")
+        table.add_column(escape(f"{arm.name}\nagainst {first}"), justify="right")
     for section in sections(results):
         table.add_row(escape(section.title), style="bold cyan")
         for row in section.rows:
