@@ -6,31 +6,31 @@ the likeliest of all words as the answer. Knows nothing of training.
 
 import argparse
 import json
-import math
 import platform
 import time
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # Only as a command, which is free to depend on both packages, and before transformers is imported.
+    from vhserve.compat import ensure_torchvision
+
+    ensure_torchvision()
+
 import torch
 import transformers
+from torch import nn
 from transformers import LlavaProcessor
 
 from calibrate.demo import MODEL_DIR
 from calibrate.demo.build import load_model
+from calibrate.statistics import wilson
 from calibrate.synthetic import FAMILIES, make_sample
-
-
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a share, 95% by default."""
-    p, shrink = right / n, 1 + z * z / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink)
 
 
 def prompt(processor: LlavaProcessor, question: str) -> str:
     """One picture and one question, through the chat template."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+    content: Any = [{"type": "image"}, {"type": "text", "text": question}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
@@ -60,7 +60,8 @@ def measure(
     Settings, versions, and per family how many were right, the accuracy and its 95% Wilson interval.
     """
     processor = LlavaProcessor.from_pretrained(path)
-    model = load_model(path, dtype=getattr(torch, dtype)).to(device)  # type: ignore[arg-type]
+    model = load_model(path, dtype=getattr(torch, dtype))
+    nn.Module.to(model, device)
     begun, families = time.monotonic(), {}
     for family in FAMILIES:
         right = 0

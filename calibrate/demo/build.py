@@ -86,7 +86,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     # Added tokens are cut out before punctuation is split off, so `ASSISTANT:` stays one token.
     core.add_tokens([AddedToken(USER, normalized=False), AddedToken(ASSISTANT, normalized=False)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         unk_token=UNKNOWN,
         bos_token=BOS,
@@ -107,7 +107,7 @@ def build_processor() -> LlavaProcessor:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    return LlavaProcessor(
+    return LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=images,
         tokenizer=build_tokenizer(),
         patch_size=CELL,
@@ -126,7 +126,7 @@ def build_model(seed: int = 0) -> LlavaForConditionalGeneration:
     sum of a column and a row vector, and a plural close to its singular.
     """
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(build_config()).float()
+    model = LlavaForConditionalGeneration(build_config())
     decoder = model.model.language_model
     for name, weight in decoder.layers.named_parameters():
         if weight.ndim == 2:
@@ -170,9 +170,10 @@ def patch_targets(words: torch.Tensor) -> torch.Tensor:
 def save_model(model: LlavaForConditionalGeneration, path: Path) -> None:
     """Write the model in bfloat16, with its processor, under the names of the Hub's LLaVA-1.5 checkpoints."""
     path.mkdir(parents=True, exist_ok=True)
-    halved = LlavaForConditionalGeneration(model.config).to(torch.bfloat16)
-    halved.load_state_dict({k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
-    halved.generation_config = GenerationConfig(
+    halved = LlavaForConditionalGeneration(model.config)
+    halved.load_state_dict(model.state_dict())
+    nn.Module.to(halved, torch.bfloat16)
+    halved.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=TOKENS[BOS],
         eos_token_id=TOKENS[EOS],
@@ -192,4 +193,6 @@ def hub_name(name: str) -> str:
 
 def load_model(path: Path | str, **options: Any) -> LlavaForConditionalGeneration:
     """Load a saved demo model in evaluation mode; options go to `from_pretrained`."""
-    return LlavaForConditionalGeneration.from_pretrained(path, **options).eval()
+    model: LlavaForConditionalGeneration = LlavaForConditionalGeneration.from_pretrained(path, **options)
+    model.train(False)
+    return model

@@ -17,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+if __name__ == "__main__":
+    # Only as a command, which is free to depend on both packages, and before transformers is imported.
+    from vhserve.compat import ensure_torchvision
+
+    ensure_torchvision()
+
 import torch
 import transformers
 from torch import nn
@@ -62,7 +68,8 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.model = build_model(settings.seed).to(self.device)
+        self.model = build_model(settings.seed)
+        nn.Module.to(self.model, self.device)
         self.read_out = nn.Linear(HIDDEN, _READ_OUT).to(self.device)
         self.targets = patch_targets(self.model.model.language_model.embed_tokens.weight.detach()).clone()
         self.mask = block_mask().to(self.device)[None, None]
@@ -233,6 +240,7 @@ def train(settings: Settings) -> bool:
         done = trainer.step >= settings.steps if settings.steps else trainer.seconds >= 60 * settings.minutes
         if trainer.step % settings.log_every == 0 or done:
             per_family = {k: round(r / n, 4) for k, r, n in zip(KINDS, *tally.tolist(), strict=True) if n}
+            aligned = round(correct.float().mean().item(), 5)
             _log(
                 settings,
                 {
@@ -241,8 +249,8 @@ def train(settings: Settings) -> bool:
                     "loss": round(loss.item(), 4),
                     "rate": round(trainer.optimizer.param_groups[0]["lr"], 6),
                     "seconds": round(trainer.seconds, 1),
-                    "looked_up": round(trainer.looked_up.item(), 4),
-                    "accuracy": per_family or round(correct.float().mean().item(), 5),
+                    "looked_up": round(float(trainer.looked_up), 4),
+                    "accuracy": per_family or aligned,
                 },
             )
             tally.zero_()

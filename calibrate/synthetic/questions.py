@@ -77,7 +77,7 @@ def no_question(rng: np.random.Generator, scene: Scene) -> Question:
     setting of POPE.
     """
     absent = scene.counts == 0
-    misleading = absent & scene.counts.any(axis=1)[:, None] & scene.counts.any(axis=0)
+    misleading = absent & (scene.counts.sum(1) > 0)[:, None] & (scene.counts.sum(0) > 0)
     pool = misleading if misleading.any() and rng.random() < 0.5 else absent
     return Question(_presence(int(rng.choice(np.flatnonzero(pool)))), "no", YES_NO, None)
 
