@@ -25,7 +25,7 @@ from vhserve.evaluation.server import identify, kv_capacity, metrics_text
 
 SERVED_NAME = "demo"
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_STEP_LIMIT = 300.0
+_STEP_LIMIT = 600.0
 
 
 @dataclass(frozen=True)
