@@ -40,15 +40,15 @@ def stage_grid(ablation: Ablation) -> Grid:
 
 
 def family_grid(ablation: Ablation) -> Grid:
-    """Accuracy per question family, one row for each way to choose heads and each number of heads."""
-    families = [one.family for one in ablation.baseline]
-    rows = [[["none removed"], *([_percent(one.accuracy)] for one in ablation.baseline)]]
-    for label, chosen in _groups(ablation):
-        for k in sorted({row.k for row in chosen}):
-            draws = [row for row in chosen if row.k == k]
-            means = [_mean([_of(row.figures, family).accuracy for row in draws]) for family in families]
-            rows.append([[f"{label}, k = {k}"], *([_percent(mean)] for mean in means)])
-    return Grid("Accuracy by question family", ["heads removed", *families], rows)
+    """Accuracy per question family, one row each, with the largest number of heads removed."""
+    k = max(row.k for row in ablation.rows)
+    groups = [(label, [row for row in chosen if row.k == k]) for label, chosen in _groups(ablation)]
+    rows = []
+    for base in ablation.baseline:
+        means = [_mean([_of(row.figures, base.family).accuracy for row in draws]) for _, draws in groups]
+        rows.append([[base.family], *([_percent(one)] for one in (base.accuracy, *means))])
+    header = ["question family", "none removed", *(label for label, _ in groups)]
+    return Grid(f"Accuracy by question family, k = {k}", header, rows)
 
 
 def drawn(grid: Grid) -> Table:

@@ -1,0 +1,245 @@
+"""The ablation against the slow way: every configuration by full forward passes of its own."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from calibrate import ablation as ablation_module
+from calibrate.ablation import Run, ablate
+from calibrate.ablation_plans import ROWS, configurations
+from calibrate.ablation_results import Ablation, compared, figures
+from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
+from calibrate.datasets import Dataset, Sample, open_dataset
+from calibrate.errors import StateMismatch
+from calibrate.interrupts import Stopped
+from calibrate.prompts import make_batch, next_token_logits
+from calibrate.replay import Pass
+from calibrate.statistics import difference_interval, mcnemar_exact, wilson
+from calibrate.treatments import plan_treated
+from profiles.errors import BudgetTooLarge, WrongValue
+from profiles.geometry import stage_layers
+from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.store import save
+from vhserve.cli import main
+
+SAMPLES = 15
+
+
+class HalfRight(Dataset):
+    """Synthetic questions, every other one with the answer that the unmasked model gives."""
+
+    def __init__(self, loaded, samples):
+        super().__init__("half right")
+        self._samples = []
+        for i, one in enumerate(open_dataset("synthetic", samples=samples, seed=7)):
+            token = next_token_logits(loaded, make_batch(loaded, [one])).argmax(-1)
+            said = loaded.processor.tokenizer.decode(token.tolist())
+            answer, other = (said, one.answer) if i % 2 else (one.answer, said)
+            self._samples.append(Sample(one.id, one.image, one.question, answer, one.family, (answer, other)))
+
+    def ref(self):
+        return DatasetRef(name=self.name, digest=None, split=None, settings={"samples": len(self)})
+
+    def __len__(self):
+        return len(self._samples)
+
+    def read(self, index):
+        return self._samples[index]
+
+
+def profile_of(loaded, seed=0):
+    shape = (loaded.geometry.layers, loaded.geometry.query_heads)
+    scores = np.random.default_rng(seed).random(shape).tolist()
+    return HeadProfile(
+        model=loaded.ref,
+        geometry=loaded.geometry,
+        dataset=DatasetRef(name="none", digest=None, split=None, settings={}),
+        samples=1,
+        samples_skipped=0,
+        samples_with_box=0,
+        seed=0,
+        formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-12),
+        settings={},
+        versions={},
+        heads=HeadScores(image_weight=scores, concentration=scores, score=scores, box_weight=None),
+    )
+
+
+def chosen_for(profile, ks=(3, 6), draws=2):
+    return configurations(profile, ks, draws=draws, seed=5, granularity="kv_group")
+
+
+@pytest.fixture(scope="module")
+def dataset(llava):
+    return HalfRight(llava, SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def profile(llava):
+    return profile_of(llava)
+
+
+@pytest.fixture(scope="module")
+def whole(llava, profile, dataset, tmp_path_factory):
+    """An uninterrupted run, and the file that it wrote."""
+    out = tmp_path_factory.mktemp("whole") / "ablation.json"
+    chosen = chosen_for(profile)
+    return ablate(llava, profile, dataset, chosen, Run(out, batch_size=6, show_progress=False)), out
+
+
+def test_configurations_are_the_rows_of_the_table(profile):
+    chosen = chosen_for(profile)
+    layers, scores = profile.geometry.layers, profile.scores()
+    assert len(chosen) == len(ROWS) * 2 + 2  # the random row twice
+    for one in chosen:
+        assert len(one.heads) == one.k
+        assert {layer for layer, _ in one.heads} <= set(stage_layers(one.stage, layers))
+    top, bottom = (next(c for c in chosen if (c.select, c.stage) == (s, "late")) for s in ("top", "bottom"))
+    assert np.mean([scores[head] for head in top.heads]) > np.mean([scores[head] for head in bottom.heads])
+    draws = [one.heads for one in chosen if one.select == "random" and one.k == 3]
+    assert draws == [one.heads for one in chosen_for(profile) if one.select == "random" and one.k == 3]
+    assert len({str(one.heads) for one in chosen_for(profile, draws=8) if one.select == "random"}) > 2
+
+
+def test_configurations_that_cannot_be(profile):
+    for ks in ((), (0,), (3, 3), (4,)):  # 4 is no whole number of KV heads
+        with pytest.raises(WrongValue):
+            chosen_for(profile, ks)
+    with pytest.raises(BudgetTooLarge):
+        chosen_for(profile, (9,))
+
+
+def test_replay_is_the_full_pass(model):
+    samples = list(open_dataset("synthetic", samples=4, seed=2))
+    batch = make_batch(model, samples)
+    geometry = model.geometry
+    granularity = "kv_group" if geometry.group_size > 1 else "query_head"
+    ks = (geometry.group_size, 2 * geometry.group_size)
+    chosen = configurations(profile_of(model), ks, draws=1, seed=0, granularity=granularity)
+    kept = Pass(model, batch, range(geometry.layers))
+    stock = next_token_logits(model, batch).argmax(-1)
+    assert kept.tokens.tolist() == stock.tolist()
+    changed = 0
+    for one in chosen:
+        with plan_treated(model.model, one.plan):
+            expected = next_token_logits(model, batch).argmax(-1).tolist()
+            for layer in range(min(layer for layer, _ in one.heads) + 1):
+                assert kept.tokens_from(layer).tolist() == expected
+        changed += expected != stock.tolist()
+    assert changed
+    assert kept.tokens_from(0).tolist() == stock.tolist()
+
+
+def test_ablation_is_what_each_plan_gives_alone(llava, profile, dataset, whole):
+    result, _ = whole
+    samples = list(dataset)
+    families = [sample.family for sample in samples]
+    made = [make_batch(llava, samples[i : i + 5]) for i in range(0, SAMPLES, 5)]
+
+    def right():
+        tokens = [next_token_logits(llava, batch).argmax(-1).tolist() for batch in made]
+        said = [llava.processor.tokenizer.decode([token]) for row in tokens for token in row]
+        return np.array([word == sample.answer for word, sample in zip(said, samples, strict=True)])
+
+    baseline = right()
+    assert 0 < baseline.sum() < SAMPLES
+    assert result.baseline == figures(families, baseline)
+    flips = 0
+    for one, row in zip(chosen_for(profile), result.rows, strict=True):
+        assert (row.select, row.stage, row.k, row.seed) == (one.select, one.stage, one.k, one.seed)
+        assert row.heads == [list(head) for head in one.heads]
+        with plan_treated(llava.model, one.plan):
+            assert row.figures == compared(families, baseline, right())
+        flips += row.figures[0].only_baseline
+    assert flips > 0
+
+
+def test_the_file_is_the_document(whole):
+    result, out = whole
+    assert Ablation.model_validate_json(out.read_text()) == result
+    assert list(out.parent.iterdir()) == [out]  # the state is gone
+
+
+def test_an_interrupted_run_continues_to_the_same_file(llava, profile, dataset, whole, tmp_path, monkeypatch):
+    result, out = whole
+    run = Run(tmp_path / "ablation.json", batch_size=6, show_progress=False)
+    answered, calls = ablation_module._answered, []
+
+    def then_interrupt(*arguments):
+        calls.append(1)
+        rows = answered(*arguments)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return rows
+
+    monkeypatch.setattr(ablation_module, "_answered", then_interrupt)
+    with pytest.raises(Stopped) as stopped:
+        ablate(llava, profile, dataset, chosen_for(profile), run)
+    assert stopped.value.code == 130
+    assert not run.out.exists()
+    with pytest.raises(StateMismatch, match="heads"):
+        ablate(llava, profile, dataset, chosen_for(profile, (3,)), run)
+    calls.clear()
+    calls.append(0)  # no signal any more
+    assert ablate(llava, profile, dataset, chosen_for(profile), run) == result
+    assert len(calls) == 1 + 2  # of three batches, the first was kept
+    assert run.out.read_bytes() == out.read_bytes()
+    assert list(tmp_path.iterdir()) == [run.out]
+
+
+def test_figures_by_hand():
+    families = ["a", "a", "b", "b", "b"]
+    baseline = np.array([True, True, True, False, True])
+    masked = np.array([True, False, False, True, False])
+    everything, a, b = compared(families, baseline, masked)
+    assert [one.family for one in (everything, a, b)] == ["all", "a", "b"]
+    assert (everything.samples, everything.correct, everything.only_baseline, everything.only_masked) == (5, 2, 3, 1)
+    assert everything.difference == pytest.approx(-0.4)
+    assert (everything.low, everything.high) == wilson(2, 5)
+    assert (everything.difference_low, everything.difference_high) == difference_interval(1, 3, 1, 0)
+    assert everything.p == mcnemar_exact(3, 1)
+    assert (a.only_baseline, a.only_masked, b.only_baseline, b.only_masked) == (1, 0, 2, 1)
+
+
+def test_tables_show_the_figures(whole):
+    result, _ = whole
+    stages, families = stage_grid(result), family_grid(result)
+    text = markdown(stages)
+    lines = text.splitlines()
+    assert lines[2] == "| heads removed | k = 3 | k = 6 |"
+    assert [line.split(" | ")[0] for line in lines[4:]] == [
+        "| none removed",
+        *(f"| {select} {stage}" for select, stage in ROWS),
+    ]
+    first = next(row for row in result.rows if (row.select, row.stage, row.k) == ("top", "early", 3)).figures[0]
+    assert f"| {100 * first.accuracy:.1f}%<br>" in lines[5]
+    draws = [row.figures[0].accuracy for row in result.rows if row.select == "random" and row.k == 6]
+    assert lines[-1].endswith(f"<br>{100 * min(draws):.1f}% to {100 * max(draws):.1f}% in 2 draws |")
+    assert f"| {100 * np.mean(draws):.1f}%<br>" in lines[-1]
+    assert [row[0] for row in families.rows] == [[one.family] for one in result.baseline]
+    assert drawn(stages).row_count == 1 + len(ROWS)
+
+
+def test_the_command(llava, llava_path, profile, tmp_path, capsys):
+    path, out = tmp_path / "profile.json", tmp_path / "ablation.json"
+    save(profile, path)
+    flags = ["ablate", str(path), "--samples", "5", "-k", "3", "--draws", "1", "--out", str(out)]
+    assert main([*flags, "--json", "--families", "yes_no,object"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(out.read_text())
+    assert document["samples"] == 5
+    assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
+    for wrong, said in (
+        (["-k", "99"], "99"),
+        (["-k", "0"], "greater than"),
+        (["--dataset", "nothing"], "nothing"),
+        (["--families", "nothing"], "nothing"),
+        (["--model", str(tmp_path)], "config.json"),
+        (["--out", str(tmp_path / "no" / "folder.json")], "folder"),
+    ):
+        assert main([*flags, *wrong]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
