@@ -59,18 +59,7 @@ def test_the_whole_demo_on_a_tiny_model(tmp_path: Path) -> None:
     model = make_tiny_llava(tmp_path / "model")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "vhserve.cli", "demo", "--model", str(model), "--out", str(out)]
-    sizes = [
-        "--samples",
-        "16",
-        "--calibration-samples",
-        "16",
-        "--remove",
-        "3",
-        "--requests",
-        "4",
-        "--start-limit",
-        "600",
-    ]
+    command += ["--samples", "16", "--calibration-samples", "16", "--remove", "3", "--requests", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "capacity in tokens" in done.stdout
