@@ -107,7 +107,8 @@ class Trainer:
             self.optimizer = self._optimizer()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        # Processors without bfloat16 units are slower with it.
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             loss, right = self._align(batch) if self.step < self.settings.align_steps else self._teach(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -228,7 +229,7 @@ def train(settings: Settings) -> bool:
     tally = torch.zeros(2, len(KINDS), device=trainer.device)
     for batch in loader:
         loss, correct = trainer.train_step(batch)
-        # Compiling is no training: the clock starts behind the first step of a process.
+        # Starting is no training: the clock begins behind the first step of a process.
         now = time.monotonic()
         if begun is not None:
             trainer.seconds += now - begun
@@ -290,7 +291,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m calibrate.demo.train", description="Train the demo model.")
     parser.add_argument("--out", type=Path, required=True, help="directory for state, log and the model")
-    parser.add_argument("--minutes", type=float, default=8, help="minutes of training, compilation left out")
+    parser.add_argument("--minutes", type=float, default=8, help="minutes of training, start left out")
     parser.add_argument("--steps", type=int, default=0, help="steps in all, alignment included, instead of --minutes")
     parser.add_argument("--stop-after", type=float, default=0, help="stop after so many seconds, to go on later")
     parser.add_argument("--batch", type=int, default=256, help="pictures in a step, eight questions each")
