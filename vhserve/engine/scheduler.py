@@ -7,12 +7,18 @@ scheduling itself. `text_only_scheduler` is what to name as vLLM's `scheduler_cl
 from typing import Any
 
 from vllm.config import VllmConfig
+from vllm.logger import init_logger
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
+from vhserve.engine.capacity import capacity
 from vhserve.engine.kv_manager import TextOnlyManager, lookup_for
+from vhserve.engine.payload import require
+
+logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
 
 
 class TextOnlyMixin:
@@ -45,7 +51,11 @@ class TextOnlyAsyncScheduler(TextOnlyMixin, AsyncScheduler):
     """vLLM's async scheduler, with text-only KV cache groups."""
 
 
-def text_only_scheduler(vllm_config: VllmConfig, **kwargs: Any) -> TextOnlyScheduler | TextOnlyAsyncScheduler:
+def text_only_scheduler(
+    vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any
+) -> TextOnlyScheduler | TextOnlyAsyncScheduler:
     """Build the one that goes with the engine's scheduling: vLLM decides late whether that is async."""
+    plan = require(vllm_config.additional_config)
+    logger.info("%s", capacity(kv_cache_config, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
     kind = TextOnlyAsyncScheduler if vllm_config.scheduler_config.async_scheduling else TextOnlyScheduler
-    return kind(vllm_config=vllm_config, **kwargs)
+    return kind(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
