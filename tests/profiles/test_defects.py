@@ -181,7 +181,7 @@ def test_every_length_is_checked(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_a_file_cut_anywhere_is_truncated(kind: str, tmp_path: Path) -> None:
-    raw = canonical.to_bytes(DOCUMENTS[kind]).replace(b"synthetic", "synthetic é 𝄞".encode()).rstrip()
+    raw = canonical.to_bytes(DOCUMENTS[kind]).replace(b"synthetic", r"\"}}}}}}}} \\ é 𝄞".encode()).rstrip()
     parse(raw, "whole")
     for end in range(len(raw)):
         with pytest.raises(FileTruncated, match=f"ends after {end} bytes"):
