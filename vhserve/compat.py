@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 MENDED: Final = "VHSERVE_IMPORTS_MENDED"
-"""Environment variable by which a process tells those it starts that they need `ensure_torchvision` as well."""
+"""Environment variable by which a server tells the processes it starts that they need `ensure_torchvision` as well."""
 
 _kept_alive: list[Any] = []  # a torch.library.Library takes its definitions with it when it is collected
 
@@ -39,11 +39,9 @@ def ensure_torchvision() -> bool:
     bool
         Whether schemas had to be defined, by this or an earlier call.
     """
-    hidden = [hide_if_broken("torchaudio"), hide_if_broken("torchcodec")]
-    defined = _define_schemas()
-    if defined or any(hidden):
-        os.environ[MENDED] = "1"
-    return defined
+    hide_if_broken("torchaudio")
+    hide_if_broken("torchcodec")
+    return _define_schemas()
 
 
 def _define_schemas() -> bool:
@@ -106,20 +104,30 @@ def hide_if_broken(package: str) -> bool:
     return False
 
 
-def mend_child_process() -> None:
-    """Call `ensure_torchvision` in a process that another one started, if that one needed it.
+def mend_child_processes() -> None:
+    """Let the processes that vLLM starts from this one import torchvision, if this one had to be mended.
 
     Symptom
         A server's engine process ends with `operator torchvision::nms does not exist`.
     Cause
         vLLM on CPUs starts its processes by `spawn`. Such a process imports the main module of its parent, and then
-        vLLM, before vLLM calls any plugin. So this is called where `vhserve.cli` is imported; it is cheap where the
-        parent needed no mending.
+        vLLM, before vLLM calls any plugin. So the parent leaves word in its environment, and `vhserve.cli` heeds it
+        when it is imported, by `mend_child_process`.
     Removal
         With `ensure_torchvision`.
     """
+    if _mended():
+        os.environ[MENDED] = "1"
+
+
+def mend_child_process() -> None:
+    """Call `ensure_torchvision` in a process whose parent called `mend_child_processes` and had to; cheap elsewhere."""
     if os.environ.get(MENDED):
         ensure_torchvision()
+
+
+def _mended() -> bool:
+    return bool(_kept_alive) or any(sys.modules.get(name, sys) is None for name in ("torchaudio", "torchcodec"))
 
 
 def mend_model_inspection() -> None:
@@ -133,9 +141,9 @@ def mend_model_inspection() -> None:
     Removal
         With `ensure_torchvision`.
 
-    Does nothing unless `ensure_torchvision` had to mend something in this process or its parent.
+    Does nothing unless `ensure_torchvision` had to mend something in this process.
     """
-    if not os.environ.get(MENDED):
+    if not _mended():
         return
 
     from vllm.model_executor.models import registry

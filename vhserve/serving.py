@@ -14,6 +14,7 @@ from profiles.fit import check_fit
 from profiles.geometry import ModelRef
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
+from vhserve.compat import mend_child_processes
 from vhserve.engine import text_only
 from vhserve.engine.admission import geometry_of
 from vhserve.engine.architectures import served_by
@@ -136,4 +137,5 @@ def run_server(arguments: Namespace) -> None:
 
     set_up: Any = api_utils.cli_env_setup  # untyped
     set_up()
+    mend_child_processes()
     ServeSubcommand.cmd(arguments)

@@ -1,0 +1,43 @@
+"""What a plan should compute: transformers, with the same heads masked, on what an engine was asked and said.
+
+Masks where the engine leaves out (`calibrate.treatments`), so the two share no code that could be wrong in both.
+"""
+
+from pathlib import Path
+
+import torch
+from engine_host import BLOCK, Answer, Prompt, image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from calibrate.treatments import plan_treated
+from profiles.pruning_plan import PruningPlan
+
+
+class Oracle:
+    """A transformers model in float32, and its processor."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+        self.processor = AutoProcessor.from_pretrained(path)
+
+    @torch.no_grad()
+    def log_probs(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
+        """Log-probabilities for each token of the reply, shape (tokens, vocabulary)."""
+        pictures = [image(seed, prompt.image_size) for seed in prompt.images]
+        inputs = self.processor(text=prompt.text, images=pictures or None, return_tensors="pt")
+        assert inputs["input_ids"][0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
+        ids = torch.tensor([answer.prompt_ids + answer.reply_ids])
+        given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
+        with plan_treated(self.model, plan, block_size=BLOCK):
+            logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
+        return logits[len(answer.prompt_ids) - 1 : -1].log_softmax(-1)
+
+    def difference(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> float:
+        """Largest difference in log-probability between an engine's answer and what the plan should compute."""
+        expected = self.log_probs(prompt, answer, plan)
+        assert len(answer.log_probs) == len(expected) > 0
+        return max(
+            abs(expected[step, token].item() - given)
+            for step, row in enumerate(answer.log_probs)
+            for token, given in row.items()
+        )
