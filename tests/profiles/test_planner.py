@@ -172,10 +172,10 @@ def test_random_is_seeded_and_nested() -> None:
     # Pinned: the same seed has to mean the same heads in every release.
     assert sorted(chosen(0, 3)) == [(0, 6), (2, 4), (3, 2)]
     counts = np.zeros((6, 8))
-    for seed in range(400):
+    for seed in range(150):
         counts[tuple(zip(*chosen(seed, 6), strict=True))] += 1
-    assert counts.min() > 25  # 50 expected, standard deviation 6.6
-    assert counts.max() < 80
+    assert counts.min() > 5  # 19 expected, standard deviation 4
+    assert counts.max() < 38
 
 
 def test_the_seed_says_nothing_unless_random() -> None:
