@@ -1,21 +1,48 @@
-"""A progress bar on standard error, with rate and time left.
+"""Progress on standard error, with rate and time left: a bar on a terminal, a line now and then in a log.
 
 Knows rich; does not know what is counted.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+LINE_EVERY: Final = 10.0
+"""Seconds between two lines in a log."""
 
 
 class Advance(Protocol):
     """Says that some more are done."""
 
     def __call__(self, done: int) -> None: ...
+
+
+@contextmanager
+def progress_bar(what: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
+    """Show progress while a context lasts; yields what advances it.
+
+    Parameters
+    ----------
+    what
+        Stands in front.
+    total, done
+        How many there are, and how many were done before.
+    shown
+        Whether to show it at all.
+    """
+    console = Console(stderr=True, highlight=False)
+    if shown and not console.is_terminal:
+        yield _Lines(console, what, total, done).advance
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not shown) as progress:
+        task = progress.add_task(what, total=total, completed=done, before=done)
+        yield lambda done: progress.advance(task, done)
 
 
 class _Rate(ProgressColumn):
@@ -26,20 +53,21 @@ class _Rate(ProgressColumn):
         return Text(f"{done / seconds:.1f}/s" if done and seconds else "", style="progress.data.speed")
 
 
-@contextmanager
-def progress_bar(what: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
-    """Show a bar while a context lasts; yields what advances it.
+class _Lines:
+    """The first line comes with the first advance, the last with the end."""
 
-    Parameters
-    ----------
-    what
-        Stands before the bar.
-    total, done
-        How many there are, and how many were done before.
-    shown
-        Whether to show it at all.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task(what, total=total, completed=done, before=done)
-        yield lambda done: progress.advance(task, done)
+    def __init__(self, console: Console, what: str, total: int, done: int) -> None:
+        self._console, self._what, self._total = console, what, total
+        self._done = self._before = done
+        self._start, self._shown_at = time.monotonic(), -float("inf")
+
+    def advance(self, done: int) -> None:
+        self._done += done
+        now = time.monotonic()
+        if self._done < self._total and now - self._shown_at < LINE_EVERY:
+            return
+        self._shown_at = now
+        rate = (self._done - self._before) / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / rate
+        line = f"{self._what} {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left"
+        self._console.print(line, markup=False, soft_wrap=True)

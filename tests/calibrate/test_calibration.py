@@ -268,13 +268,3 @@ def test_numbers_that_are_none(llava_path, dataset, run, tmp_path):
     with pytest.raises(NotFiniteAttention, match="NaN or infinite"):
         calibrate(loaded, dataset, elsewhere(run, tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_progress_goes_to_standard_error(llava, run, tmp_path, capfd):
-    small = open_dataset("synthetic", samples=4, seed=0, split="train")
-    calibrate(llava, small, elsewhere(run, tmp_path, show_progress=True))
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "calibrating" in err
-    assert "4/4" in err
-    assert "/s" in err
