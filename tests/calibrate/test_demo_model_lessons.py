@@ -19,7 +19,7 @@ from calibrate.demo.lessons import (
     encode,
     positions,
 )
-from calibrate.demo.train import Settings, Trainer
+from calibrate.demo.trainer import Settings, Trainer
 from calibrate.synthetic import samples
 from calibrate.synthetic.vocabulary import REGIONS
 
