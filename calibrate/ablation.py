@@ -24,7 +24,7 @@ from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.replay import Pass
 from calibrate.resume import SavedState
-from calibrate.treatments import plan_treated
+from calibrate.treatments import treated
 from profiles.head_profile import HeadProfile
 from profiles.provenance import git_commit, versions
 from profiles.store import save
@@ -40,6 +40,8 @@ class Run:
         Where the results go; the state of an interrupted run lies beside it.
     batch_size
         Samples in one forward pass; changes nothing beyond float error.
+    block_size
+        Of text-only heads' image blocks; `None` for single image tokens.
     restart
         Discard the state of an interrupted run.
     save_every
@@ -50,6 +52,7 @@ class Run:
 
     out: Path
     batch_size: int = 32
+    block_size: int | None = None
     restart: bool = False
     save_every: float = 10.0
     show_progress: bool = True
@@ -70,7 +73,7 @@ def ablate(
         The saved state belongs to other settings.
     DatasetBroken, AnswersAlike, FileUnwritable
     """
-    state = SavedState(run.out, ALONE, _settings(loaded, profile, dataset, chosen))
+    state = SavedState(run.out, ALONE, _settings(loaded, profile, dataset, chosen, run))
     if run.restart:
         state.discard()
     saved = state.load()
@@ -84,7 +87,7 @@ def ablate(
         try:
             with progress_bar("ablating", len(dataset), done, shown=run.show_progress) as advance:
                 for samples in batches(rest, run.batch_size):
-                    right = np.hstack([right, _answered(loaded, judge, samples, chosen, interrupts)])
+                    right = np.hstack([right, _answered(loaded, judge, samples, chosen, run, interrupts)])
                     advance(len(samples))
                     if time.monotonic() - saved_at >= run.save_every:
                         state.save({"right": right.astype(np.float64)})
@@ -113,22 +116,27 @@ def _answered(
     judge: Judge,
     samples: list[Sample],
     chosen: Sequence[Configuration],
+    run: Run,
     interrupts: Interrupts,
 ) -> Right:
     """Which samples are right, `(1 + configurations, samples)`; the baseline comes first."""
     first = [min(layer for layer, _ in one.heads) for one in chosen]
     interrupts.check()
-    kept = Pass(loaded, make_batch(loaded, samples), first)
+    batch = make_batch(loaded, samples)
+    kept = Pass(loaded, batch, first)
     rows = [judge.right(kept.tokens, samples)]
     for one, layer in zip(chosen, first, strict=True):
         interrupts.check()
-        with plan_treated(loaded.model, one.plan):
+        means = one.plan.compensation.means
+        context = treated(loaded.model, one.treatments, compensation_means=means, block_size=run.block_size)
+        with context as positions:
+            positions.note(batch.inputs["input_ids"], batch.valid)
             rows.append(judge.right(kept.tokens_from(layer), samples))
     return np.stack(rows)
 
 
 def _settings(
-    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, chosen: Sequence[Configuration]
+    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, chosen: Sequence[Configuration], run: Run
 ) -> dict[str, Any]:
     """All that the answers depend on beyond float error."""
     ref = dataset.ref()
@@ -140,6 +148,8 @@ def _settings(
         "dataset digest": ref.digest,
         "split": ref.split,
         "dataset settings": ref.settings,
+        "treatment": chosen[0].how,
+        "block size": run.block_size,
         "heads": [[one.select, one.stage, one.k, one.seed, one.heads] for one in chosen],
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "device": loaded.device.type,
@@ -168,6 +178,8 @@ def _results(
         samples=len(families),
         broken=list(dataset.broken),
         granularity=chosen[0].plan.granularity,
+        treatment=chosen[0].how,
+        block_size=run.block_size,
         baseline=figures(families, baseline),
         rows=[
             Row(

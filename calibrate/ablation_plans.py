@@ -14,6 +14,9 @@ from profiles.planner import make_plan
 from profiles.pruning_plan import Granularity, PruningPlan
 
 Select = Literal["top", "bottom", "random"]
+How = Literal["removed", "mean", "uniform", "text_only"]
+"""What is done to heads: they put out zero, or their mean in the profile; attend uniformly, as under the paper's own
+mask (which cannot be served); or attend to text only."""
 
 ROWS: Final[tuple[tuple[Select, Stage], ...]] = (
     ("top", "early"),
@@ -27,7 +30,7 @@ ROWS: Final[tuple[tuple[Select, Stage], ...]] = (
 
 @dataclass(frozen=True)
 class Configuration:
-    """Heads to remove together.
+    """Heads to treat together.
 
     Attributes
     ----------
@@ -35,24 +38,39 @@ class Configuration:
         Number of heads.
     seed
         Of a random draw; else `None`.
+    how
+        What is done to them.
     plan
-        Removes them, without compensation.
+        What serving them so would need; with `uniform`, which cannot be served, it removes them.
     """
 
     select: Select
     stage: Stage
     k: int
     seed: int | None
+    how: How
     plan: PruningPlan
 
     @property
     def heads(self) -> list[tuple[int, int]]:
-        """Removed heads, `(layer, head)`, in order."""
-        return self.plan.heads("removed")
+        """Treated heads, `(layer, head)`, in order."""
+        return self.plan.heads("text_only" if self.how == "text_only" else "removed")
+
+    @property
+    def treatments(self) -> list[list[str]]:
+        """`[layers][query_heads]`, for `calibrate.treatments.treated`."""
+        name = "uniform" if self.how == "uniform" else None
+        return [[name if name and one != "full" else one for one in row] for row in self.plan.treatments]
 
 
 def configurations(
-    profile: HeadProfile, ks: Sequence[int], *, draws: int, seed: int, granularity: Granularity
+    profile: HeadProfile,
+    ks: Sequence[int],
+    *,
+    draws: int,
+    seed: int,
+    granularity: Granularity,
+    how: How = "removed",
 ) -> list[Configuration]:
     """Every row of the table for every k, random rows once for each draw.
 
@@ -61,7 +79,9 @@ def configurations(
     BudgetTooLarge
         A k is larger than a stage.
     WrongValue
-        A k is not positive, stands twice, or is no multiple of what is removed together.
+        A k is not positive, stands twice, or is no multiple of what is treated together.
+    MeansMissing
+        `mean`, and a profile without mean outputs.
     """
     if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
         raise WrongValue(
@@ -73,15 +93,17 @@ def configurations(
             stage,
             k,
             draw,
+            how,
             make_plan(
                 profile,
-                remove=k,
+                remove=0 if how == "text_only" else k,
+                text_only=k if how == "text_only" else 0,
                 stage=stage,
                 select=select,
                 protect_top=0,
                 seed=draw or 0,
                 granularity=granularity,
-                compensation="none",
+                compensation="mean" if how == "mean" else "none",
             ),
         )
         for select, stage in ROWS

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from calibrate.ablation_plans import How, Select
 from calibrate.accuracy import Right, by_family
 from calibrate.statistics import difference_interval, mcnemar_exact, wilson
 from profiles.geometry import ModelRef, Stage
@@ -51,9 +52,9 @@ class Compared(Figures):
 
 
 class Row(Strict):
-    """One set of heads removed; `heads` are `[layer, head]`, `seed` is that of a random draw."""
+    """One set of heads treated; `heads` are `[layer, head]`, `seed` is that of a random draw."""
 
-    select: Literal["top", "bottom", "random"]
+    select: Select
     stage: Stage
     k: PositiveInt
     seed: int | None
@@ -62,7 +63,13 @@ class Row(Strict):
 
 
 class Ablation(Strict):
-    """Everything that one run found; `figures` of each row start with the family `all`."""
+    """Everything that one run found; `figures` of each row start with the family `all`.
+
+    Attributes
+    ----------
+    treatment, block_size
+        What was done to heads; the size of image blocks of text-only ones, `None` for single image tokens.
+    """
 
     format: Literal["vhserve.ablation"] = "vhserve.ablation"
     version: Literal[1] = 1
@@ -72,6 +79,8 @@ class Ablation(Strict):
     samples: PositiveInt
     broken: list[str]
     granularity: Granularity
+    treatment: How
+    block_size: PositiveInt | None
     baseline: list[Figures]
     rows: list[Row]
     settings: dict[str, JsonScalar]

@@ -15,6 +15,13 @@ from calibrate.accuracy import ALL
 
 MINUS = "\N{MINUS SIGN}"
 
+DONE = {
+    "removed": "removed",
+    "mean": "replaced by their mean",
+    "uniform": "attending uniformly",
+    "text_only": "attending to text only",
+}
+
 Kind = TypeVar("Kind", bound=Figures)
 
 
@@ -31,24 +38,26 @@ def stage_grid(ablation: Ablation) -> Grid:
     """The paper's table: one row for each way to choose heads, one column for each number of heads."""
     ks = sorted({row.k for row in ablation.rows})
     base = _of(ablation.baseline, ALL)
-    rows = [[["none removed"], *[[_percent(base.accuracy), _interval(base.low, base.high)]] * len(ks)]]
+    rows = [[["none"], *[[_percent(base.accuracy), _interval(base.low, base.high)]] * len(ks)]]
     for label, chosen in _groups(ablation):
         cells = [_cell([_of(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
         rows.append([[label], *cells])
-    title = f"Accuracy with heads removed: {ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
-    return Grid(title, ["heads removed", *(f"k = {k}" for k in ks)], rows)
+    subject = f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
+    return Grid(
+        f"Accuracy with k heads {DONE[ablation.treatment]}: {subject}", ["heads", *(f"k = {k}" for k in ks)], rows
+    )
 
 
 def family_grid(ablation: Ablation) -> Grid:
-    """Accuracy per question family, one row each, with the largest number of heads removed."""
+    """Accuracy per question family, one row each, with the largest number of heads treated."""
     k = max(row.k for row in ablation.rows)
     groups = [(label, [row for row in chosen if row.k == k]) for label, chosen in _groups(ablation)]
     rows = []
     for base in ablation.baseline:
         means = [_mean([_of(row.figures, base.family).accuracy for row in draws]) for _, draws in groups]
         rows.append([[base.family], *([_percent(one)] for one in (base.accuracy, *means))])
-    header = ["question family", "none removed", *(label for label, _ in groups)]
-    return Grid(f"Accuracy by question family, k = {k}", header, rows)
+    header = ["question family", "none", *(label for label, _ in groups)]
+    return Grid(f"By question family, {k} heads {DONE[ablation.treatment]}", header, rows)
 
 
 def drawn(grid: Grid) -> Table:

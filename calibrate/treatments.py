@@ -28,11 +28,28 @@ _ATTENTION: Final = "vhserve_treated"
 
 
 @dataclass
-class _Positions:
-    """What one forward pass says about its positions; empty between passes. Both `(batch, n)`, bool."""
+class Positions:
+    """What text-only and uniform heads have to know of a forward pass; forgotten when it ends.
 
+    Attributes
+    ----------
+    dropped, valid
+        In an image block; no padding. Both `(batch, n)`, bool.
+    """
+
+    image_token: int
+    block_size: int | None
     dropped: Tensor | None = None
     valid: Tensor | None = None
+
+    def note(self, input_ids: Tensor, valid: Tensor | None = None) -> None:
+        """Take note of a batch, both `(batch, n)`.
+
+        A forward pass of the whole model does so itself, by its `attention_mask`; who calls decoder layers on their
+        own has to.
+        """
+        self.valid = torch.ones_like(input_ids, dtype=torch.bool) if valid is None else valid.bool()
+        self.dropped = image_blocks(input_ids == self.image_token, self.valid, self.block_size)
 
 
 @dataclass
@@ -56,7 +73,7 @@ def treated(
     *,
     compensation_means: npt.ArrayLike | None = None,
     block_size: int | None = None,
-) -> Iterator[None]:
+) -> Iterator[Positions]:
     """Treat heads while the context is open: every full forward pass of `model` computes what a plan would serve.
 
     Parameters
@@ -74,6 +91,10 @@ def treated(
         `block_size` positions, counted from the first that is no padding, that hold image tokens only. `None`: every
         image token is one.
 
+    Yields
+    ------
+    Positions, for callers of single decoder layers only.
+
     Raises
     ------
     ValueError
@@ -83,22 +104,24 @@ def treated(
     first: Any = layers[0].self_attn
     by_layer = _by_layer(treatments, len(layers), first.config.num_attention_heads)
     means = _means(by_layer, compensation_means, first.head_dim)
-    positions = _Positions()
+    positions = Positions(model.config.image_token_id, block_size)  # type: ignore[union-attr, arg-type]
     with ExitStack() as stack:
         if any(layer.text_only or layer.uniform for layer in by_layer):
-            stack.enter_context(_watched(model, positions, block_size))
+            # The model without its output layer: who wants one position's logits calls that.
+            stack.enter_context(_watched(model.model, positions))
             stack.enter_context(_attending(layers, by_layer, positions))
         for index, layer in enumerate(by_layer):
             if layer.removed:
                 stack.enter_context(_overwritten(layers[index].self_attn, layer.removed, means[index]))
-        yield
+        yield positions
 
 
 @contextmanager
-def plan_treated(model: nn.Module, plan: PruningPlan, *, block_size: int | None = None) -> Iterator[None]:
+def plan_treated(model: nn.Module, plan: PruningPlan, *, block_size: int | None = None) -> Iterator[Positions]:
     """Treat heads as `plan` says, its compensation included; see `treated`."""
-    with treated(model, plan.treatments, compensation_means=plan.compensation.means, block_size=block_size):
-        yield
+    means = plan.compensation.means
+    with treated(model, plan.treatments, compensation_means=means, block_size=block_size) as positions:
+        yield positions
 
 
 def _by_layer(treatments: Sequence[Sequence[str]], layers: int, heads: int) -> list[_Layer]:
@@ -142,16 +165,14 @@ def _overwritten(attention: Any, heads: list[int], means: Tensor | None) -> Iter
 
 
 @contextmanager
-def _watched(model: Any, positions: _Positions, block_size: int | None) -> Iterator[None]:
+def _watched(model: Any, positions: Positions) -> Iterator[None]:
     """Take note, for as long as a forward pass runs, which positions are image blocks and which are no padding."""
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise ValueError("text-only heads need input_ids: embeddings don't tell which positions are image tokens")
-        mask = kwargs.get("attention_mask")
-        positions.valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        positions.dropped = image_blocks(ids == model.config.image_token_id, positions.valid, block_size)
+        positions.note(ids, kwargs.get("attention_mask"))
 
     def after(*_: Any) -> None:
         positions.dropped = positions.valid = None
@@ -168,7 +189,7 @@ def _watched(model: Any, positions: _Positions, block_size: int | None) -> Itera
 
 
 @contextmanager
-def _attending(layers: nn.ModuleList, by_layer: list[_Layer], positions: _Positions) -> Iterator[None]:
+def _attending(layers: nn.ModuleList, by_layer: list[_Layer], positions: Positions) -> Iterator[None]:
     """Give the layers that need it an attention of their own; the others, and the vision tower, keep theirs."""
 
     def attend(

@@ -2,13 +2,14 @@
 
 import json
 import signal
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from calibrate import ablation as ablation_module
 from calibrate.ablation import Run, ablate
-from calibrate.ablation_plans import ROWS, configurations
+from calibrate.ablation_plans import ROWS, How, configurations
 from calibrate.ablation_results import Ablation, compared, figures
 from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
 from calibrate.datasets import Dataset, Sample, open_dataset
@@ -17,7 +18,7 @@ from calibrate.interrupts import Stopped
 from calibrate.prompts import make_batch, next_token_logits
 from calibrate.replay import Pass
 from calibrate.statistics import difference_interval, mcnemar_exact, wilson
-from calibrate.treatments import plan_treated
+from calibrate.treatments import plan_treated, treated
 from profiles.errors import BudgetTooLarge, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
@@ -63,6 +64,7 @@ def profile_of(loaded, seed=0):
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-12),
         settings={},
         versions={},
+        mean_output=np.random.default_rng(seed).normal(size=(*shape, loaded.geometry.head_size)).astype(np.float32),
         heads=HeadScores(image_weight=scores, concentration=scores, score=scores, box_weight=None),
     )
 
@@ -111,20 +113,25 @@ def test_configurations_that_cannot_be(profile):
         chosen_for(profile, (9,))
 
 
-def test_replay_is_the_full_pass(model):
+@pytest.mark.parametrize("how", get_args(How))
+def test_replay_is_the_full_pass(model, how):
     samples = list(open_dataset("synthetic", samples=4, seed=2))
-    batch = make_batch(model, samples)
+    batch, masked = make_batch(model, samples), make_batch(model, samples, "left")
     geometry = model.geometry
     granularity = "kv_group" if geometry.group_size > 1 else "query_head"
-    ks = (geometry.group_size, 2 * geometry.group_size)
-    chosen = configurations(profile_of(model), ks, draws=1, seed=0, granularity=granularity)
+    options = {"draws": 1, "seed": 0, "granularity": granularity, "how": how}
+    chosen = configurations(profile_of(model), (geometry.group_size,), **options)
     kept = Pass(model, batch, range(geometry.layers))
     stock = next_token_logits(model, batch).argmax(-1)
     assert kept.tokens.tolist() == stock.tolist()
     changed = 0
     for one in chosen:
-        with plan_treated(model.model, one.plan):
-            expected = next_token_logits(model, batch).argmax(-1).tolist()
+        assert len(one.heads) == one.k
+        means = one.plan.compensation.means
+        assert (means is not None) == (how == "mean")
+        with treated(model.model, one.treatments, compensation_means=means, block_size=32) as positions:
+            expected = next_token_logits(model, masked).argmax(-1).tolist()
+            positions.note(batch.inputs["input_ids"], batch.valid)
             for layer in range(min(layer for layer, _ in one.heads) + 1):
                 assert kept.tokens_from(layer).tolist() == expected
         changed += expected != stock.tolist()
@@ -208,9 +215,9 @@ def test_tables_show_the_figures(whole):
     stages, families = stage_grid(result), family_grid(result)
     text = markdown(stages)
     lines = text.splitlines()
-    assert lines[2] == "| heads removed | k = 3 | k = 6 |"
+    assert lines[2] == "| heads | k = 3 | k = 6 |"
     assert [line.split(" | ")[0] for line in lines[4:]] == [
-        "| none removed",
+        "| none",
         *(f"| {select} {stage}" for select, stage in ROWS),
     ]
     first = next(row for row in result.rows if (row.select, row.stage, row.k) == ("top", "early", 3)).figures[0]
@@ -226,10 +233,11 @@ def test_the_command(llava, llava_path, profile, tmp_path, capsys):
     path, out = tmp_path / "profile.json", tmp_path / "ablation.json"
     save(profile, path)
     flags = ["ablate", str(path), "--samples", "5", "-k", "3", "--draws", "1", "--out", str(out)]
+    flags += ["--treatment", "text_only", "--block-size", "32"]
     assert main([*flags, "--json", "--families", "yes_no,object"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
-    assert document["samples"] == 5
+    assert (document["samples"], document["treatment"], document["block_size"]) == (5, "text_only", 32)
     assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
     for wrong, said in (
         (["-k", "99"], "99"),

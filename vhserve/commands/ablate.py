@@ -28,13 +28,21 @@ class Ablate(BaseModel):
     dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
     split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
     families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
-    k: list[PositiveInt] = Field([4, 8, 16], description="numbers of heads to remove, comma-separated")
+    k: list[PositiveInt] = Field([4, 8, 16], description="numbers of heads to treat, comma-separated")
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
+    treatment: Literal["removed", "mean", "uniform", "text_only"] = Field(
+        "removed",
+        description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
+        "the paper's mask; attention to text only",
+    )
+    block_size: PositiveInt | None = Field(
+        None, description="image blocks that text-only heads don't see, in tokens; single image tokens if not given"
+    )
     draws: PositiveInt = Field(3, description="random selections for each k")
     seed: NonNegativeInt = Field(0, description="seed of the choice of samples, and of the first random selection")
     granularity: Literal["query_head", "kv_group"] | None = Field(
         None,
-        description="remove query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
+        description="treat query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
         "if not given",
     )
     batch_size: PositiveInt = Field(32, description="samples in one forward pass; does not change the result")
@@ -60,7 +68,9 @@ class Ablate(BaseModel):
         name = self.model or profile.model.name
         find(name)  # a wrong name is told before the seconds that importing torch takes
         granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
-        chosen = configurations(profile, self.k, draws=self.draws, seed=self.seed, granularity=granularity)
+        chosen = configurations(
+            profile, self.k, draws=self.draws, seed=self.seed, granularity=granularity, how=self.treatment
+        )
         result = self._measure(profile, name, chosen)
         if self.json_:
             print(self.out.read_text(encoding="utf-8"), end="")
@@ -94,8 +104,9 @@ class Ablate(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
+        run = Run(self.out, self.batch_size, self.block_size, self.restart)
         try:
-            return ablate(loaded, profile, dataset, chosen, Run(self.out, self.batch_size, self.restart))
+            return ablate(loaded, profile, dataset, chosen, run)
         except Stopped as stop:
             line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
             Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
