@@ -1,0 +1,151 @@
+"""A LLaVA checkpoint without weights, for `load_format=dummy`: configuration, tokenizer and image processor, offline.
+
+Owns its geometry (any registered model's, or any other) and a vocabulary of words. Does not know what is measured.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaProcessor, PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from calibrate.models import KNOWN
+from profiles.geometry import ModelGeometry, ModelRef
+from profiles.pruning_plan import PruningPlan
+
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
+WORDS = tuple(f"word{number}" for number in range(995))
+REVISION = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size of a decoder, and how many tokens an image has: LLaVA-1.5's architecture throughout.
+
+    LLaVA-1.6's image is stood in for by one of as many tokens as its usual prompt has, so that all prompts are alike.
+    """
+
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_size: int
+    hidden_size: int
+    intermediate_size: int
+    image_tokens: int = 576
+    vision_layers: int = 2
+    vision_hidden: int = 128
+
+    @property
+    def profile(self) -> ModelGeometry:
+        return ModelGeometry(
+            layers=self.layers,
+            query_heads=self.query_heads,
+            kv_heads=self.kv_heads,
+            head_size=self.head_size,
+            hidden_size=self.hidden_size,
+            image_tokens=self.image_tokens,
+        )
+
+
+SCALED_DOWN = Geometry(
+    layers=12, query_heads=16, kv_heads=16, head_size=64, hidden_size=1024, intermediate_size=2816, image_tokens=576
+)
+"""For two CPU cores: 48 KiB of KV cache a token in bfloat16."""
+
+
+def geometry_of(name: str) -> Geometry:
+    """`scaled-down`, or a model that `vhserve models` shows."""
+    if name == "scaled-down":
+        return SCALED_DOWN
+    known = KNOWN[name]
+    hidden = known.query_heads * known.head_size
+    # 2.6875 is Llama-2's ratio; Mistral's feed-forward is wider.
+    intermediate = 14336 if known.kv_heads < known.query_heads else round(hidden * 2.6875 / 256) * 256
+    return Geometry(
+        known.layers,
+        known.query_heads,
+        known.kv_heads,
+        known.head_size,
+        hidden,
+        intermediate,
+        # Whole patches of a square: 48 x 48 stands in for LLaVA-1.6's.
+        image_tokens=2304 if known.image_tokens > 2304 else known.image_tokens,
+        vision_layers=24,
+        vision_hidden=1024,
+    )
+
+
+def write(path: Path, geometry: Geometry, positions: int = 16384) -> Path:
+    """Write the folder that vLLM loads; returns it."""
+    side = round(geometry.image_tokens**0.5)
+    if side * side != geometry.image_tokens:
+        raise ValueError(f"{geometry.image_tokens} image tokens are not a square of patches")
+    pixels = 14 * side
+    model = Tokenizer(models.WordLevel({word: i for i, word in enumerate((*SPECIAL, *WORDS))}, unk_token="<unk>"))
+    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels}
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=geometry.vision_hidden,
+            intermediate_size=geometry.vision_hidden * 4,
+            num_hidden_layers=geometry.vision_layers,
+            num_attention_heads=geometry.vision_hidden // 64,
+            image_size=pixels,
+            patch_size=14,
+            projection_dim=64,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(SPECIAL) + len(WORDS),
+            hidden_size=geometry.hidden_size,
+            intermediate_size=geometry.intermediate_size,
+            num_hidden_layers=geometry.layers,
+            num_attention_heads=geometry.query_heads,
+            num_key_value_heads=geometry.kv_heads,
+            head_dim=geometry.head_size,
+            max_position_embeddings=positions,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=3,
+        ),
+        image_token_index=SPECIAL.index("<image>"),
+        image_seq_length=geometry.image_tokens,
+        architectures=["LlavaForConditionalGeneration"],
+        dtype="bfloat16",
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+def plan(geometry: Geometry, share: float, first_layer: int = 0) -> PruningPlan:
+    """A plan in which `share` of the KV heads of each layer from `first_layer` on are text-only, with their queries."""
+    group = geometry.query_heads // geometry.kv_heads
+    first = geometry.kv_heads - round(geometry.kv_heads * share)
+    return PruningPlan.manual(
+        ModelRef(name="dummy", revision=REVISION, architecture="LlavaForConditionalGeneration"),
+        geometry.profile,
+        text_only=[
+            (layer, head)
+            for layer in range(first_layer, geometry.layers)
+            for head in range(first * group, geometry.query_heads)
+        ],
+        granularity="kv_group",
+    )
