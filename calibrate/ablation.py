@@ -51,7 +51,7 @@ class Run:
     """
 
     out: Path
-    batch_size: int = 32
+    batch_size: int = 8
     block_size: int | None = None
     restart: bool = False
     save_every: float = 10.0

@@ -45,7 +45,8 @@ class Ablate(BaseModel):
         description="treat query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
         "if not given",
     )
-    batch_size: PositiveInt = Field(32, description="samples in one forward pass; does not change the result")
+    # Few enough that a layer of a small model stays in a CPU's cache: 8 are half as fast again as 32 with the demo model.
+    batch_size: PositiveInt = Field(8, description="samples in one forward pass; does not change the result")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
     )
