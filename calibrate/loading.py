@@ -108,6 +108,7 @@ def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention
             expected=f"all weights of {found.architecture}",
             fix="fetch or save the model again",
         )
+    _complete(processor, model.config)
     return LoadedModel(
         model=model.to(place).eval().requires_grad_(False),
         processor=processor,
@@ -160,6 +161,14 @@ def choose_device(name: str) -> torch.device:
             fix="choose a device that torch sees here",
         ) from error
     return device
+
+
+def _complete(processor: Any, config: Any) -> None:
+    """Fill in what processors saved by old releases lack: how many tokens a picture takes."""
+    if processor.patch_size is None:
+        processor.patch_size = config.vision_config.patch_size
+        processor.vision_feature_select_strategy = getattr(config, "vision_feature_select_strategy", "default")
+        processor.num_additional_image_tokens = 1  # CLIP's class token, which the strategy drops or keeps
 
 
 def _choose_dtype(name: DType, device: torch.device, config: Any) -> torch.dtype:

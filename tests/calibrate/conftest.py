@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import make_tiny_llava, make_tiny_llava_next
+from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
 
 from calibrate.loading import LoadedModel, load_model
 
@@ -33,7 +34,28 @@ def llava_next(next_path: Path) -> LoadedModel:
     return load_model(str(next_path), "float32", "cpu")
 
 
-@pytest.fixture(scope="session", params=["llava", "llava_next"])
+@pytest.fixture(scope="session")
+def vip_llava(llava: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """ViP-LLaVA with the decoder geometry and the processor of `llava`."""
+    torch.manual_seed(0)
+    config = llava.model.config
+    vip = VipLlavaForConditionalGeneration(
+        VipLlavaConfig(
+            vision_config=config.vision_config,
+            text_config=config.text_config,
+            image_token_index=config.image_token_id,
+            vision_feature_layers=[-2, 1],
+        )
+    )
+    for weight in vip.parameters():
+        weight.data *= 5 if weight.ndim > 1 else 1  # attention would be flat, and all heads alike
+    path = tmp_path_factory.mktemp("vip")
+    vip.save_pretrained(path)
+    llava.processor.save_pretrained(path)
+    return load_model(str(path), "float32", "cpu")
+
+
+@pytest.fixture(scope="session", params=["llava", "llava_next", "vip_llava"])
 def model(request: pytest.FixtureRequest) -> LoadedModel:
-    """Each of the two kinds in turn."""
+    """Each kind in turn."""
     return request.getfixturevalue(request.param)

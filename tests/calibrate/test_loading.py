@@ -44,6 +44,21 @@ def test_the_image_processor_is_the_one_that_pil_drives(model):
     assert type(model.processor.image_processor).__name__.endswith("Pil")
 
 
+def test_a_processor_of_an_old_release_is_completed(llava, llava_path, tmp_path):
+    from calibrate.datasets import open_dataset
+    from calibrate.prompts import make_prompt
+
+    folder = shutil.copytree(llava_path, tmp_path / "model")
+    path = folder / "processor_config.json"
+    kept = json.loads(path.read_text())
+    for name in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"):
+        del kept[name]
+    path.write_text(json.dumps(kept))
+    (sample,) = open_dataset("synthetic", samples=1, seed=0)
+    old = make_prompt(load_model(str(folder), "float32", "cpu"), sample)
+    assert torch.equal(old.tokens, make_prompt(llava, sample).tokens)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtype(llava_path, dtype):
     loaded = load_model(str(llava_path), dtype, "cpu")
