@@ -45,7 +45,7 @@ class Ablate(BaseModel):
         description="treat query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
         "if not given",
     )
-    # Few enough that a layer of a small model stays in a CPU's cache: 8 are half as fast again as 32 with the demo model.
+    # Few enough for a layer of a small model to stay in a CPU's cache: with the demo model 8 beat 32 by half.
     batch_size: PositiveInt = Field(8, description="samples in one forward pass; does not change the result")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
