@@ -78,7 +78,7 @@ def test_requests_leave_nothing_behind(requests: int, engine_host: EngineHost, m
     plan = PruningPlan.manual(
         model.ref, model.geometry, text_only=[(layer, head) for layer in range(6) for head in (1, 2, 4)]
     )
-    settings = {"num_gpu_blocks_override": 50, "max_model_len": 352}
+    settings = {"num_gpu_blocks_override": 58, "max_model_len": 352}
     job = Job(
         str(model.path),
         plan.model_dump(mode="json"),
@@ -86,7 +86,9 @@ def test_requests_leave_nothing_behind(requests: int, engine_host: EngineHost, m
         settings,
         probe=f"text_only_probes:many_requests_{requests}",
     )
-    probed = engine_host.run(job).probed
+    outcome = engine_host.run(job)
+    assert outcome.failure is None
+    probed = outcome.probed
     assert probed["after"] == probed["before"]
     assert probed["after"]["free"] == probed["after"]["blocks"] - 1
     assert probed["reset"]

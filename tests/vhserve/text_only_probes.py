@@ -120,7 +120,7 @@ def _many_requests(engine: Any, total: int) -> dict[str, Any]:
         while started < total and len(scheduler.requests) < 10:
             text, count = rng.choice([(QUESTION, 1), (TWO, 2), (TEXT, 0), ("<image><image><image>\nyes", 3)])
             seeds = tuple(rng.randrange(6) for _ in range(count))
-            _add(engine, f"many-{started}", text, seeds, tokens=rng.randint(1, 12))
+            _add(engine, f"many-{started}", text, seeds, tokens=rng.randint(1, 50))
             started += 1
             if started in (total // 4, total):
                 memory.append(psutil.Process().memory_info().rss)
