@@ -3,6 +3,7 @@
 Owns the handlers while a context lasts. A second signal stops at once. Does not know what is being interrupted.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ class Interrupts:
         if self.received is not None:
             raise Stopped(number)
         self.received = number
+        if number == signal.SIGINT:  # somebody sits there and waits
+            os.write(2, b"\nstopping after this batch; Ctrl-C once more stops at once\n")
 
 
 @contextmanager
