@@ -23,9 +23,9 @@ def settings(out: Path) -> DemoSettings:
 
 
 def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path: Path) -> None:
-    baseline, pruned = demo_arms(8, "late", 10.0)
+    baseline, pruned = demo_arms(remove=8, stage="late", select="bottom", protect_top=10.0, seed=3)
     assert baseline.plan is None
-    assert pruned.plan == ("--remove", "8", "--stage", "late", "--protect-top", "10")
+    assert " ".join(pruned.plan) == "--remove 8 --stage late --select bottom --seed 3 --protect-top 10"
     bare = serve_command(settings(tmp_path), None, 1234)
     planned = serve_command(settings(tmp_path), tmp_path / "plan.json", 1234)
     assert bare[bare.index("--host") + 1] == "127.0.0.1"

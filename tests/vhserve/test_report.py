@@ -144,7 +144,7 @@ def test_what_is_not_known_is_not_invented() -> None:
     )
     page = Page(render(results.model_copy(update={"arms": [first, results.arms[1]]}), profile(), {}))
     assert row(page, "capacity in tokens")[1:] == ["-", "47,648", "-"]
-    assert row(page, "bytes per token")[:3] == ["bytes per token (*: computed)", "6,144*", "5,632"]
+    assert row(page, "bytes per token")[:3] == ["bytes per token", "6,144 (computed)", "5,632"]
     assert row(page, "TTFT ms")[1::2] == ["-", "-"]
     assert row(page, "failed requests")[1:3] == ["24", "0"]
 

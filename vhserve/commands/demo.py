@@ -23,12 +23,13 @@ class Demo(BaseModel):
     calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
     remove: int = Field(8, gt=0, description="heads to remove")
     stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to remove them from")
+    select: Literal["bottom", "top", "random"] = Field("bottom", description="which heads: by score, or at random")
     protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest scored, to protect")
     concurrency: list[PositiveInt] = Field([1, 8], min_length=1, description="streams at a time, for the latencies")
     requests: int = Field(24, gt=0, description="requests for each latency, at least four times the concurrency")
     output_tokens: int = Field(32, gt=1, le=256, description="tokens of each reply, for the latencies")
     kv_cache_gib: int = Field(1, gt=0, description="GiB of KV cache for each server")
-    seed: int = Field(0, ge=0, description="seed of samples and pictures")
+    seed: int = Field(0, ge=0, description="seed of samples, of pictures and of random selection")
     start_limit: float = Field(300.0, gt=0, description="seconds that a server may take to start")
 
     def cli_cmd(self) -> None:
@@ -59,7 +60,9 @@ class Demo(BaseModel):
             kv_cache_gib=self.kv_cache_gib,
             start_limit=self.start_limit,
         )
-        arms = demo_arms(self.remove, self.stage, self.protect_top)
+        arms = demo_arms(
+            remove=self.remove, stage=self.stage, select=self.select, protect_top=self.protect_top, seed=self.seed
+        )
         results = run(settings, arms, self.model_dump(mode="json"), Console(stderr=True))
         console = Console()
         if not console.is_terminal:

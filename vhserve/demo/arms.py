@@ -25,14 +25,23 @@ class DemoArm:
     about: str
 
 
-def demo_arms(remove: int, stage: str, protect_top: float) -> list[DemoArm]:
+_CHOSEN = {
+    "bottom": "with the lowest scores, which look least at the picture,",
+    "top": "with the highest scores, which look most at the picture,",
+    "random": "chosen at random",
+}
+
+
+def demo_arms(*, remove: int, stage: str, select: str, protect_top: float, seed: int) -> list[DemoArm]:
     """Return the arms; every one is compared with the first."""
+    heads = "heads" if stage == "all" else f"{stage} heads"
+    budget = ("--remove", str(remove), "--stage", stage, "--select", select, "--seed", str(seed))
     return [
         DemoArm("baseline", None, "the model as it is, in stock vLLM"),
         DemoArm(
             "pruned",
-            ("--remove", str(remove), "--stage", stage, "--protect-top", f"{protect_top:g}"),
-            f"the {remove} {stage} heads that look least at the picture are neither computed nor cached; "
-            f"the {protect_top:g}% of all heads that look most are protected",
+            (*budget, "--protect-top", f"{protect_top:g}"),
+            f"{remove} {heads} {_CHOSEN[select]} are neither computed nor cached; "
+            f"the {protect_top:g}% of all heads with the highest scores are protected",
         ),
     ]

@@ -44,10 +44,10 @@ figure img { max-width: 100%; } figcaption { color: #444; font-size: .9rem; max-
 <ul>
 <li><b>Capacity in tokens</b>: the same memory holds more tokens, so more requests run at a time. This is what pruning
 is for; it should rise as bytes per token fall.</li>
-<li><b>All families</b>: what it costs in accuracy. Both arms answered the same questions, so look at the flips (lost:
-right in the first arm only; won: right in the other only) and at McNemar's exact p, the chance of flips at least as
-uneven if neither arm were better. An interval of the difference that reaches far below zero says that the samples were
-too few to rule out a loss, not that there is none.</li>
+<li><b>All families</b>: what it costs in accuracy; the last column is the difference in percentage points. Both arms
+answered the same questions, so look at the flips (lost: right in the first arm only; won: right in the other only) and
+at McNemar's exact p, the chance of flips at least as uneven if neither arm were better. An interval of the difference
+that reaches far below zero says that the samples were too few to rule out a loss, not that there is none.</li>
 <li><b>Latency</b>: TTFT is the time from sending a request to its first token, TPOT the time between further tokens;
 output tokens per second are those of all streams together. With memory to spare and a model this small, differences of
 a few percent are noise; the gain shows when the cache is full. Servers ran one after the other: anything else that the

@@ -89,13 +89,12 @@ def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
     treatments = list(dict.fromkeys(treatment for arm in arms for treatment in arm.heads))
     shown = [treatment for treatment in treatments if any(arm.heads.get(treatment) for arm in arms)]
     heads = tuple(", ".join(f"{arm.heads.get(name, 0)} {name.replace('_', '-')}" for name in shown) for arm in arms)
-    marks = {"server": "", "plan": "*"}
+    marks = {"server": "", "plan": " (computed)"}
     per_token = tuple(f"{arm.kv_bytes_per_token:,.0f}{marks[arm.kv_bytes_source]}" for arm in arms)
-    note = " (*: computed)" if any(arm.kv_bytes_source == "plan" for arm in arms) else ""
     factors = _factors([arm.kv_bytes_per_token for arm in arms])
     return [
         Row("heads", heads, ("",) * (len(arms) - 1)),
-        Row(f"bytes per token{note}", per_token, factors),
+        Row("bytes per token", per_token, factors),
         _row("capacity in tokens", arms, lambda arm: arm.capacity_tokens, "{:,}", strong=True),
     ]
 

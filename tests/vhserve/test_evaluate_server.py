@@ -1,0 +1,92 @@
+"""`vhserve evaluate` and the latency load against a real server of the demo model with a plan.
+
+The masked transformers model answers the same samples: accuracy through the endpoint must be its accuracy, sample by
+sample.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from calibrate.accuracy import answer_all
+from calibrate.demo import MODEL_DIR
+from calibrate.loading import load_model
+from calibrate.synthetic import samples
+from calibrate.treatments import plan_treated
+from profiles.pruning_plan import PruningPlan
+from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
+from profiles.store import load_plan, save
+from vhserve.cli import main
+from vhserve.demo.processes import VHSERVE, free_port, serving
+from vhserve.evaluation.latency import Load, measure
+from vhserve.evaluation.results import load
+from vhserve.evaluation.server import identify, kv_capacity, metrics_text
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+N = 32
+# Enough heads that some answers change, few enough that some don't.
+REMOVED = [(0, 0), (4, 5), (8, 1), (8, 3), (9, 0), (9, 7)]
+FLAGS = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager")
+
+
+@pytest.fixture(scope="module")
+def right() -> dict[str, bool]:
+    """What the masked model gets right, by sample."""
+    loaded = load_model("demo", "float32", "cpu")
+    with plan_treated(loaded.model, _plan()):
+        answered = answer_all(loaded, samples(N), total=N, show_progress=False)
+    return dict(zip(answered.ids, map(bool, answered.right), strict=True))
+
+
+@functools.cache
+def _plan() -> PruningPlan:
+    loaded = load_model("demo", "float32", "cpu")
+    return PruningPlan.manual(loaded.ref, loaded.geometry, removed=REMOVED)
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    save(_plan(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def base_url(
+    plan_file: Path, vllm_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    port, log = free_port(), tmp_path_factory.mktemp("served") / "server.log"
+    command = (*VHSERVE, "serve", str(MODEL_DIR), "--plan", str(plan_file), "--port", str(port), *FLAGS)
+    with serving("demo", (*command, "--host", "127.0.0.1"), port, log, {**os.environ, **vllm_environment}, 400):
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def test_accuracy_is_that_of_the_masked_model(
+    base_url: str, plan_file: Path, right: dict[str, bool], tmp_path: Path
+) -> None:
+    out = tmp_path / "results.json"
+    flags = ["--samples", str(N), "--concurrency", "4", "--out", str(out), "--attach", str(plan_file)]
+    assert main(["evaluate", "--base-url", base_url, *flags]) == 0
+    (arm,) = load(out).arms
+    assert {one.id: one.outcome == "correct" for one in arm.answers} == right
+    assert 0 < sum(right.values()) < N  # neither a broken model nor an untouched one
+    assert arm.name == "pruned"
+    measured = {one.family: one for one in load_plan(plan_file).measured}
+    assert (measured["all"].correct, measured["all"].samples) == (sum(right.values()), N)
+
+
+def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
+    server = identify(base_url, None, "none")
+    assert server.plan_digest == _plan().digest
+    found = measure(server, Load(concurrency=2, requests=4, warm_up=1, output_tokens=5))
+    assert (found.requests, found.failed, found.output_tokens) == (4, 0, 20)
+    assert found.ttft_ms.p50 > 0
+    assert found.tpot_ms.p50 > 0
+    capacity = kv_capacity(metrics_text(base_url))
+    pruned = kv_bytes_per_token(_plan(), 4)
+    assert capacity.bytes_per_token == {"baseline": kv_bytes_baseline(_plan().geometry, 4), "pruned": pruned}
+    assert capacity.tokens == pytest.approx(2**30 / pruned, rel=0.01)
