@@ -4,6 +4,7 @@ Each item says its symptom, its cause, and what must come true for it to go. Loo
 pyproject.toml moves. Importing this module is cheap; knows nothing of plans.
 """
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -153,3 +154,16 @@ def mend_model_inspection() -> None:
         "from vllm.model_executor.models.registry import _run; _run()"
     )
     registry._SUBPROCESS_COMMAND = [sys.executable, "-c", code]
+
+
+def quiet_vllm_imports() -> None:
+    """Keep what vLLM logs while it is imported off stderr; its own logging set-up replaces this.
+
+    Symptom
+        `Triton is installed, but doesn't include CPU backend` on stderr, before a one-line error of ours.
+    Cause
+        vLLM sets up its logging after its imports; until then Python prints warnings to stderr as a last resort.
+    Removal
+        vLLM sets up its logging before its first message.
+    """
+    logging.getLogger("vllm").addHandler(logging.NullHandler())

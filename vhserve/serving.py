@@ -1,26 +1,21 @@
 """Starts vLLM's own OpenAI server, with a plan or without: its flags, its server functions, in this process.
 
-Owns how a plan is put among vLLM's arguments and what is checked before anything is loaded. Does not know aliases of
-models (`commands.serve` hands over a folder) nor how heads are cut out (`engine`).
+Owns how a plan is put among vLLM's arguments, and what it refuses there. Does not know models (`fitting` has compared
+the plan with one) nor how heads are cut out (`engine`).
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from profiles.fingerprint import model_revision
-from profiles.fit import check_fit
-from profiles.geometry import ModelRef
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat import mend_child_processes
 from vhserve.engine import text_only
-from vhserve.engine.admission import geometry_of
 from vhserve.engine.architectures import served_by
 from vhserve.engine.payload import KEY, pack
 from vhserve.engine.refusals import check_arguments
-from vhserve.errors import FlagRefused, ModelQuantised
+from vhserve.errors import FlagRefused
 
 METRICS: Final = "vhserve.metrics.PlanMetrics"
 
@@ -96,38 +91,6 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
     arguments.middleware = [*arguments.middleware, METRICS]
     # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
     arguments.vhserve_plan = plan.model_dump(mode="json")
-
-
-def check_model(plan: PruningPlan, name: str, folder: Path, *, dummy_weights: bool) -> None:
-    """Refuse a model that a plan was not made for.
-
-    Parameters
-    ----------
-    name
-        The model as the user called it.
-    folder
-        Where its `config.json` lies.
-    dummy_weights
-        With random weights there is no revision to compare, and only the geometry has to fit.
-
-    Raises
-    ------
-    ModelMismatch, ModelNotServable, ModelQuantised, FileUnreadable
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    architecture = (config.architectures or ["unknown"])[0]
-    served_by(architecture)
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelQuantised(
-            f"the weights of {name} are quantised",
-            expected="unquantised weights, out of which heads can be cut",
-            fix="serve the unquantised checkpoint, or serve without --plan",
-        )
-    revision = plan.model.revision if dummy_weights else model_revision(folder)
-    model = ModelRef(name=name, revision=revision, architecture=architecture)
-    check_fit(plan, model, geometry_of(config, plan.geometry.image_tokens))
 
 
 def run_server(arguments: Namespace) -> None:

@@ -2,36 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pytest
 from engine_host import EngineHost
-from oracle import Oracle
+from oracle import TinyModel
 from tiny_models import make_tiny_llava, make_tiny_llava_next
 
-from profiles.fingerprint import model_revision
-from profiles.geometry import ModelGeometry, ModelRef
+from profiles.geometry import ModelGeometry
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class TinyModel:
-    """A checkpoint, what a plan for it says of it, and the oracle that was made of it."""
-
-    path: Path
-    geometry: ModelGeometry
-    architecture: str = "LlavaForConditionalGeneration"
-
-    @cached_property
-    def ref(self) -> ModelRef:
-        return ModelRef(name=str(self.path), revision=model_revision(self.path), architecture=self.architecture)
-
-    @cached_property
-    def oracle(self) -> Oracle:
-        return Oracle(self.path)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A function to call in the host, by name, without an engine."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Call:
+    """A call of a module-level function of a test file; what it returns or raises is in the outcome."""
+    return Call(f"{function.__module__}.{function.__qualname__}", arguments)
+
+
+@dataclass(frozen=True)
 class Answer:
     """Token ids of prompt and reply, and for each token of the reply the 20 likeliest ones' log-probabilities."""
 
@@ -115,7 +129,11 @@ class EngineHost:
             self.connection: Connection = listener.accept()
 
     def run(self, job: Job) -> Outcome:
-        """Start the engine, ask it, end it; a failure of the host itself fails the test with the end of its log."""
+        """Start the engine, ask it, end it."""
+        return self.do(job)
+
+    def do(self, job: "Job | Call") -> Outcome:
+        """Run a job; a failure of the host itself fails the test with the end of its log."""
         try:
             self.connection.send(job)
             outcome = self.connection.recv()
@@ -149,9 +167,19 @@ def main(address: str) -> None:
         except EOFError:
             return
         started = time.monotonic()
-        outcome = run(job)
+        try:
+            outcome = run(job) if isinstance(job, Job) else called(job)
+        except Exception as error:  # the host lives on for the next test
+            outcome = Outcome(failure=(type(error).__name__, traceback.format_exc()))
         print(f"=== {time.monotonic() - started:.1f} s for {job}", flush=True)
         connection.send(outcome)
+
+
+def called(job: Call) -> Outcome:
+    try:
+        return Outcome(probed=resolve_name(job.name)(*job.arguments))
+    except Exception as error:
+        return Outcome(failure=(type(error).__name__, str(error)))
 
 
 def run(job: Job) -> Outcome:
@@ -261,7 +289,9 @@ def lively_dummy_weights(captured: dict[str, Any]) -> Iterator[None]:
     stock_fill, stock_load = dummy_loader.initialize_single_dummy_weight, dummy_loader.DummyModelLoader.load_weights
 
     def fill(tensor: torch.Tensor) -> None:
-        if tensor.ndim == 1:
+        if tensor.ndim == 0:
+            stock_fill(tensor)
+        elif tensor.ndim == 1:
             stock_fill(tensor, 0.5, 1.5)
         else:
             reach = 2 * tensor[0].numel() ** -0.5

@@ -3,6 +3,8 @@
 Masks where the engine leaves out (`calibrate.treatments`), so the two share no code that could be wrong in both.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,6 +12,8 @@ from engine_host import BLOCK, Answer, Prompt, image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from calibrate.treatments import plan_treated
+from profiles.fingerprint import model_revision
+from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import PruningPlan
 
 
@@ -41,3 +45,20 @@ class Oracle:
             for step, row in enumerate(answer.log_probs)
             for token, given in row.items()
         )
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A checkpoint, what a plan for it says of it, and the oracle that was made of it."""
+
+    path: Path
+    geometry: ModelGeometry
+    architecture: str = "LlavaForConditionalGeneration"
+
+    @cached_property
+    def ref(self) -> ModelRef:
+        return ModelRef(name=str(self.path), revision=model_revision(self.path), architecture=self.architecture)
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        return Oracle(self.path)

@@ -9,9 +9,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TinyModel
 from engine_host import EngineHost, Job, Outcome, Round
-from oracle import Oracle
+from oracle import Oracle, TinyModel
 from test_engine_exact import EXACT, PROMPTS, TELLING
 
 from profiles.layout import LayerLayout, layer_layouts
@@ -20,7 +19,7 @@ from profiles.savings import kv_bytes_per_token, weight_bytes_saved
 
 pytestmark = pytest.mark.vllm
 
-REMOVED = [(0, 0), (0, 3), (1, 2), (1, 3), *((2, head) for head in range(6))]
+REMOVED = [(0, 0), (0, 3), (0, 5), (1, 2), (1, 3), *((2, head) for head in range(6))]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TinyModel
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from oracle import TinyModel
 
 from profiles.pruning_plan import Compensation, Granularity, PruningPlan
 from profiles.savings import ideal_concurrency, kv_bytes_per_token
@@ -165,28 +165,25 @@ def test_each_plan_has_a_compile_cache_of_its_own(served: Callable[[str], Outcom
     assert len({served(name).config_hash for name in names}) == len(names)
 
 
-class TestBesideStock:
-    """An engine without a plan, and one whose plan is empty, of the same model."""
+@pytest.fixture(scope="session")
+def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
+    """An engine without a plan."""
+    return engine_host.run(Job(str(models["mha"].path), None, ASKED))
 
-    @pytest.fixture(scope="class")
-    def stock(self, engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
-        return engine_host.run(Job(str(models["mha"].path), None, ASKED))
 
-    @pytest.fixture(scope="class")
-    def empty(self, engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
-        plan = PruningPlan.unpruned(models["mha"].ref, models["mha"].geometry)
-        return engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), ASKED))
+def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+    plan = PruningPlan.unpruned(models["mha"].ref, models["mha"].geometry)
+    empty = engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), ASKED))
+    assert stock.failure is None
+    assert empty.answers == stock.answers  # bit for bit
+    assert empty.kv_bytes == stock.kv_bytes
+    assert empty.blocks == stock.blocks
 
-    def test_an_empty_plan_changes_nothing(self, stock: Outcome, empty: Outcome) -> None:
-        assert stock.failure is None
-        assert empty.answers == stock.answers  # bit for bit
-        assert empty.kv_bytes == stock.kv_bytes
-        assert empty.blocks == stock.blocks
 
-    @pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
-    def test_capacity_grows_by_the_ideal_factor(
-        self, name: str, stock: Outcome, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-    ) -> None:
-        ideal = ideal_concurrency(CASES[name].plan(models["mha"]), text_tokens=10, image_tokens=81)
-        assert ideal > 1.3
-        assert served(name).kv_tokens / stock.kv_tokens == pytest.approx(ideal, rel=0.01)
+@pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
+def test_capacity_grows_by_the_ideal_factor(
+    name: str, stock: Outcome, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    ideal = ideal_concurrency(CASES[name].plan(models["mha"]), text_tokens=10, image_tokens=81)
+    assert ideal > 1.3
+    assert served(name).kv_tokens / stock.kv_tokens == pytest.approx(ideal, rel=0.01)

@@ -33,11 +33,15 @@ class Serve(BaseModel):
     def cli_cmd(self) -> None:
         """Check everything that can be wrong, then hand over to vLLM."""
         from profiles.store import load_plan
-        from vhserve.compat import ensure_torchvision
+        from vhserve.compat import ensure_torchvision, quiet_vllm_imports
+        from vhserve.fitting import check_model, check_revision
 
         plan = load_plan(self.plan) if self.plan is not None else None
         found = self._find()
         ensure_torchvision()
+        quiet_vllm_imports()
+        if plan is not None and found is not None:
+            check_model(plan, self.model, found.folder)
 
         from vhserve import serving
 
@@ -47,7 +51,10 @@ class Serve(BaseModel):
         if plan is not None and found is not None:
             serving.put_plan(arguments, plan)
             folder = _pin(found, arguments)
-            serving.check_model(plan, self.model, folder, dummy_weights=arguments.load_format == "dummy")
+            if folder != found.folder:
+                check_model(plan, self.model, folder)
+            if arguments.load_format != "dummy":
+                check_revision(plan, self.model, folder)
         serving.run_server(arguments)
 
     def _find(self) -> "FoundModel | None":

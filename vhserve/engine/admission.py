@@ -3,15 +3,14 @@
 `vhserve serve` has checked the same and more (the checkpoint's revision) before it started anything.
 """
 
-from typing import Any
-
 from vllm.config import VllmConfig
 
 from profiles.fit import check_fit
-from profiles.geometry import ModelGeometry, ModelRef
+from profiles.geometry import ModelRef
 from profiles.pruning_plan import PruningPlan
 from vhserve.engine import text_only
 from vhserve.engine.architectures import stock_architecture
+from vhserve.engine.geometry import geometry_of
 from vhserve.engine.payload import require
 from vhserve.engine.refusals import check_config
 
@@ -34,16 +33,3 @@ def admit(vllm_config: VllmConfig) -> PruningPlan:
     )
     check_fit(plan, model, geometry_of(config, plan.geometry.image_tokens))
     return plan
-
-
-def geometry_of(config: Any, image_tokens: int) -> ModelGeometry:
-    """Geometry of a transformers LLaVA configuration; `image_tokens` is passed on, since no server depends on it."""
-    text = config.get_text_config()
-    return ModelGeometry(
-        layers=text.num_hidden_layers,
-        query_heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        hidden_size=text.hidden_size,
-        image_tokens=image_tokens,
-    )
