@@ -1,0 +1,49 @@
+"""Documentation that cannot drift: tables against the code, and every command against the command line."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vhserve.cli import Vhserve
+from vhserve.metrics import SERIES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_table_of_metrics_is_the_code_s() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    rows = re.findall(r"^\| `(vhserve_\w+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    told = {name: (meaning, tuple(re.findall(r"`(\w+)`", labels))) for name, labels, meaning in rows}
+    assert told == SERIES
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for line in re.findall(r"^ {4}(?:\.venv/bin/)?(vhserve .*?)(?:\s{2,}#.*)?$", page.read_text(), re.MULTILINE):
+            found.append((page.name, line.split("  #")[0].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_of_the_docs_parses(page: str, line: str) -> None:
+    words = shlex.split(re.sub(r"\[.*?\]", "", line))[1:]
+    command = Vhserve.model_fields[words[0]].annotation
+    model = next(part for part in command.__args__ if part is not type(None))
+    known = {f"--{(field.alias or name).replace('_', '-')}" for name, field in model.model_fields.items()}
+    flags = {word.split("=")[0] for word in words if word.startswith("--")}
+    if words[0] != "serve":  # whose other flags are vLLM's
+        assert flags <= known, f"{page}: {flags - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_target_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in re.findall(r"^ {4}make (.*?)(?:#.*)?$", text, re.MULTILINE):
+        assert set(line.split()) <= targets, f"{page.name}: make {line}"
