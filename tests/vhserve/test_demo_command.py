@@ -23,9 +23,10 @@ def settings(out: Path) -> DemoSettings:
 
 
 def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path: Path) -> None:
-    baseline, pruned = demo_arms(remove=8, stage="late", select="bottom", protect_top=10.0, seed=3)
+    baseline, pruned, control = demo_arms(remove=8, stage="late", select="bottom", protect_top=10.0, seed=3)
     assert baseline.plan is None
     assert " ".join(pruned.plan) == "--remove 8 --stage late --select bottom --seed 3 --protect-top 10"
+    assert " ".join(control.plan) == "--remove 8 --stage late --select random --seed 3 --protect-top 10"
     bare = serve_command(settings(tmp_path), None, 1234)
     planned = serve_command(settings(tmp_path), tmp_path / "plan.json", 1234)
     assert bare[bare.index("--host") + 1] == "127.0.0.1"
@@ -65,15 +66,16 @@ def test_the_whole_demo_on_a_tiny_model(tmp_path: Path) -> None:
     assert "capacity in tokens" in done.stdout
     results = DemoResults.model_validate_json((out / "results.json").read_text(), strict=True)
     plan, profile = load_plan(out / "plan-pruned.json"), load_profile(out / "profile.json")
-    baseline, pruned = results.arms
+    baseline, pruned, control = results.arms
     assert results.profile_digest == profile.digest == plan.profile_digest
     assert pruned.accuracy.server.plan_digest == plan.digest
     assert baseline.accuracy.server.plan_digest is None
-    assert [len(arm.accuracy.answers) for arm in results.arms] == [16, 16]
+    assert [len(arm.accuracy.answers) for arm in results.arms] == [16, 16, 16]
     assert not any(answer.error for arm in results.arms for answer in arm.accuracy.answers)
     assert {(one.arm, one.family) for one in plan.measured} >= {("baseline", "all"), ("pruned", "all")}
     heads = profile.geometry.layers * profile.geometry.kv_heads
-    assert pruned.heads["removed"] == 3
+    assert pruned.heads["removed"] == control.heads["removed"] == 3
+    assert load_plan(out / "plan-random.json").treatments != plan.treatments
     assert pruned.kv_bytes_per_token / baseline.kv_bytes_per_token == pytest.approx((heads - 3) / heads)
     assert pruned.capacity_tokens / baseline.capacity_tokens == pytest.approx(heads / (heads - 3), rel=0.01)
     for arm in results.arms:

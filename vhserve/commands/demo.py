@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 
 class Demo(BaseModel):
-    """Calibrate the demo model, prune it, serve it beside its unpruned self, and compare the two in a report.
+    """Calibrate the demo model, prune it, serve it beside its unpruned self and a random control, and compare them.
 
     Everything runs on this machine, servers on loopback one after the other. The output folder gets the profile, the
     plan, the results, the logs, and report.html.
@@ -23,13 +23,13 @@ class Demo(BaseModel):
     calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
     remove: int = Field(8, gt=0, description="heads to remove")
     stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to remove them from")
-    select: Literal["bottom", "top", "random"] = Field("bottom", description="which heads: by score, or at random")
+    select: Literal["bottom", "top"] = Field("bottom", description="which heads: lowest or highest scores first")
     protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest scored, to protect")
     concurrency: list[PositiveInt] = Field([1, 8], min_length=1, description="streams at a time, for the latencies")
     requests: int = Field(24, gt=0, description="requests for each latency, at least four times the concurrency")
     output_tokens: int = Field(32, gt=1, le=256, description="tokens of each reply, for the latencies")
     kv_cache_gib: int = Field(1, gt=0, description="GiB of KV cache for each server")
-    seed: int = Field(0, ge=0, description="seed of samples, of pictures and of random selection")
+    seed: int = Field(0, ge=0, description="seed of samples, of pictures and of the random control")
     start_limit: float = Field(300.0, gt=0, description="seconds that a server may take to start")
 
     def cli_cmd(self) -> None:
@@ -66,7 +66,7 @@ class Demo(BaseModel):
         results = run(settings, arms, self.model_dump(mode="json"), Console(stderr=True))
         console = Console()
         if not console.is_terminal:
-            console.width = max(console.width, 100)  # a log has no width; rich assumes 80, which folds the cells
+            console.width = max(console.width, 150)  # a log has no width; rich assumes 80, which folds the cells
         console.print(summary_table(results))
         console.print(f"Report: {self.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

@@ -26,22 +26,23 @@ class DemoArm:
 
 
 _CHOSEN = {
-    "bottom": "with the lowest scores, which look least at the picture,",
-    "top": "with the highest scores, which look most at the picture,",
-    "random": "chosen at random",
+    "bottom": "with the lowest scores, which look least at the picture",
+    "top": "with the highest scores, which look most at the picture",
+    "random": "chosen at random, the control",
 }
 
 
 def demo_arms(*, remove: int, stage: str, select: str, protect_top: float, seed: int) -> list[DemoArm]:
-    """Return the arms; every one is compared with the first."""
+    """Return the arms; every one is compared with the first, and a random choice stands beside the score's."""
     heads = "heads" if stage == "all" else f"{stage} heads"
-    budget = ("--remove", str(remove), "--stage", stage, "--select", select, "--seed", str(seed))
-    return [
-        DemoArm("baseline", None, "the model as it is, in stock vLLM"),
-        DemoArm(
-            "pruned",
-            (*budget, "--protect-top", f"{protect_top:g}"),
-            f"{remove} {heads} {_CHOSEN[select]} are neither computed nor cached; "
-            f"the {protect_top:g}% of all heads with the highest scores are protected",
-        ),
-    ]
+
+    def pruned(name: str, select: str) -> DemoArm:
+        budget = ("--remove", str(remove), "--stage", stage, "--select", select, "--seed", str(seed))
+        about = (
+            f"{remove} {heads} {_CHOSEN[select]}, are neither computed nor cached; "
+            f"the {protect_top:g}% of all heads with the highest scores are protected"
+        )
+        return DemoArm(name, (*budget, "--protect-top", f"{protect_top:g}"), about)
+
+    baseline = DemoArm("baseline", None, "the model as it is, in stock vLLM")
+    return [baseline, pruned("pruned", select), pruned("random", "random")]
