@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _compact_tables(  # type: ignore[no-untyped-def]
     table,  # [requests, columns] int32
     table_stride,

@@ -51,7 +51,7 @@ class FullLaneSpec(FullAttentionSpec):
         return replace_as(spec, cls, lane=lane)
 
     @classmethod
-    def merge(cls, specs: list["FullLaneSpec"]) -> "FullLaneSpec":  # type: ignore[override]
+    def merge(cls, specs: list["FullLaneSpec"]) -> "FullLaneSpec":
         """One spec for layers of one lane.
 
         Raises

@@ -87,9 +87,9 @@ class SplitAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Outputs of the heads, (tokens, heads * head size), in the order of `query`."""
-        full_query, text_query = query.split(self.query_sizes, dim=-1)
-        full_key, text_key = key.split(self.kv_sizes, dim=-1)
-        full_value, text_value = value.split(self.kv_sizes, dim=-1)
+        full_query, text_query = query.split_with_sizes(self.query_sizes, dim=-1)
+        full_key, text_key = key.split_with_sizes(self.kv_sizes, dim=-1)
+        full_value, text_value = value.split_with_sizes(self.kv_sizes, dim=-1)
         full = self.full(full_query, full_key, full_value)
         return torch.cat([full, self.text(text_query, text_key, text_value)], dim=-1)
 
@@ -107,17 +107,16 @@ def lane_attention(
     kv_spec.register()  # in this process, before vLLM asks for specs
     name: str = attention.attn.layer_name
     layer = extract_layer_index(name)
-    full = text = None
+    kept: list[LaneAttention] = []
     if layout.full:
         heads, kv_heads = len(layout.full), len(layout.kv_full)
-        full = _attention(attention, heads, kv_heads, FullLaneSpec, places.full[layer], name, vllm_config)
+        kept.append(_attention(attention, heads, kv_heads, FullLaneSpec, places.full[layer], name, vllm_config))
     if layout.text_only:
         heads, kv_heads = len(layout.text_only), len(layout.kv_text)
         # The suffix holds no number: vLLM reads the layer's index out of the name.
-        text = _attention(attention, heads, kv_heads, TextOnlySpec, places.text[layer], f"{name}_text", vllm_config)
-    if full is None or text is None:
-        return full or text
-    return SplitAttention(full, text)
+        place, suffixed = places.text[layer], f"{name}_text"
+        kept.append(_attention(attention, heads, kv_heads, TextOnlySpec, place, suffixed, vllm_config))
+    return SplitAttention(*kept) if len(kept) > 1 else kept[0]
 
 
 def _attention(

@@ -8,6 +8,7 @@ Does not know which heads these are, nor why a block is the null block.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -173,7 +174,7 @@ class TextOnlyImpl:
         output_scale: torch.Tensor | None = None,
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        stock = functools.partial(super().forward, layer)  # type: ignore[misc]
+        stock: Callable[..., torch.Tensor] = functools.partial(super().forward, layer)  # type: ignore[misc]
         scales = (output_scale, output_block_scale)
         moved: Moved | None = None if attn_metadata is None else attn_metadata.text_only
         if moved is None:
@@ -238,7 +239,7 @@ def text_only(stock: type[AttentionBackend]) -> type[AttentionBackend]:
         Its builder plans on the host, or reads what compaction does not keep up to date.
     """
     layouts = _layouts_of(stock)
-    builder = _joined(TextOnlyBuilder, stock.get_builder_cls())
+    builder = _joined(TextOnlyBuilder, stock.get_builder_cls())  # type: ignore[no-untyped-call]
     impl = _joined(TextOnlyImpl, stock.get_impl_cls())
     name = f"TextOnly{stock.__name__}"
     members = {
