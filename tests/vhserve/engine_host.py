@@ -19,7 +19,7 @@ from typing import Any
 
 BLOCK = 32
 IMAGE_TOKEN = 4
-"""Of the tiny models. Never to be said: transformers would take it for the place of another picture."""
+"""Of the tiny models. Not to be said: transformers would take it for the place of another picture."""
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,9 @@ def ask(engine: Any, asked: Round) -> list[Answer]:
 
     if asked.reset:
         assert engine.reset_prefix_cache()
-    wanted = SamplingParams(
-        temperature=0, max_tokens=asked.tokens, logprobs=20, ignore_eos=True, logit_bias={IMAGE_TOKEN: -100.0}
-    )
+    wanted = SamplingParams(temperature=0, max_tokens=asked.tokens, logprobs=20, ignore_eos=True)
+    if engine.llm_engine.vllm_config.speculative_config is None:  # the two don't go together
+        wanted.logit_bias = {IMAGE_TOKEN: -100.0}
     requests = [request(prompt) for prompt in asked.prompts]
     return [
         Answer(
@@ -272,6 +272,9 @@ def facts_of(engine: Any) -> dict[str, Any]:
         "facts": {
             "async": config.scheduler_config.async_scheduling,
             "compiled": config.compilation_config.mode,
+            "drafted": values["vllm:spec_decode_num_draft_tokens"].value
+            if "vllm:spec_decode_num_draft_tokens" in values
+            else 0,
             "attributes": {k: str(v) for k, v in vars(config.cache_config).items()},
         },
     }

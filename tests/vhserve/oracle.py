@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from engine_host import BLOCK, Answer, Prompt, image
+from engine_host import BLOCK, IMAGE_TOKEN, Answer, Prompt, image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from calibrate.treatments import plan_treated
@@ -26,23 +26,27 @@ class Oracle:
 
     @torch.no_grad()
     def log_probs(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
-        """Log-probabilities for each token of the reply, shape (tokens, vocabulary)."""
+        """Log-probabilities for each token of the reply, shape (tokens, vocabulary).
+
+        An image token in the reply, which transformers would take for the place of a picture, is the last one.
+        """
         pictures = [image(seed, prompt.image_size) for seed in prompt.images]
         inputs = self.processor(text=prompt.text, images=pictures or None, return_tensors="pt")
         assert inputs["input_ids"][0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
-        ids = torch.tensor([answer.prompt_ids + answer.reply_ids])
+        said = [*answer.reply_ids, IMAGE_TOKEN]
+        ids = torch.tensor([answer.prompt_ids + said[: said.index(IMAGE_TOKEN)]])
         given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
         with plan_treated(self.model, plan, block_size=BLOCK):
             logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
-        return logits[len(answer.prompt_ids) - 1 : -1].log_softmax(-1)
+        return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 
     def difference(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> float:
         """Largest difference in log-probability between an engine's answer and what the plan should compute."""
         expected = self.log_probs(prompt, answer, plan)
-        assert len(answer.log_probs) == len(expected) > 0
+        assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0
         return max(
             abs(expected[step, token].item() - given)
-            for step, row in enumerate(answer.log_probs)
+            for step, row in enumerate(answer.log_probs[: len(expected)])
             for token, given in row.items()
         )
 

@@ -6,6 +6,7 @@ case also shows that the plan matters: a model with other heads removed would sa
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ CASES = {
     "grouped_queries_by_kv_group": Case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, "kv_group"),
     "grouped_queries_by_query_head": Case("gqa", {0: (0, 3, 5), 1: (2, 3), 2: (1, 4, 5, 0)}),
     "mean_compensation": Case("gqa", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
+    "biases_in_a_checkpoint_of_two_files": Case("biased", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
     "chunked_prefill": Case("mha", UNEVEN, settings={"max_num_batched_tokens": 48, "max_num_seqs": 4}),
     "prefix_cache_hit": Case("mha", UNEVEN, rounds=TWICE),  # the same engine as the first
     "preemption": Case(
@@ -98,8 +100,10 @@ def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> Callable[[s
         for earlier, outcome in done:
             if earlier == job:
                 return outcome
-        done.append((job, engine_host.run(job)))
-        return done[-1][1]
+        outcome = engine_host.run(job)
+        assert outcome.failure is None, outcome.failure[1]
+        done.append((job, outcome))
+        return outcome
 
     return run
 
@@ -110,7 +114,6 @@ def test_a_pruned_engine_says_what_the_masked_model_says(
 ) -> None:
     case, model, outcome = CASES[name], models[CASES[name].model], served(name)
     plan = case.plan(model)
-    assert outcome.failure is None
     answered = [
         pair
         for asked, got in zip(case.rounds, outcome.answers, strict=True)
@@ -163,6 +166,24 @@ def test_each_plan_has_a_compile_cache_of_its_own(served: Callable[[str], Outcom
     names = ["different_counts_per_layer", "layers_that_lose_every_head"]
     names += ["grouped_queries_by_kv_group", "grouped_queries_by_query_head"]
     assert len({served(name).config_hash for name in names}) == len(names)
+
+
+@pytest.mark.long
+def test_speculation_from_the_prompt_is_exact(
+    models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a host of its own: it imports numba, after which vLLM 0.32 cannot start another engine in that process."""
+    model, case = models["mha"], Case("mha", UNEVEN)
+    guess = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    asked = (Round(PROMPTS, tokens=12),)
+    settings = {"speculative_config": guess}
+    host = EngineHost(tmp_path, {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    outcome = host.run(Job(str(model.path), case.plan(model).model_dump(mode="json"), asked, settings))
+    host.close()
+    assert outcome.failure is None
+    assert outcome.facts["drafted"] > 0
+    for prompt, answer in zip(PROMPTS, outcome.answers[0], strict=True):
+        assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
 
 
 @pytest.fixture(scope="session")

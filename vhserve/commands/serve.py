@@ -1,6 +1,7 @@
 """`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.serving`."""
 
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,15 @@ class Serve(BaseModel):
         """Check everything that can be wrong, then hand over to vLLM."""
         from profiles.store import load_plan
         from vhserve.compat import ensure_torchvision, quiet_vllm_imports
+        from vhserve.errors import VllmMissing
         from vhserve.fitting import check_model, check_revision
 
+        if find_spec("vllm") is None:
+            raise VllmMissing(
+                "vLLM is not installed",
+                expected="vLLM 0.32",
+                fix="install vhserve[cuda], or vhserve[cpu] without a GPU",
+            )
         plan = load_plan(self.plan) if self.plan is not None else None
         found = self._find()
         ensure_torchvision()
