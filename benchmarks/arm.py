@@ -55,7 +55,8 @@ class Arm:
     ):
         self.name, self.log = name, log
         address = str(log.with_suffix(".socket"))
-        command = [sys.executable, "-m", "benchmarks.arm", address]
+        # Imported, not run as the main module: what it sends must have the class names that the parent knows.
+        command = [sys.executable, "-c", f"from benchmarks.arm import main; main({address!r})"]
         with Listener(address, family="AF_UNIX") as listener, log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
             self.connection: Connection = listener.accept()
@@ -178,8 +179,3 @@ def run(engine: Any, workload: Workload) -> Result:
     result.preemptions = preempted[0]
     del scheduler._preempt_request
     return result
-
-
-if __name__ == "__main__":
-    sys.modules["benchmarks.arm"] = sys.modules["__main__"]  # what the parent sends is unpickled as what is here
-    main(sys.argv[1])
