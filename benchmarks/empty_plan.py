@@ -27,7 +27,7 @@ from profiles.provenance import git_commit, versions  # noqa: E402
 from profiles.pruning_plan import PruningPlan  # noqa: E402
 
 GEOMETRY = dummy_model.Geometry(
-    layers=12, query_heads=8, kv_heads=8, head_size=64, hidden_size=512, intermediate_size=1408, image_tokens=144
+    layers=6, query_heads=8, kv_heads=8, head_size=64, hidden_size=512, intermediate_size=1408, image_tokens=144
 )
 """Large enough that a step is arithmetic, small enough that both arms and all turns take a few minutes on two cores."""
 
