@@ -12,10 +12,10 @@ help:  ## list the targets
 .venv/installed: pyproject.toml constraints-cpu.txt scripts/install-cpu.sh
 	scripts/install-cpu.sh $(PYTHON)
 
-demo: .venv/installed  ## calibrate, prune, serve and compare the demo model (10 to 15 minutes, report in demo-out/)
+demo: .venv/installed  ## calibrate, prune, serve and compare the demo model (report in demo-out/)
 	$(BIN)/vhserve demo --out demo-out
 
-test: .venv/installed lint  ## linters, types and the tests (under 20 minutes on two cores)
+test: .venv/installed lint  ## linters, types and the tests
 	$(PYTEST) -m 'not long'
 
 test-long: .venv/installed  ## the tests that take minutes each

@@ -19,7 +19,7 @@ class Demo(BaseModel):
     out: Path = Field(Path("demo-out"), description="folder for everything that the demo writes")
     model: str = Field("demo", description="model to show it on")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the servers")
-    samples: int = Field(400, gt=0, description="held-out samples that every arm is asked")
+    samples: int = Field(240, gt=0, description="held-out samples that every arm is asked")
     calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
     remove: int = Field(8, gt=0, description="heads to remove")
     stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to remove them from")
