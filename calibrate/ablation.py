@@ -124,14 +124,14 @@ def _answered(
     interrupts.check()
     batch = make_batch(loaded, samples)
     kept = Pass(loaded, batch, first)
-    rows = [judge.right(kept.tokens, samples)]
+    rows = [judge.right(kept.logits.argmax(-1), samples)]
     for one, layer in zip(chosen, first, strict=True):
         interrupts.check()
         means = one.plan.compensation.means
         context = treated(loaded.model, one.treatments, compensation_means=means, block_size=run.block_size)
         with context as positions:
             positions.note(batch.inputs["input_ids"], batch.valid)
-            rows.append(judge.right(kept.tokens_from(layer), samples))
+            rows.append(judge.right(kept.logits_from(layer).argmax(-1), samples))
     return np.stack(rows)
 
 

@@ -22,12 +22,12 @@ class Pass:
     Parameters
     ----------
     keep
-        Layers that `tokens_from` may be asked for; the memory of one `(batch, n, hidden)` each.
+        Layers that `logits_from` may be asked for; the memory of one `(batch, n, hidden)` each.
 
     Attributes
     ----------
-    tokens
-        Likeliest next token of each prompt, `(batch,)`, nothing treated.
+    logits
+        Of the first answer token of each prompt, `(batch, vocabulary)`, float32, nothing treated.
     """
 
     @torch.inference_mode()
@@ -39,15 +39,15 @@ class Pass:
             for index in set(keep):
                 hook = self._layers[index].register_forward_pre_hook(self._keeper(index), with_kwargs=True)
                 stack.callback(hook.remove)
-            self.tokens = self._likeliest(self._model.model(**batch.inputs, use_cache=False).last_hidden_state)
+            self.logits = self._logits(self._model.model(**batch.inputs, use_cache=False).last_hidden_state)
 
     @torch.inference_mode()
-    def tokens_from(self, layer: int) -> Tensor:
-        """Take the pass up again at a kept layer; likeliest next token of each prompt, `(batch,)`."""
+    def logits_from(self, layer: int) -> Tensor:
+        """Take the pass up again at a kept layer; logits as above, of what is treated now."""
         hidden, options = self._kept[layer]
         for module in list(self._layers)[layer:]:
             hidden = module(hidden, **options)
-        return self._likeliest(self._model.model.language_model.norm(hidden))
+        return self._logits(self._model.model.language_model.norm(hidden))
 
     def _keeper(self, index: int) -> Any:
         def keep(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class Pass:
 
         return keep
 
-    def _likeliest(self, hidden: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor) -> Tensor:
         rows = torch.arange(len(hidden), device=hidden.device)
-        tokens: Tensor = self._model.lm_head(hidden[rows, self._last]).float().argmax(-1)
-        return tokens
+        logits: Tensor = self._model.lm_head(hidden[rows, self._last])
+        return logits.float()

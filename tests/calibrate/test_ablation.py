@@ -122,21 +122,19 @@ def test_replay_is_the_full_pass(model, how):
     options = {"draws": 1, "seed": 0, "granularity": granularity, "how": how}
     chosen = configurations(profile_of(model), (geometry.group_size,), **options)
     kept = Pass(model, batch, range(geometry.layers))
-    stock = next_token_logits(model, batch).argmax(-1)
-    assert kept.tokens.tolist() == stock.tolist()
-    changed = 0
+    stock = next_token_logits(model, batch)
+    assert (kept.logits - stock).abs().max() < 1e-4
     for one in chosen:
         assert len(one.heads) == one.k
         means = one.plan.compensation.means
         assert (means is not None) == (how == "mean")
         with treated(model.model, one.treatments, compensation_means=means, block_size=32) as positions:
-            expected = next_token_logits(model, masked).argmax(-1).tolist()
+            expected = next_token_logits(model, masked)
             positions.note(batch.inputs["input_ids"], batch.valid)
             for layer in range(min(layer for layer, _ in one.heads) + 1):
-                assert kept.tokens_from(layer).tolist() == expected
-        changed += expected != stock.tolist()
-    assert changed
-    assert kept.tokens_from(0).tolist() == stock.tolist()
+                assert (kept.logits_from(layer) - expected).abs().max() < 1e-4
+        assert (expected - stock).abs().max() > 1e-3, "nothing was treated"
+    assert (kept.logits_from(0) - stock).abs().max() < 1e-4
 
 
 def test_ablation_is_what_each_plan_gives_alone(llava, profile, dataset, whole):
