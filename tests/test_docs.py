@@ -33,8 +33,9 @@ def test_every_command_of_the_docs_parses(page: str, line: str) -> None:
     words = shlex.split(re.sub(r"\[.*?\]", "", line))[1:]
     command = Vhserve.model_fields[words[0]].annotation
     model = next(part for part in command.__args__ if part is not type(None))
-    known = {f"--{(field.alias or name).replace('_', '-')}" for name, field in model.model_fields.items()}
-    flags = {word.split("=")[0] for word in words if word.startswith("--")}
+    names = [(field.alias or name).replace("_", "-") for name, field in model.model_fields.items()]
+    known = {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}  # as pydantic-settings makes flags
+    flags = {word.split("=")[0] for word in words if word.startswith("-")}
     if words[0] != "serve":  # whose other flags are vLLM's
         assert flags <= known, f"{page}: {flags - known}"
 
