@@ -1,6 +1,6 @@
 """What calibration costs: the fast path beside a plain forward pass and beside `output_attentions=True`.
 
-    python -m benchmarks.calibration_cost [--rounds 9] [--json FILE]
+    python -m benchmarks.calibration_cost [--rounds 7] [--json FILE]
 
 All three arms run in one process, in turns, on one batch, so that whatever else the machine does hits all alike. Peak
 memory is read off a process of its own for each arm. Owns the arms and the models; measures `calibrate` as it is.
@@ -40,6 +40,8 @@ from profiles.provenance import git_commit, versions  # noqa: E402
 
 IMAGE, TEXT_TOKENS, SIDE, PATCH = 4, 60, 672, 14
 ARMS = ("plain", "fast", "output_attentions")
+
+Rounds = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -126,20 +128,22 @@ def arm(name: str, loaded: LoadedModel, batch: Batch) -> Iterator[Callable[[], A
 
 
 @torch.inference_mode()
-def measure(case: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each arm in each round; the order turns by one every round."""
+def measure(case: str, rounds: int) -> tuple[Rounds, Rounds]:
+    """Seconds, and CPU seconds of all threads, of each arm in each round; the order turns by one every round."""
     loaded, batch = prepare(case)
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    seconds: Rounds = {name: [] for name in ARMS}
+    cpu: Rounds = {name: [] for name in ARMS}
     for number in range(-1, rounds):
         turn = number % len(ARMS)
         for name in ARMS[turn:] + ARMS[:turn]:
             with arm(name, loaded, batch) as run:
-                start = time.perf_counter()
+                start, start_cpu = time.perf_counter(), time.process_time()
                 run()
-                spent = time.perf_counter() - start
+                spent, spent_cpu = time.perf_counter() - start, time.process_time() - start_cpu
             if number >= 0:  # the first round warms up
                 seconds[name].append(spent)
-    return seconds
+                cpu[name].append(spent_cpu)
+    return seconds, cpu
 
 
 @torch.inference_mode()
@@ -172,7 +176,7 @@ def memory_of_processes(case: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def summarise(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def summarise(seconds: Rounds) -> dict[str, Any]:
     """Medians and ranges of the arms, and of the ratios within each round."""
 
     def spread(values: list[float]) -> dict[str, float]:
@@ -203,14 +207,13 @@ def machine() -> dict[str, Any]:
 
 def table(case: str, result: dict[str, Any]) -> Table:
     shown = Table(title=CASES[case].title, title_justify="left")
-    shown.add_column("arm")
-    for column in ("seconds", "range", "fast / arm", "peak MiB", "rise MiB"):
+    shown.add_column("arm", no_wrap=True)
+    for column in ("seconds", "range", "CPU s", "peak MiB", "rise MiB"):
         shown.add_column(column, justify="right")
-    fast = result["seconds"]["fast"]["median"]
     for name in ARMS:
         spent, memory = result["seconds"][name], result["memory"][name]
         limits = f"{spent['low']:.3f} to {spent['high']:.3f}"
-        numbers = f"{spent['median']:.3f}", limits, f"{fast / spent['median']:.2f}"
+        numbers = f"{spent['median']:.3f}", limits, f"{result['cpu']['seconds'][name]['median']:.3f}"
         shown.add_row(name, *numbers, f"{memory['peak']:.0f}", f"{memory['rise']:.0f}")
     return shown
 
@@ -218,7 +221,7 @@ def table(case: str, result: dict[str, Any]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What calibration costs.")
     parser.add_argument("--case", choices=(*CASES, "all"), action="append", help="demo and 2304 if not given")
-    parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each case")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each case")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     parser.add_argument("--memory-of", choices=ARMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -229,13 +232,15 @@ def main() -> None:
     about = machine()
     console, results = Console(highlight=False), {}
     for case in list(CASES) if "all" in cases else cases:
-        seconds = measure(case, arguments.rounds)
-        results[case] = summarise(seconds) | {"memory": memory_of_processes(case), "rounds": seconds}
+        seconds, cpu = measure(case, arguments.rounds)
+        results[case] = summarise(seconds) | {"cpu": summarise(cpu), "memory": memory_of_processes(case)}
+        results[case] |= {"rounds": {"seconds": seconds, "cpu": cpu}}
         console.print(table(case, results[case]))
         for name in ("fast_over_plain", "output_attentions_over_fast"):
-            ratio = results[case][name]
-            words = name.replace("_over_", " / ")
-            console.print(f"{words}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
+            for what, found in (("time", results[case]), ("CPU time", results[case]["cpu"])):
+                ratio = found[name]
+                words = f"{name.replace('_over_', ' / ')}, {what}"
+                console.print(f"{words}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
     document = {
         "machine": about,
         "versions": versions("vhserve", "torch", "transformers"),
