@@ -1,9 +1,9 @@
 """Which reply counts as right, and how outcomes are counted."""
 
 import pytest
-from calibrate.statistics import wilson
 from made_up_results import arm
 
+from calibrate.statistics import wilson
 from vhserve.evaluation.scoring import figures, score
 
 DIGITS = tuple("1234567")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from calibrate.statistics import wilson
-
 from vhserve.evaluation.results import Answer, Figures
 
 Outcome = Literal["correct", "wrong", "off_list", "error"]
