@@ -186,6 +186,7 @@ def _results(
                 select=one.select,
                 stage=one.stage,
                 k=one.k,
+                share=one.share,
                 seed=one.seed,
                 heads=[list(head) for head in one.heads],
                 figures=compared(families, baseline, masked),

@@ -1,14 +1,15 @@
-"""Which heads the ablation table removes: the rows of the paper's table, as pruning plans made from a profile.
+"""Which heads an ablation treats: the rows of the paper's table, or of a curve, as pruning plans made from a profile.
 
-Owns the list of rows. How heads are ranked and drawn is the planner's: a row is what `vhserve plan` would serve.
+Owns the lists of rows. How heads are ranked and drawn is the planner's: a row is what `vhserve plan` would serve.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
+from profiles.budget import heads_of
 from profiles.errors import WrongValue
-from profiles.geometry import Stage
+from profiles.geometry import StageOrAll, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.planner import make_plan
 from profiles.pruning_plan import Granularity, PruningPlan
@@ -18,14 +19,27 @@ How = Literal["removed", "mean", "uniform", "text_only"]
 """What is done to heads: they put out zero, or their mean in the profile; attend uniformly, as under the paper's own
 mask (which cannot be served); or attend to text only."""
 
-ROWS: Final[tuple[tuple[Select, Stage], ...]] = (
-    ("top", "early"),
-    ("top", "middle"),
-    ("top", "late"),
-    ("bottom", "late"),
-    ("random", "late"),
+
+class Shape(NamedTuple):
+    """Rows of an ablation, each a way to choose heads and where; and the budgets of each row if none are given."""
+
+    rows: tuple[tuple[Select, StageOrAll], ...]
+    budgets: tuple[str, ...]
+
+
+TABLE: Final = Shape(
+    (("top", "early"), ("top", "middle"), ("top", "late"), ("bottom", "late"), ("random", "late")), ("4", "8", "16")
 )
-"""Rows of the table: highest scores of each stage, and lowest scores and random heads of the late one."""
+"""The paper's table: highest scores of each stage, and lowest scores and random heads of the late one."""
+
+CURVE: Final = Shape(
+    (
+        *(("bottom", "late"), ("random", "late"), ("top", "late")),
+        *(("bottom", "all"), ("random", "all"), ("top", "all")),
+    ),
+    tuple(f"{percent:g}%" for percent in (12.5, 25, 37.5, 50, 62.5, 75, 87.5, 100)),
+)
+"""Accuracy over the share of heads, in the late stage and in all."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,8 @@ class Configuration:
 
     Attributes
     ----------
-    k
-        Number of heads.
+    k, share
+        Number of heads, and their share of the stage's heads.
     seed
         Of a random draw; else `None`.
     how
@@ -45,8 +59,9 @@ class Configuration:
     """
 
     select: Select
-    stage: Stage
+    stage: StageOrAll
     k: int
+    share: float
     seed: int | None
     how: How
     plan: PruningPlan
@@ -65,33 +80,38 @@ class Configuration:
 
 def configurations(
     profile: HeadProfile,
-    ks: Sequence[int],
+    budgets: Sequence[str],
     *,
+    shape: Shape = TABLE,
     draws: int,
     seed: int,
     granularity: Granularity,
     how: How = "removed",
 ) -> list[Configuration]:
-    """Every row of the table for every k, random rows once for each draw.
+    """Every row of a shape for every budget, random rows once for each draw.
+
+    Parameters
+    ----------
+    budgets
+        Numbers of heads, or percentages of each row's stage.
 
     Raises
     ------
     BudgetTooLarge
-        A k is larger than a stage.
+        A budget is larger than a stage.
     WrongValue
-        A k is not positive, stands twice, or is no multiple of what is treated together.
+        A budget comes to no head, or twice to the same, or is no multiple of what is treated together.
     MeansMissing
         `mean`, and a profile without mean outputs.
     """
-    if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
-        raise WrongValue(
-            f"--k is {','.join(map(str, ks))}", expected="positive numbers, each once", fix="give --k 4,8,16"
-        )
+    ks = {stage: _numbers(profile, budgets, stage, granularity) for _, stage in shape.rows}
+    heads = {stage: len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads for stage in ks}
     return [
         Configuration(
             select,
             stage,
             k,
+            k / heads[stage],
             draw,
             how,
             make_plan(
@@ -106,7 +126,18 @@ def configurations(
                 compensation="mean" if how == "mean" else "none",
             ),
         )
-        for select, stage in ROWS
-        for k in sorted(ks)
+        for select, stage in shape.rows
+        for k in ks[stage]
         for draw in (range(seed, seed + draws) if select == "random" else (None,))
     ]
+
+
+def _numbers(profile: HeadProfile, budgets: Sequence[str], stage: StageOrAll, granularity: Granularity) -> list[int]:
+    numbers = [heads_of(budget, "k", profile.geometry, stage, granularity) for budget in budgets]
+    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        raise WrongValue(
+            f"-k is {','.join(budgets)}, which comes to {', '.join(map(str, numbers)) or 'no'} heads of {stage}",
+            expected="numbers of heads, or percentages of a stage's heads, each once",
+            fix="give -k 4,8,16",
+        )
+    return sorted(numbers)

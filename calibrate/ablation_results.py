@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from calibrate.ablation_plans import How, Select
 from calibrate.accuracy import Right, by_family
 from calibrate.statistics import difference_interval, mcnemar_exact, wilson
-from profiles.geometry import ModelRef, Stage
+from profiles.geometry import ModelRef, StageOrAll
 from profiles.head_profile import DatasetRef
 from profiles.pruning_plan import Granularity
 from profiles.strict import JsonScalar, Strict
@@ -52,11 +52,22 @@ class Compared(Figures):
 
 
 class Row(Strict):
-    """One set of heads treated; `heads` are `[layer, head]`, `seed` is that of a random draw."""
+    """One set of heads treated.
+
+    Attributes
+    ----------
+    k, share
+        Number of heads, and their share of the stage's heads.
+    seed
+        Of a random draw.
+    heads
+        `[layer, head]`.
+    """
 
     select: Select
-    stage: Stage
+    stage: StageOrAll
     k: PositiveInt
+    share: Fraction
     seed: int | None
     heads: list[list[NonNegativeInt]]
     figures: list[Compared]

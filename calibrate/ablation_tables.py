@@ -37,15 +37,28 @@ class Grid:
 def stage_grid(ablation: Ablation) -> Grid:
     """The paper's table: one row for each way to choose heads, one column for each number of heads."""
     ks = sorted({row.k for row in ablation.rows})
-    base = _of(ablation.baseline, ALL)
+    base = of_family(ablation.baseline, ALL)
     rows = [[["none"], *[[_percent(base.accuracy), _interval(base.low, base.high)]] * len(ks)]]
     for label, chosen in _groups(ablation):
-        cells = [_cell([_of(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
+        cells = [_cell([of_family(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
         rows.append([[label], *cells])
     subject = f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
     return Grid(
         f"Accuracy with k heads {DONE[ablation.treatment]}: {subject}", ["heads", *(f"k = {k}" for k in ks)], rows
     )
+
+
+def share_grid(ablation: Ablation) -> Grid:
+    """A curve: one row for each way to choose heads, one column for each share of its stage's heads."""
+    shares = sorted({row.share for row in ablation.rows})
+    base = of_family(ablation.baseline, ALL)
+    rows = [[["none"], *[[_percent(base.accuracy)]] * len(shares)]]
+    for label, chosen in _groups(ablation):
+        found = [[of_family(row.figures, ALL) for row in chosen if row.share == share] for share in shares]
+        rows.append([[label], *(_brief(draws) for draws in found)])
+    subject = f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
+    header = ["heads", *(f"{100 * share:g}%" for share in shares)]
+    return Grid(f"Accuracy with a share of the heads {DONE[ablation.treatment]}: {subject}", header, rows)
 
 
 def family_grid(ablation: Ablation) -> Grid:
@@ -54,7 +67,7 @@ def family_grid(ablation: Ablation) -> Grid:
     groups = [(label, [row for row in chosen if row.k == k]) for label, chosen in _groups(ablation)]
     rows = []
     for base in ablation.baseline:
-        means = [_mean([_of(row.figures, base.family).accuracy for row in draws]) for _, draws in groups]
+        means = [_mean([of_family(row.figures, base.family).accuracy for row in draws]) for _, draws in groups]
         rows.append([[base.family], *([_percent(one)] for one in (base.accuracy, *means))])
     header = ["question family", "none", *(label for label, _ in groups)]
     return Grid(f"By question family, {k} heads {DONE[ablation.treatment]}", header, rows)
@@ -105,7 +118,17 @@ def _cell(draws: list[Compared]) -> list[str]:
     return [_percent(_mean(accuracies)), change, f"{spread} in {len(draws)} draws"]
 
 
-def _of(figures: Sequence[Kind], family: str) -> Kind:
+def _brief(draws: list[Compared]) -> list[str]:
+    if not draws:
+        return [""]
+    accuracies = [one.accuracy for one in draws]
+    if len(draws) == 1:
+        return [_percent(accuracies[0]), _interval(draws[0].low, draws[0].high)]
+    return [_percent(_mean(accuracies)), f"{_percent(min(accuracies))} to {_percent(max(accuracies))}"]
+
+
+def of_family(figures: Sequence[Kind], family: str) -> Kind:
+    """Figures of one question family, or of `all`."""
     return next(one for one in figures if one.family == family)
 
 

@@ -3,9 +3,8 @@
 Owns the state file beside the output and the comparison of settings. Does not know what the arrays mean.
 """
 
+import io
 import json
-import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from calibrate.errors import StateMismatch
 from calibrate.processes import Processes
-from profiles.errors import FileUnwritable
+from profiles.files import write_atomically
 
 Arrays = dict[str, npt.NDArray[np.float64]]
 
@@ -74,21 +73,10 @@ class SavedState:
         ------
         FileUnwritable
         """
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            try:
-                with temporary.open("wb") as file:
-                    content: dict[str, Any] = {"settings": np.array(json.dumps(self._settings)), **arrays}
-                    np.savez(file, **content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise FileUnwritable(
-                f"{self.path}: {error.strerror or error}", expected="room for the run's state", fix="free some space"
-            ) from error
+        content: dict[str, Any] = {"settings": np.array(json.dumps(self._settings)), **arrays}
+        buffer = io.BytesIO()
+        np.savez(buffer, **content)
+        write_atomically(self.path, buffer.getvalue())
 
     def discard(self) -> None:
         """Remove the file, if there is one."""

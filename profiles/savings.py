@@ -21,6 +21,12 @@ def kv_bytes_per_token(plan: PruningPlan, dtype_bytes: int) -> int:
     return (kv_full + kv_text) * 2 * plan.geometry.head_size * dtype_bytes
 
 
+def kv_bytes_per_image_token(plan: PruningPlan, dtype_bytes: int) -> int:
+    """KV cache of one image token under the plan; text-only heads keep none."""
+    kv_full, _ = _kv_heads(plan)
+    return kv_full * 2 * plan.geometry.head_size * dtype_bytes
+
+
 def kv_bytes_of_request(
     plan: PruningPlan,
     text_tokens: int,

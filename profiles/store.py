@@ -3,10 +3,6 @@
 Does not know what the documents mean; `profiles.defects` words the errors of their schemas.
 """
 
-import contextlib
-import os
-import secrets
-import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +10,8 @@ from pydantic import ValidationError
 
 from profiles import canonical
 from profiles.defects import named_error
-from profiles.errors import FileTooLarge, FileUnreadable, FileUnwritable
+from profiles.errors import FileTooLarge, FileUnreadable
+from profiles.files import reason, write_atomically
 from profiles.head_profile import PROFILE_FORMAT, HeadProfile
 from profiles.pruning_plan import PLAN_FORMAT, PruningPlan
 from profiles.reading import check_version, parse
@@ -27,38 +24,13 @@ Document = TypeVar("Document", HeadProfile, PruningPlan)
 
 
 def save(document: Strict, path: Path) -> None:
-    """Write the canonical bytes; the file is at every moment the old one or the new one, whole.
-
-    Raises
-    ------
-    FileUnwritable
-        The folder is missing or refuses, or the disk is full. An existing file stays as it was.
-    """
-    raw = canonical.to_bytes(document)
-    try:
-        target = _target(path)
-        temporary = _write_beside(target, raw)
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
-
-
-def check_writable(path: Path) -> None:
-    """Refuse an output path that `save` could not write, before any work is done for it.
+    """Write a document's canonical bytes, atomically.
 
     Raises
     ------
     FileUnwritable
     """
-    try:
-        _write_beside(_target(path), b"").unlink()
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
+    write_atomically(path, canonical.to_bytes(document))
 
 
 def load_profile(path: Path) -> HeadProfile:
@@ -108,54 +80,9 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        wrong = f"cannot read {path}: {_reason(error)}"
+        wrong = f"cannot read {path}: {reason(error)}"
         raise FileUnreadable(wrong, expected="a readable file", fix="check the path") from error
     if len(raw) > MAX_BYTES:
         expected = f"at most {MAX_BYTES // 2**20} MiB"
         raise FileTooLarge(f"{path}: is too large for a profile or plan", expected=expected, fix="check the path")
     return raw
-
-
-def _reason(error: OSError | ValueError) -> str:
-    # A path with a null byte is a ValueError; an OSError of the system's has a number before its text.
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _target(path: Path) -> Path:
-    target = Path(os.path.realpath(path))  # a link stays a link, and the file it names is replaced
-    if target.exists() and not target.is_file():
-        raise OSError("it is not a file")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise OSError("it is write-protected")
-    return target
-
-
-def _write_beside(target: Path, raw: bytes) -> Path:
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(raw)
-            if target.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    # Not every file system can; the file itself is already safe.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError | ValueError) -> FileUnwritable:
-    wrong = f"cannot write {path}: {_reason(error)}"
-    return FileUnwritable(wrong, expected="a file in a writable folder", fix="give another path")

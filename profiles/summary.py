@@ -7,14 +7,20 @@ from typing import TypedDict
 
 from profiles.geometry import STAGES, Stage, stage_layers
 from profiles.pruning_plan import TREATMENTS, PruningPlan, Treatment
-from profiles.savings import ideal_concurrency, kv_bytes_baseline, kv_bytes_per_token, weight_bytes_saved
+from profiles.savings import (
+    ideal_concurrency,
+    kv_bytes_baseline,
+    kv_bytes_per_image_token,
+    kv_bytes_per_token,
+    weight_bytes_saved,
+)
 
 # A question with its chat template, in the data sets of the paper.
 USUAL_TEXT_TOKENS = 70
 
 
 class KvBytes(TypedDict):
-    """KV cache of one text token, in bytes over the whole model."""
+    """KV cache of one token, in bytes over the whole model."""
 
     baseline: int
     pruned: int
@@ -28,13 +34,18 @@ class Prompt(TypedDict):
 
 
 class Summary(TypedDict):
-    """Numbers of a plan; `ideal_concurrency` is for `usual_prompt` (see `profiles.savings.ideal_concurrency`)."""
+    """Numbers of a plan; `ideal_concurrency` is for `usual_prompt` (see `profiles.savings.ideal_concurrency`).
+
+    A request of T text and I image tokens takes ``T * kv_bytes_per_token + I * kv_bytes_per_image_token`` bytes of KV
+    cache, and whole blocks of it.
+    """
 
     plan_digest: str
     model: str
     dtype: str
     heads: dict[Stage, dict[Treatment, int]]
     kv_bytes_per_token: KvBytes
+    kv_bytes_per_image_token: KvBytes
     weight_bytes_saved: int
     usual_prompt: Prompt
     ideal_concurrency: float
@@ -57,14 +68,19 @@ def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int) -> Summary:
     LayoutRefused
     """
     image_tokens = plan.geometry.image_tokens
+    baseline = kv_bytes_baseline(plan.geometry, dtype_bytes)
     return {
         "plan_digest": plan.digest,
         "model": plan.model.name,
         "dtype": dtype,
         "heads": heads_by_stage(plan),
         "kv_bytes_per_token": {
-            "baseline": kv_bytes_baseline(plan.geometry, dtype_bytes),
+            "baseline": baseline,
             "pruned": kv_bytes_per_token(plan, dtype_bytes),
+        },
+        "kv_bytes_per_image_token": {
+            "baseline": baseline,
+            "pruned": kv_bytes_per_image_token(plan, dtype_bytes),
         },
         "weight_bytes_saved": weight_bytes_saved(plan, dtype_bytes),
         "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},

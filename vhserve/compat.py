@@ -7,6 +7,9 @@ pyproject.toml moves. Importing this module is cheap; knows nothing of plans.
 import logging
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import copy
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,3 +170,102 @@ def quiet_vllm_imports() -> None:
         vLLM sets up its logging before its first message.
     """
     logging.getLogger("vllm").addHandler(logging.NullHandler())
+
+
+def serve_command() -> Any:
+    """vLLM's `vllm serve`: `name`, `subparser_init(subparsers)`, `validate(arguments)` and, on the class, `cmd`.
+
+    Symptom
+        `vllm serve` cannot be asked for its parser, nor started with arguments that were parsed before.
+    Cause
+        vLLM's command line builds its parser inside `main`; the class that adds the flags and runs the server is not
+        among the documented interfaces.
+    Removal
+        vLLM documents a function that returns the parser of `vllm serve`, and one that runs its arguments.
+    """
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+
+    return ServeSubcommand()
+
+
+def set_up_serving() -> None:
+    """Do to this process what `vllm` does before it runs a command: start method of its processes, plugins.
+
+    Symptom
+        Engine processes are forked from a process that has threads.
+    Cause
+        vLLM's `main` sets the start method, in a helper that is not among the documented interfaces.
+    Removal
+        With `serve_command`.
+    """
+    from vllm.entrypoints.serve.utils import api_utils
+
+    set_up: Any = api_utils.cli_env_setup  # untyped
+    set_up()
+
+
+def forget_attention(layer_name: str, vllm_config: Any) -> None:
+    """Take an attention layer out of the list by which vLLM finds the layers that need a KV cache.
+
+    Symptom
+        `ValueError: Duplicate layer name` when a smaller attention is built in its place; and a KV cache for a layer
+        that no longer attends.
+    Cause
+        An attention layer enters itself into the compilation configuration when it is built, and has no way out.
+    Removal
+        vLLM lets a model class choose the heads of each layer before its attention is built.
+    """
+    del vllm_config.compilation_config.static_forward_context[layer_name]
+
+
+def around_prefix_lookup(kv_cache_manager: Any, enter: Callable[[Any], AbstractContextManager[None]]) -> None:
+    """Run every prefix-cache lookup of a KV cache manager inside `enter(request)`.
+
+    Symptom
+        A group's `find_longest_cache_hit` cannot know where the request's images are.
+    Cause
+        It is a class method that gets the request's block hashes and not the request.
+    Removal
+        vLLM passes the request to `find_longest_cache_hit`.
+
+    The method is replaced on the instance, because the scheduler calls it in more than one place.
+    """
+    stock = kv_cache_manager.get_computed_blocks
+
+    def get_computed_blocks(request: Any) -> Any:
+        with enter(request):
+            return stock(request)
+
+    kv_cache_manager.get_computed_blocks = get_computed_blocks
+
+
+def copy_of_batch(batch: Any) -> Any:
+    """A shallow copy of a `CommonAttentionMetadata` whose tensors may be replaced.
+
+    Symptom
+        Metadata built from a copy holds the sequence lengths of the original.
+    Cause
+        The dataclass keeps what it has derived from its tensors in two private fields, and `copy` copies them.
+    Removal
+        The derived values become functions of the tensors.
+    """
+    fresh = copy(batch)
+    fresh._num_computed_tokens_cache = None
+    fresh._token_to_req_indices_cache = None
+    return fresh
+
+
+def register_stock_kv_cache_specs() -> None:
+    """Make vLLM's own KV cache specs known to it, so that others can be registered beside them.
+
+    Symptom
+        `No manager registered for KVCacheSpec` of vLLM's own `FullAttentionSpec`.
+    Cause
+        vLLM registers its own specs on first use, but only into an empty registry: after a plugin's they never go in.
+    Removal
+        vLLM registers its own specs when the registry is imported, or into a registry that is not empty.
+    """
+    from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
+
+    register: Any = register_all_kvcache_specs  # untyped
+    register(None)

@@ -12,6 +12,7 @@ from profiles.geometry import STAGES, stage_of
 from profiles.pruning_plan import TREATMENTS, PruningPlan
 from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.store import plan_from_dict
+from vhserve.engine.capacity import Capacity, capacity, groups_of
 
 SERIES: Final = {
     "vhserve_plan_info": (
@@ -22,6 +23,11 @@ SERIES: Final = {
     "vhserve_kv_cache_bytes_per_token": (
         "Bytes of KV cache that one text token takes, without the plan (baseline) and with it (pruned).",
         ("arm",),
+    ),
+    "vhserve_kv_cache_capacity_requests": (
+        "Prompts of the model's usual length that the KV cache holds at once, all engines together: "
+        "with an image, and of as many text tokens.",
+        ("prompt",),
     ),
     "vhserve_plan_accuracy_ratio": (
         "Accuracy measured for the plan, 0 to 1, without it (baseline) and with it (pruned).",
@@ -36,13 +42,17 @@ SERIES: Final = {
 """Name of each gauge → what it says, and its labels."""
 
 
-def expose(plan: PruningPlan, kv_dtype_bytes: int, registry: CollectorRegistry = REGISTRY) -> None:
+def expose(
+    plan: PruningPlan, kv_dtype_bytes: int, holds: Capacity | None = None, registry: CollectorRegistry = REGISTRY
+) -> None:
     """Put the series of a plan into a registry.
 
     Parameters
     ----------
     kv_dtype_bytes
         Size of one element of the KV cache.
+    holds
+        Capacity of the KV cache; None where it is not known.
     registry
         The default one is what vLLM's `/metrics` shows. With several API servers it shows what their processes wrote to
         files instead; all write the same values, and `max` makes one series of them.
@@ -70,6 +80,10 @@ def expose(plan: PruningPlan, kv_dtype_bytes: int, registry: CollectorRegistry =
     per_token = gauges["vhserve_kv_cache_bytes_per_token"]
     per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
     per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
+    if holds is not None:
+        capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
+        capacity_requests.labels(prompt="image").set(holds.image_requests)
+        capacity_requests.labels(prompt="text").set(holds.text_requests)
     for measured in plan.measured:
         labels = {"dataset": measured.dataset, "family": measured.family, "arm": measured.arm}
         gauges["vhserve_plan_accuracy_ratio"].labels(**labels).set(measured.accuracy)
@@ -104,4 +118,14 @@ def _expose_for(state: Any) -> None:
     if plan is not None:
         config = state.vllm_config
         dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
-        expose(plan_from_dict(plan, source="the served plan"), dtype.itemsize)
+        served = plan_from_dict(plan, source="the served plan")
+        expose(served, dtype.itemsize, _capacity(served, config))
+
+
+def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:
+    """Capacity of all engines; of their blocks, which vLLM adds up, each keeps one as the null block."""
+    blocks, size = config.cache_config.num_gpu_blocks, config.cache_config.block_size
+    if not blocks:
+        return None
+    usable = blocks - config.parallel_config.data_parallel_size
+    return capacity(groups_of(plan, size), usable, plan.geometry.image_tokens, size)

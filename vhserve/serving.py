@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import mend_child_processes
+from vhserve.compat import mend_child_processes, serve_command, set_up_serving
 from vhserve.engine import text_only
 from vhserve.engine.architectures import served_by
 from vhserve.engine.payload import KEY, pack
@@ -43,13 +43,12 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     FlagRefused
         Flags that parse, but that vLLM finds do not go together.
     """
-    from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser_class: Any = FlexibleArgumentParser  # untyped
     parser = parser_class(prog="vhserve")
-    command = ServeSubcommand()
+    command = serve_command()
     command.subparser_init(parser.add_subparsers(dest="subparser"))
     try:
         arguments: Namespace = parser.parse_args([command.name, model, *flags])
@@ -95,10 +94,6 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
 
 def run_server(arguments: Namespace) -> None:
     """Run vLLM's server until it is told to end."""
-    from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.serve.utils import api_utils
-
-    set_up: Any = api_utils.cli_env_setup  # untyped
-    set_up()
+    set_up_serving()
     mend_child_processes()
-    ServeSubcommand.cmd(arguments)
+    serve_command().cmd(arguments)

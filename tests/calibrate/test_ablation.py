@@ -3,13 +3,14 @@
 import json
 import signal
 from typing import get_args
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from calibrate import ablation as ablation_module
 from calibrate.ablation import Run, ablate
-from calibrate.ablation_plans import ROWS, How, configurations
+from calibrate.ablation_plans import CURVE, TABLE, How, configurations
 from calibrate.ablation_results import Ablation, compared, figures
 from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
 from calibrate.datasets import Dataset, Sample, open_dataset
@@ -70,7 +71,7 @@ def profile_of(loaded, seed=0):
 
 
 def chosen_for(profile, ks=(3, 6), draws=2):
-    return configurations(profile, ks, draws=draws, seed=5, granularity="kv_group")
+    return configurations(profile, [str(k) for k in ks], draws=draws, seed=5, granularity="kv_group")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def whole(llava, profile, dataset, tmp_path_factory):
 def test_configurations_are_the_rows_of_the_table(profile):
     chosen = chosen_for(profile)
     layers, scores = profile.geometry.layers, profile.scores()
-    assert len(chosen) == len(ROWS) * 2 + 2  # the random row twice
+    assert len(chosen) == len(TABLE.rows) * 2 + 2  # the random row twice
     for one in chosen:
         assert len(one.heads) == one.k
         assert {layer for layer, _ in one.heads} <= set(stage_layers(one.stage, layers))
@@ -120,7 +121,7 @@ def test_replay_is_the_full_pass(model, how):
     geometry = model.geometry
     granularity = "kv_group" if geometry.group_size > 1 else "query_head"
     options = {"draws": 1, "seed": 0, "granularity": granularity, "how": how}
-    chosen = configurations(profile_of(model), (geometry.group_size,), **options)
+    chosen = configurations(profile_of(model), [str(geometry.group_size)], **options)
     kept = Pass(model, batch, range(geometry.layers))
     stock = next_token_logits(model, batch)
     assert (kept.logits - stock).abs().max() < 1e-4
@@ -216,7 +217,7 @@ def test_tables_show_the_figures(whole):
     assert lines[2] == "| heads | k = 3 | k = 6 |"
     assert [line.split(" | ")[0] for line in lines[4:]] == [
         "| none",
-        *(f"| {select} {stage}" for select, stage in ROWS),
+        *(f"| {select} {stage}" for select, stage in TABLE.rows),
     ]
     first = next(row for row in result.rows if (row.select, row.stage, row.k) == ("top", "early", 3)).figures[0]
     assert f"| {100 * first.accuracy:.1f}%<br>" in lines[5]
@@ -224,7 +225,7 @@ def test_tables_show_the_figures(whole):
     assert lines[-1].endswith(f"<br>{100 * min(draws):.1f}% to {100 * max(draws):.1f}% in 2 draws |")
     assert f"| {100 * np.mean(draws):.1f}%<br>" in lines[-1]
     assert [row[0] for row in families.rows] == [[one.family] for one in result.baseline]
-    assert drawn(stages).row_count == 1 + len(ROWS)
+    assert drawn(stages).row_count == 1 + len(TABLE.rows)
 
 
 def test_the_command(llava, llava_path, profile, tmp_path, capsys):
@@ -239,7 +240,9 @@ def test_the_command(llava, llava_path, profile, tmp_path, capsys):
     assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
     for wrong, said in (
         (["-k", "99"], "99"),
-        (["-k", "0"], "greater than"),
+        (["-k", "0"], "0 heads"),
+        (["--curve", "-k", "120%"], "120%"),
+        (["--figure", str(tmp_path / "curve.svg")], "--curve"),
         (["--dataset", "nothing"], "nothing"),
         (["--families", "nothing"], "nothing"),
         (["--model", str(tmp_path)], "config.json"),
@@ -249,3 +252,24 @@ def test_the_command(llava, llava_path, profile, tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
+    path, out, figure = tmp_path / "profile.json", tmp_path / "curve.json", tmp_path / "curve.svg"
+    save(profile, path)
+    flags = ["ablate", str(path), "--samples", "5", "--curve", "-k", "50%,100%", "--draws", "2", "--out", str(out)]
+    assert main([*flags, "--treatment", "text_only", "--figure", str(figure), "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| heads | 50% | 100% |"
+    assert [line.split(" | ")[0] for line in lines[5:]] == [f"| {select} {stage}" for select, stage in CURVE.rows]
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["stage"], row["share"], row["k"]) for row in rows} == {
+        (stage, share, len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads * share)
+        for stage in ("late", "all")
+        for share in (0.5, 1.0)
+    }
+    # With all heads of a stage treated, it does not matter which come first.
+    whole_late = [row["figures"] for row in rows if (row["stage"], row["share"]) == ("late", 1.0)]
+    assert all(figures == whole_late[0] for figures in whole_late)
+    drawing = ElementTree.parse(figure).getroot()
+    assert drawing.tag.endswith("svg")

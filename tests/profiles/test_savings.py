@@ -14,6 +14,7 @@ from profiles.savings import (
     ideal_concurrency,
     kv_bytes_baseline,
     kv_bytes_of_request,
+    kv_bytes_per_image_token,
     kv_bytes_per_token,
     weight_bytes_saved,
 )
@@ -53,6 +54,7 @@ def test_text_only_heads_skip_the_image() -> None:
     half = [(layer, head) for layer in range(32) for head in range(16)]
     plan = PruningPlan.manual(MODEL, LLAVA_7B, text_only=half)
     assert kv_bytes_per_token(plan, 2) == kv_bytes_baseline(LLAVA_7B, 2)
+    assert kv_bytes_per_image_token(plan, 2) == kv_bytes_baseline(LLAVA_7B, 2) / 2
     assert kv_bytes_of_request(plan, 70, 576, 2) == (70 + 576 / 2) * 512 * 1024
     assert ideal_concurrency(plan, 70, 576) == pytest.approx(646 / 358)
     assert weight_bytes_saved(plan, 2) == 0
@@ -96,6 +98,7 @@ def test_savings_against_counting_heads(plan: PruningPlan) -> None:
     for row in plan.treatments:
         for kv_head in range(geometry.kv_heads):
             gone += all(row[head] == "removed" for head in geometry.group(kv_head))
+    assert kv_bytes_of_request(plan, 5, 9, 2) == 5 * kv + 9 * kv_bytes_per_image_token(plan, 2)
     width = 2 * geometry.head_size * 2
     assert kv == kv_bytes_baseline(geometry, 2) - gone * width
     assert weight_bytes_saved(plan, 2) == (len(plan.heads("removed")) + gone) * width * geometry.hidden_size
@@ -114,6 +117,7 @@ def test_summary() -> None:
     assert summary["heads"]["early"] == {"full": 3, "text_only": 3, "removed": 2}
     assert summary["heads"]["late"] == {"full": 8, "text_only": 0, "removed": 0}
     assert summary["kv_bytes_per_token"] == {"baseline": 24 * 12, "pruned": 22 * 12}
+    assert summary["kv_bytes_per_image_token"] == {"baseline": 24 * 12, "pruned": 19 * 12}
     assert summary["weight_bytes_saved"] == 2 * 4 * 3 * 13 * 2
     assert summary["usual_prompt"] == {"text_tokens": 70, "image_tokens": 144}
     assert summary["ideal_concurrency"] == pytest.approx(24 * 214 / (19 * 214 + 3 * 70))

@@ -11,7 +11,8 @@ from documents import example_plan, example_profile
 
 from profiles import canonical
 from profiles.errors import FileUnwritable
-from profiles.store import check_writable, load_plan, save
+from profiles.files import check_writable
+from profiles.store import load_plan, save
 
 OLD, NEW = example_plan(), example_plan().model_copy(update={"commit": "abc"})
 

@@ -81,6 +81,7 @@ def demo_results() -> DemoResults:
             kv_bytes_per_token=6144.0 - 512 * number,
             kv_bytes_source="server",
             capacity_tokens=43_680 + 3_968 * number,
+            capacity_image_prompts=200.0 + 50 * number,
             accuracy=one,
             latency=[latency(1, number), latency(8, number)],
         )

@@ -63,7 +63,7 @@ def test_the_whole_demo_on_a_tiny_model(tmp_path: Path) -> None:
     command += ["--samples", "16", "--calibration-samples", "16", "--remove", "3", "--requests", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "capacity in tokens" in done.stdout
+    assert "capacity in text tokens" in done.stdout
     results = DemoResults.model_validate_json((out / "results.json").read_text(), strict=True)
     plan, profile = load_plan(out / "plan-pruned.json"), load_profile(out / "profile.json")
     baseline, pruned, control = results.arms
@@ -81,4 +81,4 @@ def test_the_whole_demo_on_a_tiny_model(tmp_path: Path) -> None:
     for arm in results.arms:
         assert [one.concurrency for one in arm.latency] == [1, 8]
         assert all(one.failed == 0 and one.ttft_ms and one.tpot_ms for one in arm.latency)
-    assert "capacity in tokens" in (out / "report.html").read_text()
+    assert "capacity in text tokens" in (out / "report.html").read_text()

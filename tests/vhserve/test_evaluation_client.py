@@ -136,10 +136,14 @@ def test_kv_capacity_adds_engines_up_and_survives_their_absence() -> None:
         'vllm:cache_config_info{block_size="32",engine="1",kv_cache_size_tokens="None",num_gpu_blocks="100"} 1.0\n'
         'vhserve_kv_cache_bytes_per_token{arm="baseline"} 24576.0\n'
         'vhserve_kv_cache_bytes_per_token{arm="pruned"} 22528.0\n'
+        'vhserve_kv_cache_capacity_requests{prompt="image"} 60.5\n'
     )
     with endpoint(metrics=text) as here:
         found = kv_capacity(metrics_text(here.base_url))
     assert found.tokens == 4000 + 3200
     assert found.bytes_per_token == {"baseline": 24576, "pruned": 22528}
+    assert found.prompts == {"image": 60.5}
+    assert found.prompts_of(70) == (7200 // 32 - 2) / 3
     assert kv_capacity("").tokens is None
+    assert kv_capacity("").prompts_of(70) is None
     assert metrics_text(here.base_url) == ""  # the endpoint is gone by now

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.savings import kv_bytes_per_token
+from vhserve.engine.capacity import Capacity, capacity, groups_of
 from vhserve.metrics import SERIES, PlanMetrics, expose
 
 GEOMETRY = ModelGeometry(layers=7, query_heads=4, kv_heads=2, head_size=32, hidden_size=100, image_tokens=9)
@@ -41,9 +42,9 @@ def read(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def shown(plan: PruningPlan, dtype_bytes: int = 2) -> dict[tuple[str, ...], float]:
+def shown(plan: PruningPlan, dtype_bytes: int = 2, holds: Capacity | None = None) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
-    expose(plan, dtype_bytes, registry)
+    expose(plan, dtype_bytes, holds, registry)
     return read(generate_latest(registry).decode())
 
 
@@ -73,7 +74,7 @@ def test_bytes_per_token_follow_the_cache_s_data_type(dtype_bytes: int):
 
 def test_the_info_names_plan_and_model():
     registry = CollectorRegistry()
-    expose(PLAN, 2, registry)
+    expose(PLAN, 2, registry=registry)
     labels = next(
         sample.labels
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -103,10 +104,20 @@ def test_an_empty_plan_shows_full_heads_and_no_saving():
     assert not [labels for labels in series if labels[0].startswith("vhserve_plan_accuracy")]
 
 
+def test_capacity_is_stated_for_image_and_text_prompts():
+    plan = PruningPlan.manual(PLAN.model, GEOMETRY, text_only=[(layer, head) for layer in range(7) for head in (2, 3)])
+    holds = capacity(groups_of(plan, 4), 600, 30, 4)
+    series = shown(plan, holds=holds)
+    # 100 tokens are 25 blocks; full and text-only heads are equally many, so each have one group.
+    assert series["vhserve_kv_cache_capacity_requests", "text"] == 600 / 50
+    assert series["vhserve_kv_cache_capacity_requests", "image"] == 600 / (25 + 25 - 7)
+    assert not [labels for labels in shown(plan) if labels[0] == "vhserve_kv_cache_capacity_requests"]
+
+
 @pytest.mark.parametrize("name", SERIES)
 def test_names_follow_the_conventions(name: str):
     text, labels = SERIES[name]
-    assert re.fullmatch(r"vhserve_([a-z_]+_)?(bytes_per_token|ratio|samples|info|heads)", name)
+    assert re.fullmatch(r"vhserve_([a-z_]+_)?(bytes_per_token|ratio|samples|requests|info|heads)", name)
     assert not name.endswith("_total")  # for counters only
     assert text.endswith(".")
     assert all(re.fullmatch(r"[a-z_]+", label) for label in labels)

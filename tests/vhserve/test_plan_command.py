@@ -76,6 +76,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
             "late": {"full": 24, "text_only": 0, "removed": 8},
         },
         "kv_bytes_per_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},
+        "kv_bytes_per_image_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},
         "weight_bytes_saved": 8 * 4 * 32 * 192 * 2,
         "usual_prompt": {"text_tokens": 70, "image_tokens": 144},
         "ideal_concurrency": pytest.approx(96 / 88),
@@ -96,6 +97,7 @@ def test_every_flag_reaches_the_plan(grouped: Path, capsys: pytest.CaptureFixtur
     assert plan.compensation.means is not None
     assert plan.compensation.means.shape == (8, 32)
     assert shown["kv_bytes_per_token"] == {"baseline": 24 * 2 * 32 * 4, "pruned": 22 * 2 * 32 * 4}
+    assert shown["kv_bytes_per_image_token"] == {"baseline": 24 * 2 * 32 * 4, "pruned": 20 * 2 * 32 * 4}
     assert shown["ideal_concurrency"] == pytest.approx(24 * 214 / (20 * 214 + 2 * 70))
     assert not (grouped.parent / "plan.json").exists()
 
@@ -127,6 +129,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["late", "23", "3", "6"] in rows
     assert ["all", "87", "3", "6"] in rows
     assert ["KV cache per text token", "12,288 to 11,520 bytes (-6.2%)"] in rows
+    assert ["KV cache per image token", "12,288 to 11,136 bytes (-9.4%)"] in rows
     assert ["weights not loaded", "294,912 bytes"] in rows
     assert ["concurrency, 144 image + 70 text tokens", "1.091 times (ideal)"] in rows
     assert "a/[bold]model" in out

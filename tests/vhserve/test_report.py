@@ -94,8 +94,9 @@ def test_everything_from_outside_is_escaped(html: str, page: Page) -> None:
 
 
 def test_numbers_are_those_of_the_results(page: Page) -> None:
-    assert row(page, "capacity in tokens") == ["capacity in tokens", "43,680", "47,648", "1.091x"]
-    assert row(page, "bytes per token") == ["bytes per token", "6,144", "5,632", "0.917x"]
+    assert row(page, "capacity in text tokens")[1:] == ["43,680", "47,648", "1.091x"]
+    assert row(page, "capacity in image prompts")[1:] == ["200.0", "250.0", "1.250x"]
+    assert row(page, "bytes per text token") == ["bytes per text token", "6,144", "5,632", "0.917x"]
     assert row(page, "heads")[1:3] == ["24 full, 0 removed", "22 full, 2 removed"]
     assert row(page, "right / answered")[1:] == ["6 / 10", "6 / 9", "1 lost, 1 won"]
     assert row(page, "McNemar's exact p")[1:] == ["", "", "1"]
@@ -143,8 +144,8 @@ def test_what_is_not_known_is_not_invented() -> None:
         }
     )
     page = Page(render(results.model_copy(update={"arms": [first, results.arms[1]]}), profile(), {}))
-    assert row(page, "capacity in tokens")[1:] == ["-", "47,648", "-"]
-    assert row(page, "bytes per token")[:3] == ["bytes per token", "6,144 (computed)", "5,632"]
+    assert row(page, "capacity in text tokens")[1:] == ["-", "47,648", "-"]
+    assert row(page, "bytes per text token")[:3] == ["bytes per text token", "6,144 (computed)", "5,632"]
     assert row(page, "TTFT ms")[1::2] == ["-", "-"]
     assert row(page, "failed requests")[1:3] == ["24", "0"]
 

@@ -34,6 +34,7 @@ REFUSED = {
     "--speculative-config": '{"method": "eagle", "model": "some/drafter", "num_speculative_tokens": 2}',
     "--spec-model": "some/drafter",
     "--model-impl": "transformers",
+    "--attention-backend": "FLEX_ATTENTION",
     "--load-format": "sharded_state",
 }
 """For each row of the table, a value of its flag that is refused; a new row without one fails a test."""
@@ -43,6 +44,7 @@ ALLOWED = [
     ["--load-format", "dummy"],
     ["--model-impl", "vllm"],
     ["--tensor-parallel-size", "1"],
+    ["--attention-backend", "TRITON_ATTN"],
     ["--data-parallel-size", "2"],
     ["--hf-overrides", '{"text_config": {"rope_theta": 5}}'],
     ["--additional-config", '{"theirs": 1}'],

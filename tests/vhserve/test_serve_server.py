@@ -172,6 +172,10 @@ def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None
     assert [info["digest"] for info in infos] == [plan.digest]
     capacities = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
     tokens = int(capacities[0]["kv_cache_size_tokens"])
+    blocks = int(capacities[0]["num_gpu_blocks"])
+    # 70 text tokens and 81 of the image are 5 blocks of 32; without text-only heads all prompts are alike.
+    assert value("vhserve_kv_cache_capacity_requests", prompt="image") == (blocks - 1) / 5
+    assert value("vhserve_kv_cache_capacity_requests", prompt="text") == (blocks - 1) / 5
     stock = 2**30 / kv_bytes_baseline(plan.geometry, 4)
     assert tokens / stock == pytest.approx(ideal_concurrency(plan, 10, 81), rel=0.01)
 
@@ -204,6 +208,36 @@ def test_several_api_servers_show_the_plan_once(
             infos = [dict(labels) for name, labels in server.series() if name == "vhserve_plan_info"]
             assert [info["digest"] for info in infos] == [plan.digest]
             assert [info for info in infos if "pid" in info] == []
+
+
+@pytest.mark.long
+def test_two_data_parallel_engines_answer_alike_and_add_their_capacity_up(
+    models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = models["gqa"]
+    plan = PruningPlan.manual(
+        model.ref, model.geometry, text_only=[(layer, head) for layer in range(4) for head in (2, 3, 4, 5)]
+    )
+    save(plan, tmp_path / "plan.json")
+    args = (str(model.path), "--plan", str(tmp_path / "plan.json"), *FLAGS)
+    capacities = {}
+    for engines in (1, 2):
+        with serving(tmp_path, vllm_environment, *args, "--data-parallel-size", str(engines)) as server:
+            said = [ask(server, str(model.path), seed=1).choices[0].logprobs for _ in range(4)]
+            assert all(one == said[0] for one in said)
+            series = server.series()
+            blocks = sum(int(dict(labels)["num_gpu_blocks"]) for name, labels in series if name.endswith("config_info"))
+            requests = {
+                dict(labels).get("engine"): value
+                for (name, labels), value in series.items()
+                if name == "vllm:request_success_total" and dict(labels)["finished_reason"] == "length"
+            }
+            assert len(requests) == engines
+            assert sum(requests.values()) == 4
+            capacities[engines] = series[
+                "vhserve_kv_cache_capacity_requests", frozenset({"prompt": "image"}.items())
+            ] / (blocks - engines)
+    assert capacities[2] == pytest.approx(capacities[1], rel=1e-6)
 
 
 @pytest.mark.long

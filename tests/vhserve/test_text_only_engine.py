@@ -13,6 +13,9 @@ from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
 from oracle import TinyModel
 
 from profiles.pruning_plan import Granularity, PruningPlan
+from vhserve.engine import lanes
+from vhserve.engine.capacity import capacity, groups_of
+from vhserve.engine.image_spans import image_blocks
 
 pytestmark = pytest.mark.vllm
 
@@ -228,10 +231,21 @@ def test_aborts_and_preemptions_leave_nothing_behind(served: Callable[[str], Out
     assert {"RUNNING", "WAITING"} <= set(probed["aborted"])
 
 
-def test_honest_capacity_is_stated(served: Callable[[str], Outcome]) -> None:
-    stated = served("three_lanes").probed["capacity"]
-    image, text = (float(part.split()[0]) for part in (stated.split("holds ")[1], stated.split("or ")[1]))
-    assert image > 1.2 * text
+@pytest.mark.parametrize("name", ["mixed_treatments", "three_lanes", "all_text_only"])
+def test_the_capacity_that_metrics_state_is_the_engines(
+    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    """Metrics know the plan and not the engine's groups; the groups must be those that the plan leads to."""
+    probed, plan = served(name).probed, CASES[name].plan(models[CASES[name].model])
+    groups = groups_of(plan, BLOCK)
+    assert groups == tuple(probed["groups"])
+    usable = probed["held"]["blocks"] - 1
+    stated = capacity(groups, usable, plan.geometry.image_tokens, BLOCK)
+    for held in probed["requests"].values():
+        blocks = -(-held["tokens"] // BLOCK)
+        dropped = sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
+        assert held["taken"] == groups.blocks(lanes.Prompt(blocks, blocks - dropped))
+    assert stated.image_requests > stated.text_requests
 
 
 @pytest.fixture(scope="session")

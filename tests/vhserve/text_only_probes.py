@@ -44,8 +44,8 @@ def _held(engine: Any) -> dict[str, Any]:
 
 def block_tables(engine: Any) -> dict[str, Any]:
     """Tables of some prompts after prefill, and what each group is."""
-    from vhserve.engine.capacity import capacity, is_text_only
     from vhserve.engine.image_spans import image_spans
+    from vhserve.engine.kv_spec import count_groups, is_text_only
 
     assert engine.reset_prefix_cache()
     scheduler = _scheduler(engine)
@@ -70,7 +70,7 @@ def block_tables(engine: Any) -> dict[str, Any]:
         "requests": seen,
         "text_only": [is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups],
         "heads": [sum(layers[name].num_kv_heads for name in group.layer_names) for group in config.kv_cache_groups],
-        "capacity": str(capacity(config, image_tokens=81, block_size=32)),
+        "groups": tuple(count_groups(config)),
         "held": _held(engine),
     }
 

@@ -28,7 +28,16 @@ class Ablate(BaseModel):
     dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
     split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
     families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
-    k: list[PositiveInt] = Field([4, 8, 16], description="numbers of heads to treat, comma-separated")
+    curve: bool = Field(
+        False,
+        description="accuracy over the share of heads instead: lowest scores first, random and highest first, in the "
+        "late stage and in all",
+    )
+    k: list[str] | None = Field(
+        None,
+        description="numbers of heads to treat, or percentages of each stage's heads, comma-separated; 4,8,16 if not "
+        "given, for a curve 12.5%,25%,… to 100%",
+    )
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
     treatment: Literal["removed", "mean", "uniform", "text_only"] = Field(
         "removed",
@@ -54,32 +63,46 @@ class Ablate(BaseModel):
     out: Path = Field(Path("ablation.json"), description="results to write")
     restart: bool = Field(False, description="discard the state of an interrupted run")
     json_: bool = Field(False, alias="json", description="print the results as one JSON document")
+    figure: Path | None = Field(None, description="SVG file to draw a curve into")
     markdown: bool = Field(False, description="print the tables as Markdown")
 
     def cli_cmd(self) -> None:
         """Ablate, write the results, and print the tables."""
         from rich.console import Console
 
-        from calibrate.ablation_plans import configurations
+        from calibrate.ablation_plans import CURVE, TABLE, configurations
         from calibrate.models import find
-        from profiles.store import check_writable, load_profile
+        from profiles.files import check_writable, write_atomically
+        from profiles.store import load_profile
 
         profile = load_profile(self.profile)
         check_writable(self.out)
+        self._check_figure()
+        shape = CURVE if self.curve else TABLE
         name = self.model or profile.model.name
         find(name)  # a wrong name is told before the seconds that importing torch takes
         granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
         chosen = configurations(
-            profile, self.k, draws=self.draws, seed=self.seed, granularity=granularity, how=self.treatment
+            profile,
+            self.k or shape.budgets,
+            shape=shape,
+            draws=self.draws,
+            seed=self.seed,
+            granularity=granularity,
+            how=self.treatment,
         )
         result = self._measure(profile, name, chosen)
+        if self.figure is not None:
+            from calibrate.ablation_figure import accuracy_curve
+
+            write_atomically(self.figure, accuracy_curve(result))
         if self.json_:
             print(self.out.read_text(encoding="utf-8"), end="")
             return
 
-        from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
+        from calibrate.ablation_tables import drawn, family_grid, markdown, share_grid, stage_grid
 
-        grids = (stage_grid(result), family_grid(result))
+        grids = (share_grid(result),) if self.curve else (stage_grid(result), family_grid(result))
         if self.markdown:
             print("\n\n".join(map(markdown, grids)))
             return
@@ -87,6 +110,15 @@ class Ablate(BaseModel):
         console.print(*map(drawn, grids), sep="\n")
         skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
         console.print(f"Wrote {self.out}: {result.samples} samples{skipped}", markup=False, soft_wrap=True)
+
+    def _check_figure(self) -> None:
+        from profiles.errors import WrongValue
+        from profiles.files import check_writable
+
+        if self.figure is not None:
+            if not self.curve:
+                raise WrongValue("--figure draws a curve", expected="--curve with it", fix="give --curve")
+            check_writable(self.figure)
 
     def _measure(self, profile: "HeadProfile", name: str, chosen: "list[Configuration]") -> "Ablation":
         from rich.console import Console

@@ -46,7 +46,7 @@ class Calibrate(BaseModel):
         from rich.console import Console
 
         from calibrate.models import find
-        from profiles.store import check_writable
+        from profiles.files import check_writable
 
         check_writable(self.out)
         find(self.model)  # a wrong name is told before the seconds that importing torch takes

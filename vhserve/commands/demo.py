@@ -36,7 +36,7 @@ class Demo(BaseModel):
         """Run the steps, then print the table."""
         from rich.console import Console
 
-        from profiles.store import check_writable
+        from profiles.files import check_writable
         from vhserve import compat
         from vhserve.demo.arms import demo_arms
         from vhserve.demo.run import run

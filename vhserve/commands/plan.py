@@ -64,8 +64,9 @@ class Plan(BaseModel):
         from rich.console import Console
 
         from profiles.budget import heads_of
+        from profiles.files import check_writable
         from profiles.planner import make_plan
-        from profiles.store import check_writable, load_profile, save
+        from profiles.store import load_profile, save
         from profiles.summary import summarise
 
         profile = load_profile(self.profile)
@@ -131,12 +132,13 @@ def _heads_table(summary: "Summary") -> "Table":
 def _savings_table(summary: "Summary") -> "Table":
     from rich.table import Table
 
-    kv, prompt = summary["kv_bytes_per_token"], summary["usual_prompt"]
+    prompt = summary["usual_prompt"]
     table = Table(title=f"What it saves in {summary['dtype']}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    change = kv["pruned"] / kv["baseline"] - 1
-    table.add_row("KV cache per text token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
+    for kind, kv in (("text", summary["kv_bytes_per_token"]), ("image", summary["kv_bytes_per_image_token"])):
+        change = kv["pruned"] / kv["baseline"] - 1
+        table.add_row(f"KV cache per {kind} token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
     table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
     request = f"concurrency, {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
     table.add_row(request, f"{summary['ideal_concurrency']:.3f} times (ideal)")

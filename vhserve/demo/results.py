@@ -25,7 +25,9 @@ class DemoArmResult(Record):
         Bytes of KV cache that one token takes: as the server reports them, or from the plan's arithmetic where
         `kv_bytes_source` says so.
     capacity_tokens
-        Tokens that the KV cache holds, as vLLM reports them; `None` where it doesn't.
+        Text tokens that the KV cache holds, as vLLM reports them; `None` where it doesn't.
+    capacity_image_prompts
+        Prompts of the model's usual length with an image that the KV cache holds at once; `None` where it is not told.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DemoArmResult(Record):
     kv_bytes_per_token: float
     kv_bytes_source: Literal["server", "plan"]
     capacity_tokens: int | None
+    capacity_image_prompts: float | None
     accuracy: Arm
     latency: list[LatencyFigures]
 

@@ -10,6 +10,7 @@ import time
 from pydantic import JsonValue
 from rich.console import Console
 
+from profiles.files import write_atomically
 from profiles.store import load_plan
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.processes import ending_on_signals
@@ -18,7 +19,7 @@ from vhserve.demo.steps import DemoSettings, calibrate, measure_arm, plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.attach import attach
 from vhserve.evaluation.pairing import pair
-from vhserve.evaluation.results import save, write_atomically
+from vhserve.evaluation.results import save
 from vhserve.report.page import render
 
 

@@ -13,6 +13,7 @@ from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import TREATMENTS, PruningPlan
 from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.store import load_plan, load_profile
+from profiles.summary import USUAL_TEXT_TOKENS
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.results import DemoArmResult
@@ -96,6 +97,7 @@ def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, pr
         latency = [_latency(settings, server, concurrency) for concurrency in settings.concurrency]
         capacity = kv_capacity(metrics_text(server.base_url))
     told = capacity.bytes_per_token.get("baseline" if served is None else "pruned")
+    usual = USUAL_TEXT_TOKENS + profile.geometry.image_tokens
     heads = PruningPlan.unpruned(profile.model, profile.geometry) if served is None else served
     return DemoArmResult(
         name=arm.name,
@@ -106,6 +108,7 @@ def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, pr
         kv_bytes_per_token=_planned_bytes(settings, served, profile) if told is None else told,
         kv_bytes_source="plan" if told is None else "server",
         capacity_tokens=capacity.tokens,
+        capacity_image_prompts=capacity.prompts.get("image", capacity.prompts_of(usual)),
         accuracy=asked.arm,
         latency=latency,
     )

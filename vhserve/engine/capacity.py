@@ -1,16 +1,27 @@
 """How many requests a KV cache holds at once, for prompts with an image and for prompts of text alone.
 
 vLLM's own figure counts every request at the greatest length and as text; text-only heads hold far less of an image
-prompt. Arithmetic on KV cache groups; knows neither plans nor heads.
+prompt. Arithmetic on counts of KV cache groups; knows nothing of vLLM.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec, iter_layer_specs
+from profiles.layout import layer_layouts
+from profiles.pruning_plan import PruningPlan
+from profiles.summary import USUAL_TEXT_TOKENS
+from vhserve.engine.lanes import Prompt, lanes_of
 
-from vhserve.engine.kv_spec import TextOnlySpec
-from vhserve.engine.lanes import TEXT_TOKENS, Prompt
+
+class Groups(NamedTuple):
+    """KV cache groups of an engine; each has a block table, and all take blocks of one size from one pool."""
+
+    full: int
+    text_only: int
+
+    def blocks(self, prompt: Prompt) -> int:
+        """Blocks of the pool that a request of this prompt holds, over all groups."""
+        return self.full * prompt.blocks + self.text_only * prompt.text_blocks
 
 
 @dataclass(frozen=True)
@@ -38,24 +49,26 @@ class Capacity:
         )
 
 
-def is_text_only(spec: KVCacheSpec) -> bool:
-    """Whether a group's spec, which may hold one spec for each layer, is of text-only heads."""
-    return all(isinstance(layer, TextOnlySpec) for layer in iter_layer_specs(spec))
+def groups_of(plan: PruningPlan, block_size: int) -> Groups:
+    """KV cache groups that an engine has with a plan: one, or a plan's lanes if it has text-only heads."""
+    lanes = lanes_of(layer_layouts(plan), plan.geometry.image_tokens, block_size)
+    return Groups(1, 0) if lanes is None else Groups(len(lanes.full), len(lanes.text))
 
 
-def blocks_of(specs: Sequence[KVCacheSpec], prompt: Prompt) -> int:
-    """Blocks of the shared pool that a request of this prompt holds, over all groups."""
-    return sum(prompt.text_blocks if is_text_only(spec) else prompt.blocks for spec in specs)
+def capacity(groups: Groups, usable_blocks: int, image_tokens: int, block_size: int) -> Capacity:
+    """Capacity for a model's usual prompt, one image in `USUAL_TEXT_TOKENS` of text.
 
-
-def capacity(config: KVCacheConfig, image_tokens: int, block_size: int) -> Capacity:
-    """Capacity of an engine's KV cache for its model's usual prompt."""
-    specs = [group.kv_cache_spec for group in config.kv_cache_groups]
-    image = Prompt.with_image(TEXT_TOKENS, image_tokens, block_size)
-    usable = config.num_blocks - 1  # the null block is never handed out
+    Parameters
+    ----------
+    usable_blocks
+        Blocks of the pool, without the null block, which is never handed out.
+    block_size
+        Tokens of a block.
+    """
+    image = Prompt.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size)
     return Capacity(
-        tokens=TEXT_TOKENS + image_tokens,
+        tokens=USUAL_TEXT_TOKENS + image_tokens,
         image_tokens=image_tokens,
-        image_requests=usable / blocks_of(specs, image),
-        text_requests=usable / blocks_of(specs, Prompt(image.blocks, image.blocks)),
+        image_requests=usable_blocks / groups.blocks(image),
+        text_requests=usable_blocks / groups.blocks(Prompt(image.blocks, image.blocks)),
     )

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 
 from vllm.config import VllmConfig
 from vllm.utils.math_utils import cdiv
-from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, register_all_kvcache_specs
-from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec, KVCacheSpec, replace_as
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+from vllm.v1.kv_cache_interface import (
+    AttentionSpec,
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheSpec,
+    iter_layer_specs,
+    replace_as,
+)
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
+from vhserve.compat import register_stock_kv_cache_specs
+from vhserve.engine.capacity import Groups
 from vhserve.engine.kv_manager import TextOnlyManager
 
 _FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
@@ -71,12 +80,19 @@ def _same_lane(spec: TextOnlySpec | FullLaneSpec, others: dict[str, KVCacheSpec]
     return all(type(other) is type(spec) and other.lane == spec.lane for other in others.values())
 
 
-def register() -> None:
-    """Make both specs known to vLLM; calling it again changes nothing.
+def is_text_only(spec: KVCacheSpec) -> bool:
+    """Whether a group's spec, which may hold one spec for each layer, is of text-only heads."""
+    return all(isinstance(layer, TextOnlySpec) for layer in iter_layer_specs(spec))
 
-    vLLM registers its own specs on first use, but only into an empty registry: they must go in before ours, or they
-    never do.
-    """
-    register_all_kvcache_specs(None)  # type: ignore[no-untyped-call]
+
+def count_groups(config: KVCacheConfig) -> Groups:
+    """The groups that vLLM made."""
+    text_only = sum(is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups)
+    return Groups(len(config.kv_cache_groups) - text_only, text_only)
+
+
+def register() -> None:
+    """Make both specs known to vLLM; calling it again changes nothing."""
+    register_stock_kv_cache_specs()
     KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
     KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profiles.layout import LayerLayout
+from profiles.summary import USUAL_TEXT_TOKENS
 from vhserve.engine.image_spans import image_blocks
 
 MAX_GROUPS = 12
@@ -16,9 +18,6 @@ MAX_GROUPS = 12
 
 TOLERANCE = 0.02
 """Fewer lanes are preferred when they hold at most this share more than the best choice."""
-
-TEXT_TOKENS = 64
-"""Text around the image in the prompt that lanes are chosen for."""
 
 _SEARCH_NODES = 4_000
 
@@ -59,6 +58,14 @@ class Lanes:
     def held(self, prompt: Prompt) -> int:
         """KV heads times blocks that a request of this prompt keeps from others."""
         return self.width * (len(self.full) * prompt.blocks + len(self.text) * prompt.text_blocks)
+
+
+def lanes_of(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> Lanes | None:
+    """Lanes for a plan's layouts, chosen for its model's usual prompt; None when no head is text-only."""
+    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
+    if not any(text):
+        return None
+    return choose_lanes(full, text, Prompt.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size))
 
 
 def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: Prompt) -> Lanes:

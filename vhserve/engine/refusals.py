@@ -6,12 +6,16 @@ the engine, for those who start vLLM without `vhserve serve`. Does not know plan
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from vhserve.errors import FlagRefused
 
 _LOAD_FORMATS: Final = ("auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "runai_streamer", "dummy")
 """Those whose loaders hand every full tensor to the module that keeps part of it."""
+
+BACKENDS: Final = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
+"""vLLM's attention backends that size their buffers by a layer's own heads, not by the model's."""
 
 _SPECULATORS: Final = ("ngram", "ngram_gpu", "suffix")
 """Those that guess from the prompt, without a model of their own."""
@@ -56,6 +60,14 @@ def _needs_draft_model(value: Any) -> bool:
         return False
     method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
     return str(method).strip("[]") not in _SPECULATORS
+
+
+def _other_backend(value: Any) -> bool:
+    return value is not None and _name(value).upper() not in (*BACKENDS, "AUTO")
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "name", value))
 
 
 REFUSALS: Final = (
@@ -157,6 +169,14 @@ REFUSALS: Final = (
         "heads are cut out of vLLM's own implementation",
     ),
     Refusal(
+        "--attention-backend",
+        "attention_backend",
+        "attention_config.backend",
+        _other_backend,
+        f"one of {', '.join(BACKENDS)}",
+        "it takes all layers to have the same heads",
+    ),
+    Refusal(
         "--load-format",
         "load_format",
         "load_config.load_format",
@@ -198,7 +218,7 @@ def _value(root: Any, path: str) -> Any:
 def _check(found: Iterable[tuple[Refusal, Any]]) -> None:
     for row, value in found:
         if row.refused(value):
-            shown = value if isinstance(value, bool | int | float | str) else "given"
+            shown = _name(value) if isinstance(value, bool | int | float | str | Enum) else "given"
             raise FlagRefused(
                 f"{row.flag} ({shown}) does not go together with a plan: {row.why}",
                 expected=row.expected,

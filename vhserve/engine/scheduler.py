@@ -8,14 +8,16 @@ from typing import Any
 
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
-from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
+from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
+from vhserve.compat import around_prefix_lookup
 from vhserve.engine.capacity import capacity
 from vhserve.engine.kv_manager import TextOnlyManager, lookup_for
+from vhserve.engine.kv_spec import count_groups
 from vhserve.engine.payload import require
 
 logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
@@ -33,14 +35,7 @@ class TextOnlyMixin:
         for manager in managers:
             if isinstance(manager, TextOnlyManager):
                 manager.requests = self.requests
-        stock_lookup = self.kv_cache_manager.get_computed_blocks
-
-        def get_computed_blocks(request: Request) -> tuple[KVCacheBlocks, int, int]:
-            with lookup_for(request):
-                return stock_lookup(request)
-
-        # On the instance: the scheduler calls it in more than one place.
-        self.kv_cache_manager.get_computed_blocks = get_computed_blocks  # type: ignore[method-assign]
+        around_prefix_lookup(self.kv_cache_manager, lookup_for)
 
 
 class TextOnlyScheduler(TextOnlyMixin, Scheduler):
@@ -56,6 +51,7 @@ def text_only_scheduler(
 ) -> TextOnlyScheduler | TextOnlyAsyncScheduler:
     """Build the one that goes with the engine's scheduling: vLLM decides late whether that is async."""
     plan = require(vllm_config.additional_config)
-    logger.info("%s", capacity(kv_cache_config, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
+    groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
+    logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
     kind = TextOnlyAsyncScheduler if vllm_config.scheduler_config.async_scheduling else TextOnlyScheduler
     return kind(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)

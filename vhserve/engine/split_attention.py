@@ -18,7 +18,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from profiles.layout import LayerLayout
 from vhserve.engine import kv_spec
 from vhserve.engine.kv_spec import FullLaneSpec, TextOnlySpec
-from vhserve.engine.lanes import TEXT_TOKENS, Prompt, choose_lanes, padded_layers
+from vhserve.engine.lanes import lanes_of, padded_layers
 from vhserve.engine.text_only_backend import block_outermost, text_only
 from vhserve.errors import FlagRefused
 
@@ -43,11 +43,11 @@ class Places:
 
 
 def find_places(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> Places | None:
-    """Lanes for a plan's layouts, chosen for a prompt with one image; None when no head is text-only."""
-    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
-    if not any(text):
+    """Where each layer's heads keep their KV cache; None when no head is text-only."""
+    lanes = lanes_of(layouts, image_tokens, block_size)
+    if lanes is None:
         return None
-    lanes = choose_lanes(full, text, Prompt.with_image(TEXT_TOKENS, image_tokens, block_size))
+    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
     padded_full = padded_layers(full, lanes.full, others=[(text, lanes.text)])
     padded_text = padded_layers(text, lanes.text, others=[(full, lanes.full)])
     return Places(

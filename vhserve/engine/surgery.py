@@ -6,7 +6,7 @@ forward pass stays vLLM's: it reads its sizes from the attributes set here. Does
 not know where the plan came from, nor how blocks of a KV cache are managed.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 from vllm.config import VllmConfig
@@ -16,14 +16,13 @@ from vllm.model_executor.models.utils import extract_layer_index
 
 from profiles.layout import LayerLayout, layer_layouts
 from profiles.pruning_plan import PruningPlan
+from vhserve.compat import forget_attention
 from vhserve.engine.projections import KeptOutput, KeptQKV
+from vhserve.engine.refusals import BACKENDS
 from vhserve.engine.removed_layer import RemovedAttention
 from vhserve.engine.split_attention import Places, find_places, lane_attention
 from vhserve.engine.stand_in import StandIn, stand_ins
 from vhserve.errors import FlagRefused, ModelNotServable
-
-BACKENDS: Final = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
-"""vLLM's attention backends that size their buffers by a layer's own heads, not by the model's."""
 
 
 def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> None:
@@ -62,7 +61,7 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
         elif layout.full or layout.text_only:
             keep_heads(attention, layout, places, stand_in.get(layer), vllm_config)
         else:
-            _forget(attention.attn, vllm_config)
+            forget_attention(attention.attn.layer_name, vllm_config)
             holder.self_attn = RemovedAttention(attention.o_proj, stand_in.get(layer))
 
 
@@ -111,7 +110,7 @@ def build_attention(
     FlagRefused
     """
     if places is not None:
-        _forget(attention.attn, vllm_config)
+        forget_attention(attention.attn.layer_name, vllm_config)
         return lane_attention(attention, layout, places, vllm_config)
     return full_attention(attention, len(layout.full), len(layout.kv_full), vllm_config)
 
@@ -125,7 +124,7 @@ def full_attention(attention: LlamaAttention, query_heads: int, kv_heads: int, v
         vLLM has chosen an attention backend that takes all layers to have the same heads.
     """
     stock = attention.attn
-    _forget(stock, vllm_config)
+    forget_attention(stock.layer_name, vllm_config)
     smaller = Attention(
         query_heads,
         attention.head_dim,
@@ -143,8 +142,3 @@ def full_attention(attention: LlamaAttention, query_heads: int, kv_heads: int, v
             fix="choose one with --attention-backend",
         )
     return smaller
-
-
-def _forget(attention: Attention, vllm_config: VllmConfig) -> None:
-    """Take an attention out of the list by which vLLM finds the layers that need a KV cache."""
-    del vllm_config.compilation_config.static_forward_context[attention.layer_name]

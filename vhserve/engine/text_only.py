@@ -89,6 +89,7 @@ def check_flags(plan: PruningPlan, arguments: Any) -> None:
     check_arguments(arguments, REFUSALS)
     if getattr(arguments, "scheduler_cls", None) not in (None, SCHEDULER):
         raise _other_scheduler(arguments.scheduler_cls)
+    _check_layout()
 
 
 def check_engine(plan: PruningPlan, vllm_config: Any) -> None:
@@ -103,7 +104,10 @@ def check_engine(plan: PruningPlan, vllm_config: Any) -> None:
     check_config(vllm_config, REFUSALS)
     if vllm_config.scheduler_config.scheduler_cls != SCHEDULER:
         raise _other_scheduler(vllm_config.scheduler_config.scheduler_cls)
+    _check_layout()
 
+
+def _check_layout() -> None:
     from vllm import envs
 
     if envs.VLLM_KV_CACHE_LAYOUT not in (None, *LAYOUTS):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, Comm
 from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
+from vhserve.compat import copy_of_batch
 from vhserve.engine.compaction import Compactor
 from vhserve.errors import FlagRefused
 
@@ -203,11 +203,9 @@ def _rows(query: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
 
 
 def _altered(batch: CommonAttentionMetadata, **changes: Any) -> CommonAttentionMetadata:
-    """A copy with other tensors, and without what vLLM has cached on the original about the old ones."""
-    altered = copy(batch)
+    """A copy with other tensors."""
+    altered: CommonAttentionMetadata = copy_of_batch(batch)
     altered.__dict__.pop(_SHARED, None)
-    altered._num_computed_tokens_cache = None
-    altered._token_to_req_indices_cache = None
     for name, value in changes.items():
         setattr(altered, name, value)
     return altered

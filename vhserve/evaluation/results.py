@@ -3,14 +3,13 @@
 Owns the schema, strict loading and atomic saving. Does not know how answers are obtained or counted.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from profiles.errors import FileUnreadable, FileUnwritable
+from profiles.errors import FileUnreadable
+from profiles.files import write_atomically
 from profiles.head_profile import DatasetRef
 from vhserve.evaluation.errors import ResultsBroken
 
@@ -120,37 +119,6 @@ def save(document: BaseModel, path: Path) -> None:
         When the file cannot be written.
     """
     write_atomically(path, document.model_dump_json(indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary file in the same folder.
-
-    Raises
-    ------
-    FileUnwritable
-        When the file cannot be written.
-    """
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a report from the colleagues it is meant for
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> FileUnwritable:
-    return FileUnwritable(
-        f"cannot write {path}: {error.strerror}", expected="a file that can be written", fix="choose another path"
-    )
 
 
 def load(path: Path) -> Evaluation:

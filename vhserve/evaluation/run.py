@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from calibrate.datasets import Dataset, open_dataset
+from profiles.files import check_writable
 from profiles.head_profile import DatasetRef
-from profiles.store import check_writable, load_plan
+from profiles.store import load_plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.arms import arm_names, ask_arm
 from vhserve.evaluation.attach import attach, check_served

@@ -18,10 +18,32 @@ _SECONDS = 20.0
 
 @dataclass(frozen=True)
 class KVCapacity:
-    """A KV cache: `tokens` it holds (`None`: not told), and bytes per token of the arms `baseline` and `pruned`."""
+    """What a server tells of its KV cache, over all its engines.
+
+    Attributes
+    ----------
+    tokens
+        Text tokens that it holds; `None`: not told.
+    bytes_per_token
+        Of the arms `baseline` and `pruned`; empty without a plan.
+    prompts
+        Prompts of the model's usual length that it holds, of kind `image` and `text`; empty without a plan.
+    block_size, engines
+        Tokens of a block (0: not told), and how many engines there are.
+    """
 
     tokens: int | None
     bytes_per_token: dict[str, float]
+    prompts: dict[str, float]
+    block_size: int
+    engines: int
+
+    def prompts_of(self, tokens: int) -> float | None:
+        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not told."""
+        if not self.tokens or not self.block_size:
+            return None
+        usable = self.tokens // self.block_size - self.engines  # each engine keeps one block as the null block
+        return usable / -(-tokens // self.block_size)
 
 
 def check_base_url(base_url: str) -> str:
@@ -144,16 +166,20 @@ def _labels(text: str, name: str) -> dict[str, str]:
 def kv_capacity(text: str) -> KVCapacity:
     """Read the KV cache's size from the text of `/metrics`.
 
-    vLLM reports it in the labels of `vllm:cache_config_info`, per engine; they are added up. Bytes per token are
-    vhserve's own series.
+    vLLM reports it in the labels of `vllm:cache_config_info`, per engine; they are added up. Bytes per token and
+    prompts are vhserve's own series.
     """
-    tokens = 0
+    tokens = engines = block_size = 0
     for labels, _ in _samples(text, "vllm:cache_config_info"):
         told = labels.get("kv_cache_size_tokens", "")
         blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        engines, block_size = engines + 1, int(size) if size.isdigit() else block_size
         if told.isdigit():
             tokens += int(told)
         elif blocks.isdigit() and size.isdigit():
             tokens += int(blocks) * int(size)
     per_token = {labels.get("arm", ""): value for labels, value in _samples(text, "vhserve_kv_cache_bytes_per_token")}
-    return KVCapacity(tokens or None, per_token)
+    prompts = {
+        labels.get("prompt", ""): value for labels, value in _samples(text, "vhserve_kv_cache_capacity_requests")
+    }
+    return KVCapacity(tokens or None, per_token, prompts, block_size, engines)

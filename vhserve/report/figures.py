@@ -1,35 +1,22 @@
 """The report's figures as SVG: head scores, treatments, accuracy per family.
 
-Owns colours and marks, chosen to be told apart by colour-blind readers and in black-and-white print. Knows matplotlib;
-no pyplot, so that no figure outlives its call.
+Owns what is drawn of a profile, a plan and the arms. Does not own the style (`calibrate.drawing`).
 """
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from calibrate.drawing import SERIES, new_figure, svg
 from profiles.geometry import STAGES, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.results import DemoArmResult
 
-# Okabe and Ito's palette, and a hatch each: "Color universal design" (2008).
 _TREATMENTS = {"full": ("#f3f3f3", ""), "text_only": ("#56b4e9", "////"), "removed": ("#d55e00", "xxxx")}
-_ARMS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"))
-_STYLE: Any = {
-    "svg.hashsalt": "vhserve",
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "hatch.linewidth": 0.6,
-    "font.size": 9,
-}
 
 
 def score_map(profile: HeadProfile) -> str:
@@ -40,20 +27,18 @@ def score_map(profile: HeadProfile) -> str:
     """
     scores = profile.scores()
     layers, heads = scores.shape
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_map_size(layers, heads, 1.1), layout="constrained")
+    with new_figure(*_map_size(layers, heads, 1.1)) as figure:
         axes = figure.add_subplot()
         mesh = axes.pcolormesh(scores, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=float(scores.max()) or 1.0))
         figure.colorbar(mesh, ax=axes, label="score (higher: looks more at the picture)")
         _lay_out(axes, layers, heads, "white")
-        return _svg(figure)
+        return svg(figure)
 
 
 def treatment_map(plan: PruningPlan) -> str:
     """Draw what a plan does with every head; dots mark the protected ones."""
     layers, heads = plan.geometry.layers, plan.geometry.query_heads
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_map_size(layers, heads, 1.5), layout="constrained")
+    with new_figure(*_map_size(layers, heads, 1.5)) as figure:
         axes = figure.add_subplot()
         for layer, row in enumerate(plan.treatments):
             for head, treatment in enumerate(row):
@@ -75,17 +60,16 @@ def treatment_map(plan: PruningPlan) -> str:
         figure.legend(handles=[*marks, *dots], loc="outside right upper", frameon=False)
         axes.set(xlim=(0, heads), ylim=(0, layers))
         _lay_out(axes, layers, heads, "black")
-        return _svg(figure)
+        return svg(figure)
 
 
 def accuracy_plot(arms: Sequence[DemoArmResult]) -> str:
     """Draw every arm's accuracy per family with its interval."""
     families = [figures.family for figures in arms[0].accuracy.figures]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.5, 0.8 + 0.32 * len(families)), layout="constrained")
+    with new_figure(6.5, 0.8 + 0.32 * len(families)) as figure:
         axes = figure.add_subplot()
         for number, arm in enumerate(arms):
-            colour, marker = _ARMS[number % len(_ARMS)]
+            colour, marker = SERIES[number % len(SERIES)]
             shift = 0.32 * ((number + 0.5) / len(arms) - 0.5)
             found = {one.family: one for one in arm.accuracy.figures}
             points = [(place + shift, found[name]) for place, name in enumerate(families) if name in found]
@@ -101,7 +85,7 @@ def accuracy_plot(arms: Sequence[DemoArmResult]) -> str:
         axes.grid(axis="x", linewidth=0.4)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper right", frameon=False, ncols=len(arms))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _map_size(layers: int, heads: int, beside: float) -> tuple[float, float]:
@@ -118,9 +102,3 @@ def _lay_out(axes: Axes, layers: int, heads: int, line: str) -> None:
         setter([place + 0.5 for place in range(0, count, step)], [str(place) for place in range(0, count, step)])
     for stage in STAGES[1:]:
         axes.axhline(stage_layers(stage, layers).start, color=line, linewidth=1.2)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

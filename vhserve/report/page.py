@@ -42,8 +42,9 @@ figure img { max-width: 100%; } figcaption { color: #444; font-size: .9rem; max-
 <p class="lead">$lead</p>
 <h2>What to look at</h2>
 <ul>
-<li><b>Capacity in tokens</b>: the same memory holds more tokens, so more requests run at a time. This is what pruning
-is for; it should rise as bytes per token fall.</li>
+<li><b>Capacity</b>: the same memory holds more, so more requests run at a time. This is what pruning is for. In text
+tokens it should rise as bytes per text token fall; text-only heads keep the text and drop the image, so they show in
+image prompts alone (one image in 70 tokens of text).</li>
 <li><b>All families</b>: what it costs in accuracy; the last column is the difference in percentage points. Both arms
 answered the same questions, so look at the flips (lost: right in the first arm only; won: right in the other only) and
 at McNemar's exact p, the chance of flips at least as uneven if neither arm were better. An interval of the difference

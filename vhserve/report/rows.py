@@ -94,8 +94,9 @@ def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
     factors = _factors([arm.kv_bytes_per_token for arm in arms])
     return [
         Row("heads", heads, ("",) * (len(arms) - 1)),
-        Row("bytes per token", per_token, factors),
-        _row("capacity in tokens", arms, lambda arm: arm.capacity_tokens, "{:,}", strong=True),
+        Row("bytes per text token", per_token, factors),
+        _row("capacity in text tokens", arms, lambda arm: arm.capacity_tokens, "{:,}"),
+        _row("capacity in image prompts", arms, lambda arm: arm.capacity_image_prompts, "{:.1f}", strong=True),
     ]
 
 

@@ -1,0 +1,38 @@
+"""What all figures have in common: colours and marks, told apart by colour-blind readers and in print, and SVG text.
+
+Knows matplotlib and nothing of what is drawn; no pyplot, so that no figure outlives its call.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: "Color universal design" (2008).
+SERIES: Final = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"))
+"""Colour and marker of the first, second, … series."""
+
+_STYLE: Final[Any] = {
+    "svg.hashsalt": "vhserve",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "hatch.linewidth": 0.6,
+    "font.size": 9,
+}
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, sizes in inches, in the house's style; to be drawn and turned into SVG inside the block."""
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG; the same figure gives the same text."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
