@@ -38,6 +38,18 @@ class SplitUnknown(UserError):
     """A dataset has no split of that name."""
 
 
+class SamplesTooFew(UserError):
+    """Fewer samples are asked for than one question of the dataset has."""
+
+
+class DatasetLibraryMissing(UserError):
+    """A dataset needs the library `datasets`, which is not installed."""
+
+
+class DatasetOffline(UserError):
+    """A dataset is not in the local cache, and the Hub cannot be asked or does not have it."""
+
+
 class NoImageTokens(UserError):
     """A prompt came out without image tokens, so that no head's image weight can be measured."""
 

@@ -6,8 +6,9 @@ Owns the counting of broken images and when there are too many. Does not know wh
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Final
+from typing import ClassVar, Final
 
+from calibrate.datasets.metrics import Metric
 from calibrate.datasets.sample import Sample
 from calibrate.errors import DatasetBroken
 from profiles.head_profile import DatasetRef
@@ -17,7 +18,7 @@ MOST_BROKEN: Final = Fraction(1, 100)
 
 
 class BrokenImage(Exception):
-    """A sample's image is missing or cannot be decoded; says which and why."""
+    """A sample's image is missing, cannot be decoded or does not hold the sample's box; says which and why."""
 
 
 class Dataset(ABC):
@@ -29,8 +30,11 @@ class Dataset(ABC):
         What results are filed under; holds no folder of this machine.
     broken
         What the latest iteration had to leave out, a line each.
+    metric
+        How the dataset's authors count answers.
     """
 
+    metric: ClassVar[Metric] = "accuracy"
     name: str
 
     def __init__(self, name: str) -> None:

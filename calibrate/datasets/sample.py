@@ -28,6 +28,9 @@ class Sample:
         Every answer that the question allows.
     box
         Region that the question is about, `(x0, y0, x1, y1)` in pixels; `None` where there is none.
+    group
+        Samples of one group are one question asked in several ways, right only if all are (circular evaluation);
+        `None` for a sample that counts by itself.
     """
 
     id: str
@@ -37,3 +40,4 @@ class Sample:
     family: str
     options: tuple[str, ...]
     box: tuple[float, float, float, float] | None = None
+    group: str | None = None

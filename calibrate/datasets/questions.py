@@ -1,0 +1,158 @@
+"""Datasets that are a list of questions, each with a picture of its own: all but the synthetic one.
+
+Owns which questions are taken, and turning one into a sample. The whole list is there, and checked, before the first
+picture is opened. Does not know files or formats.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calibrate.datasets.base import BrokenImage, Dataset
+from calibrate.datasets.pictures import Picture
+from calibrate.datasets.records import Box, Record
+from calibrate.datasets.sample import Sample
+from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
+from profiles.head_profile import DatasetRef
+
+
+@dataclass(frozen=True)
+class Question:
+    """One checked question; the fields that `Sample` has mean what they mean there.
+
+    Attributes
+    ----------
+    record
+        Where it was read.
+    unit
+        Questions of one unit are taken together or not at all; its own `id` where it is `None`.
+    """
+
+    record: Record
+    id: str
+    picture: Picture
+    question: str
+    answer: str
+    family: str
+    options: tuple[str, ...]
+    box: Box | None = None
+    group: str | None = None
+    unit: str | None = None
+
+
+class Questions(Dataset):
+    """Samples of a list of questions.
+
+    Parameters
+    ----------
+    questions
+        All that there are, in their order.
+    digest
+        `sha256:…` of what they were read from.
+    samples, seed
+        When there are more questions, which of them are taken is drawn by seed; they keep their order.
+    families
+        Only questions of these.
+    source
+        Name of the files, or Hub id; kept in `ref`, so it holds no folder.
+
+    Raises
+    ------
+    FamilyUnknown, SamplesTooFew
+    DatasetBroken
+        There is no question, or two have the same id.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        questions: Iterable[Question],
+        *,
+        digest: str,
+        samples: int,
+        seed: int,
+        split: str | None = None,
+        families: Sequence[str] | None = None,
+        source: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self._seed, self._families, self._split, self._digest = seed, families, split, digest
+        self._source: Mapping[str, str] = {} if source is None else {"source": source}
+        found = _with_ids_of_their_own(questions)
+        if not found:
+            raise DatasetBroken(f"dataset {name}: has no question", expected="at least one", fix="check its files")
+        self._files = {question.record.file for question in found}
+        if families is not None:
+            found = _of_families(name, found, families)
+        self._taken = _drawn(name, found, samples, seed)
+
+    def ref(self) -> DatasetRef:
+        families = "" if self._families is None else ",".join(sorted(set(self._families)))
+        settings = {"samples": len(self), "seed": self._seed, "families": families, **self._source}
+        return DatasetRef(name=self.name, digest=self._digest, split=self._split, settings=settings)
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def read(self, index: int) -> Sample:
+        one = self._taken[index]
+        file = f"{Path(one.record.file).name}: " if len(self._files) > 1 else ""
+        try:
+            image = one.picture.load()
+        except Exception as error:  # Pillow raises whatever a damaged file makes its decoders stumble over
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be decoded ({error})"
+            reason = " ".join(reason.split())
+            raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} {reason}") from error
+        box = None if one.box is None else _inside(one.box, image.size)
+        if box is None and one.box is not None:
+            raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} ends before the box {one.box}")
+        return Sample(one.id, image, one.question, one.answer, one.family, one.options, box, one.group)
+
+
+def _with_ids_of_their_own(questions: Iterable[Question]) -> list[Question]:
+    seen: dict[str, Question] = {}
+    for one in questions:
+        if (other := seen.get(one.id)) is not None:
+            raise one.record.broken(f"id {one.id!r} is that of {other.record.place} too", "an id of its own")
+        seen[one.id] = one
+    return list(seen.values())
+
+
+def _of_families(name: str, questions: list[Question], families: Sequence[str]) -> list[Question]:
+    there = sorted({one.family for one in questions})
+    if unknown := [family for family in families if family not in there]:
+        raise FamilyUnknown(
+            f"dataset {name} has no question family {', '.join(unknown)}",
+            expected=f"some of {', '.join(there)}",
+            fix="give some of these, or leave families out for all",
+        )
+    return [one for one in questions if one.family in families]
+
+
+def _drawn(name: str, questions: list[Question], samples: int, seed: int) -> list[Question]:
+    """At most so many of the questions, in their order: whole units, up to the first that would be too much."""
+    if samples >= len(questions):
+        return questions
+    units: dict[str, list[int]] = {}
+    for index, one in enumerate(questions):
+        units.setdefault(one.unit or one.id, []).append(index)
+    ordered, taken = list(units.values()), list[int]()
+    for number in np.random.default_rng(seed).permutation(len(ordered)):
+        if len(taken) + len(ordered[number]) > samples:
+            break
+        taken += ordered[number]
+    if not taken:
+        raise SamplesTooFew(
+            f"{samples} samples of dataset {name} hold no whole question, which it asks in several ways",
+            expected=f"at least {max(map(len, ordered))}",
+            fix="ask for more samples, or for fewer families",
+        )
+    return [questions[index] for index in sorted(taken)]
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Box | None:
+    """The part of a box that lies on a picture of that size."""
+    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(size[0])), min(box[3], float(size[1]))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
