@@ -1,6 +1,7 @@
 """Datasets that samples are read from; each knows its own files, none knows a model.
 
-Owns how a name becomes a dataset. A new one is a file with a `Dataset` class here, an entry in `DATASETS` and a test.
+Owns how a name becomes a dataset. A new one is a file with a `Dataset` class here, an entry in `DATASETS` (made on the
+spot) or `BENCHMARKS` (read from its files), and a test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,15 +9,26 @@ from pathlib import Path
 from typing import Final
 
 from calibrate.datasets.base import Dataset
+from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.jsonl import JsonLines
+from calibrate.datasets.mmbench import Mmbench, MmbenchCircular
+from calibrate.datasets.pointqa import PointQA
+from calibrate.datasets.pope import Pope
+from calibrate.datasets.q_bench import QBench
 from calibrate.datasets.sample import Sample
+from calibrate.datasets.seed_bench import SeedBench
 from calibrate.datasets.synthetic import Synthetic
 from calibrate.errors import DatasetUnknown
 
-__all__ = ["DATASETS", "Dataset", "Sample", "open_dataset"]
+__all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "open_dataset"]
 
 DATASETS: Final[Mapping[str, Callable[..., Dataset]]] = {"synthetic": Synthetic}
 """Built-in datasets by name; called with the keyword arguments of `open_dataset`."""
+
+BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
+    kind.NAME: kind for kind in (PointQA, Mmbench, MmbenchCircular, Pope, SeedBench, QBench)
+}
+"""Published datasets by name; called with where they are and the keyword arguments of `open_dataset`."""
 
 
 def open_dataset(
@@ -32,7 +44,9 @@ def open_dataset(
     Parameters
     ----------
     name_or_path
-        One of `DATASETS`, or a `.jsonl` file (see `JsonLines`).
+        One of `DATASETS`; a `.jsonl` file (see `JsonLines`); or one of `BENCHMARKS`, a colon, and where it is: a folder
+        or file, such as `pope:/data/pope`, or a Hub id, such as `pope:lmms-lab/POPE` (see `Benchmark`, and
+        docs/datasets.md for the files of each).
     samples
         How many at most.
     seed
@@ -44,16 +58,27 @@ def open_dataset(
 
     Raises
     ------
-    DatasetUnknown, DatasetBroken, FileUnreadable, FamilyUnknown, SplitUnknown
+    DatasetUnknown, DatasetBroken, FileUnreadable, FamilyUnknown, SplitUnknown, SamplesTooFew
+    DatasetLibraryMissing, DatasetOffline
+        Of a dataset on the Hub.
     """
     if samples < 1 or seed < 0:
         raise ValueError(f"samples must be positive and seed not negative, but are {samples} and {seed}")
     if make := DATASETS.get(name_or_path):
         return make(samples=samples, seed=seed, split=split, families=families)
+    name, _, source = name_or_path.partition(":")
+    if (kind := BENCHMARKS.get(name)) and source:
+        return kind(source, samples=samples, seed=seed, split=split, families=families)
     if name_or_path.endswith(".jsonl"):
         return JsonLines(Path(name_or_path), samples=samples, seed=seed, split=split, families=families)
+    if kind:
+        raise DatasetUnknown(
+            f"dataset {name!r} has to be read from its files",
+            expected=f"{name}:PATH{f' or {name}:{kind.HUB}' if kind.HUB else ''}",
+            fix="say where they are (docs/datasets.md)",
+        )
     raise DatasetUnknown(
         f"unknown dataset {name_or_path!r}",
-        expected=f"{', '.join(DATASETS)} or a .jsonl file",
+        expected=f"{', '.join(DATASETS)}, a .jsonl file, or {'|'.join(BENCHMARKS)}:PATH",
         fix="give one of these",
     )

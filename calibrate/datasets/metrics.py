@@ -63,9 +63,9 @@ def yes_no(answered: Sequence[Counted]) -> dict[str, float | None]:
 
     Returns
     -------
-    `accuracy`, `precision`, `recall` and `f1` (of `yes`), and `yes_ratio`: the share of answers that are yes, where half
-    of the questions should be. All 0 to 1, `None` where one would divide by 0. Judged by `said_yes` alone, so that
-    `accuracy` is the published one even where `right` was judged more strictly.
+    `accuracy`, `precision`, `recall` and `f1` (of `yes`), and `yes_ratio`: the share of replies that say yes, where
+    half should. All 0 to 1, `None` where one would divide by 0. Judged by `said_yes` alone, so that `accuracy` is the
+    published one even where `right` was judged more strictly.
     """
     pairs = [(said_yes(one.said), one.answer.casefold() == "yes") for one in answered]
     hits = sum(said and meant for said, meant in pairs)

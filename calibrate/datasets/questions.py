@@ -83,22 +83,26 @@ class Questions(Dataset):
         found = _with_ids_of_their_own(questions)
         if not found:
             raise DatasetBroken(f"dataset {name}: has no question", expected="at least one", fix="check its files")
-        self._files = {question.record.file for question in found}
+        self._of_several_files = len({question.record.file for question in found}) > 1
         if families is not None:
             found = _of_families(name, found, families)
         self._taken = _drawn(name, found, samples, seed)
 
     def ref(self) -> DatasetRef:
         families = "" if self._families is None else ",".join(sorted(set(self._families)))
-        settings = {"samples": len(self), "seed": self._seed, "families": families, **self._source}
-        return DatasetRef(name=self.name, digest=self._digest, split=self._split, settings=settings)
+        return DatasetRef(
+            name=self.name,
+            digest=self._digest,
+            split=self._split,
+            settings={"samples": len(self), "seed": self._seed, "families": families, **self._source},
+        )
 
     def __len__(self) -> int:
         return len(self._taken)
 
     def read(self, index: int) -> Sample:
         one = self._taken[index]
-        file = f"{Path(one.record.file).name}: " if len(self._files) > 1 else ""
+        file = f"{Path(one.record.file).name}: " if self._of_several_files else ""
         try:
             image = one.picture.load()
         except Exception as error:  # Pillow raises whatever a damaged file makes its decoders stumble over
@@ -138,7 +142,8 @@ def _drawn(name: str, questions: list[Question], samples: int, seed: int) -> lis
     units: dict[str, list[int]] = {}
     for index, one in enumerate(questions):
         units.setdefault(one.unit or one.id, []).append(index)
-    ordered, taken = list(units.values()), list[int]()
+    ordered = list(units.values())
+    taken: list[int] = []
     for number in np.random.default_rng(seed).permutation(len(ordered)):
         if len(taken) + len(ordered[number]) > samples:
             break

@@ -1,7 +1,7 @@
 """Records of a dataset's files, as files hold them: a mapping of fields, and what to call it when it does not fit.
 
-Owns reading JSON, JSON lines and TSV, and the check of single fields; every error names file, record and field. Knows no
-dataset, so not which fields there should be.
+Owns reading JSON, JSON lines and TSV, and the check of single fields; every error names file, record and field. Knows
+no dataset, so not which fields there should be.
 """
 
 import csv

@@ -1,0 +1,144 @@
+"""Published datasets in their official formats: what their readers share.
+
+Owns finding a dataset's files in a folder, or its rows on the Hub, and the digest of what was read. Knows no format: a
+reader says which files, records and questions there are, in a file of its own.
+"""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from calibrate.datasets import hub
+from calibrate.datasets.pictures import FilePicture, Picture
+from calibrate.datasets.questions import Question, Questions
+from calibrate.datasets.records import Record, read_bytes
+from calibrate.errors import DatasetUnknown, SplitUnknown
+from profiles.errors import FileUnreadable
+
+
+class Benchmark(Questions):
+    """A published dataset.
+
+    Parameters
+    ----------
+    source
+        Folder with the dataset's files, one of its files, a folder that the library `datasets` wrote, or a Hub id
+        `owner/name`, with `:configuration` where it has several.
+    samples, seed, families
+        As for `Questions`.
+    split
+        One of `SPLITS`; the first where a folder is given and nothing said.
+
+    Raises
+    ------
+    FileUnreadable, DatasetUnknown, DatasetBroken, FamilyUnknown, SplitUnknown, SamplesTooFew
+    DatasetLibraryMissing, DatasetOffline
+        Of a dataset on the Hub.
+    """
+
+    NAME: ClassVar[str]
+    FILES: ClassVar[tuple[str, ...]]
+    """Patterns of file names in the folder; `{split}` and `{SPLIT}` stand for the split. The first match is taken."""
+    SEVERAL: ClassVar[bool] = False
+    """Whether all files that match are taken together; otherwise there must be one."""
+    PICTURES: ClassVar[tuple[str, ...]] = ()
+    """Subfolders where pictures may lie, beside the folder itself."""
+    SPLITS: ClassVar[tuple[str, ...]] = ()
+    HUB: ClassVar[str | None] = None
+    """A Hub id that has it with its pictures."""
+    HUB_SPLIT: ClassVar[str] = "test"
+
+    def __init__(
+        self, source: str, *, samples: int, seed: int, split: str | None = None, families: Sequence[str] | None = None
+    ) -> None:
+        path, digest = Path(source).expanduser(), hashlib.sha256()
+        questions: list[Question] = []
+        if path.exists() and not hub.is_saved(path):
+            if path.is_dir() and split is None and self.SPLITS:
+                split = self.SPLITS[0]
+            files = self._files(path, split)
+            for file in files:
+                raw = read_bytes(file)
+                digest.update(raw)
+                for record in self.records(file, raw, split):
+                    questions += self.questions(record, self.picture(record, file.parent))
+            told = ",".join(file.name for file in files)
+        elif path.exists() or hub.is_id(source):
+            told, split = path.name if path.exists() else source, split or self.HUB_SPLIT
+            for record, picture in self._rows(source, split):
+                digest.update(json.dumps(record.data, sort_keys=True, default=str).encode())
+                questions += self.questions(record, picture)
+        else:
+            expected = f"{self._wanted('…')} in a folder{f', or a Hub id such as {self.HUB}' if self.HUB else ''}"
+            raise FileUnreadable(f"{source}: no such file or folder", expected=expected, fix="check the path")
+        super().__init__(
+            self.NAME,
+            questions,
+            digest=f"sha256:{digest.hexdigest()}",
+            samples=samples,
+            seed=seed,
+            split=split,
+            families=families,
+            source=told,
+        )
+
+    @abstractmethod
+    def records(self, file: Path, raw: bytes, split: str | None) -> Iterator[Record]:
+        """The records of one file of the official format."""
+
+    @abstractmethod
+    def questions(self, record: Record, picture: Picture) -> Iterator[Question]:
+        """The questions of one record, of a file or of the Hub; none where it is not among those to be asked."""
+
+    def picture(self, record: Record, folder: Path) -> Picture:
+        """The picture that a file's record names, where `folder` is the file's."""
+        return self.beside(self.picture_name(record), folder)
+
+    def picture_name(self, record: Record) -> str:
+        """What a file's record calls its picture."""
+        return record.text("image")
+
+    def beside(self, name: str, folder: Path) -> FilePicture:
+        """A picture in the file's folder, one of `PICTURES` below it or below the folder above."""
+        below = (folder, folder.parent)
+        return FilePicture(name, (folder, *(above / part for above in below for part in self.PICTURES)))
+
+    def _wanted(self, split: str | None) -> str:
+        return " or ".join(_filled(pattern, split) for pattern in self.FILES)
+
+    def _files(self, path: Path, split: str | None) -> list[Path]:
+        if split is not None and split not in self.SPLITS:
+            expected = f"one of {', '.join(self.SPLITS)}" if self.SPLITS else "no split"
+            raise SplitUnknown(f"dataset {self.NAME} has no split {split!r}", expected=expected, fix="give that")
+        if path.is_file():
+            return [path]
+        for pattern in self.FILES:
+            found = sorted(path.glob(_filled(pattern, split)))
+            if len(found) > 1 and not self.SEVERAL:
+                names = ", ".join(file.name for file in found)
+                raise DatasetUnknown(
+                    f"{path}: has several files of {self.NAME}",
+                    expected=f"one of {names}",
+                    fix="give the file",
+                )
+            if found:
+                return found
+        raise FileUnreadable(
+            f"{path}: has no file of {self.NAME}", expected=self._wanted(split), fix="check the path (docs/datasets.md)"
+        )
+
+    def _rows(self, source: str, split: str) -> Iterator[tuple[Record, Picture]]:
+        if self.HUB is None:
+            raise DatasetUnknown(
+                f"dataset {self.NAME} is not on the Hub with its pictures, and there is no file {source}",
+                expected=f"a folder with {self._wanted(self.SPLITS[0] if self.SPLITS else None)}",
+                fix="give the dataset's own files (docs/datasets.md)",
+            )
+        return hub.read_rows(source, split)
+
+
+def _filled(pattern: str, split: str | None) -> str:
+    return pattern.format(split=split, SPLIT=str(split).upper())
