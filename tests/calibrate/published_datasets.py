@@ -77,21 +77,6 @@ COLUMNS = (
     *("index", "question", "hint", "A", "B", "C", "D", "answer"),
     *("category", "image", "source", "l2-category", "comment", "split"),
 )
-    "index",
-    "question",
-    "hint",
-    "A",
-    "B",
-    "C",
-    "D",
-    "answer",
-    "category",
-    "image",
-    "source",
-    "l2-category",
-    "comment",
-    "split",
-]
 
 
 def encoded(colour):
