@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.datasets.metrics import METRICS, Counted, count, said_yes
@@ -70,6 +70,7 @@ def test_nothing_answered_has_no_figures():
         assert set(count(metric, [])["all"].values()) == {None}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(COUNTED, max_size=30), st.randoms(use_true_random=False))
 def test_order_changes_nothing_and_families_come_with_all(answered: list[Counted], rng: random.Random):
     mixed = rng.sample(answered, len(answered))
@@ -82,6 +83,7 @@ def test_order_changes_nothing_and_families_come_with_all(answered: list[Counted
             assert figures[family] == METRICS[metric]([one for one in answered if one.family == family])
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(COUNTED, min_size=1, max_size=30))
 def test_circular_against_the_slow_way(answered: list[Counted]):
     names = {one.group for one in answered if one.group is not None}

@@ -3,6 +3,7 @@
 import builtins
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,3 +399,12 @@ def test_offline_says_so(library, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DatasetOffline, match=r"docs/datasets\.md"):
         open_dataset("pope:lmms-lab/POPE", samples=1, seed=0)
+
+
+def test_the_page_names_every_reader_its_folders_and_its_hub_id():
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `") and row.count("|") == 7}
+    assert set(rows) == set(BENCHMARKS)
+    for name, kind in BENCHMARKS.items():
+        assert rows[name].count("the same") == 4 or all(f"`{part}`" in rows[name] for part in kind.PICTURES)
+        assert kind.HUB is None or f"`{kind.HUB}`" in page

@@ -19,7 +19,10 @@ class Evaluate(BaseModel):
     base_url: str = Field("http://127.0.0.1:8000/v1", description="address of the server, with its /v1")
     compare: str | None = Field(None, description="address of a second server, asked the same samples after the first")
     against: Path | None = Field(None, description="earlier results on the same samples, to compare with as first arm")
-    dataset: str = Field("synthetic", description="name of a dataset, or a .jsonl file")
+    dataset: str = Field(
+        "synthetic",
+        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope",
+    )
     split: str | None = Field(None, description="part of the dataset, where it has parts")
     samples: int = Field(200, gt=0, description="how many samples to ask")
     families: list[str] | None = Field(None, description="question families to ask, comma-separated; all by default")
