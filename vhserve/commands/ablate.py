@@ -25,7 +25,10 @@ class Ablate(BaseModel):
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
     model: str | None = Field(None, description="alias, Hub id or folder; the profile's own if not given")
-    dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
+    dataset: str = Field(
+        "synthetic",
+        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope",
+    )
     split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
     families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
     curve: bool = Field(

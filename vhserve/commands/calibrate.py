@@ -25,7 +25,10 @@ class Calibrate(BaseModel):
     """
 
     model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
-    dataset: str = Field("synthetic", description="`synthetic`, or a .jsonl file of images and questions")
+    dataset: str = Field(
+        "synthetic",
+        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope",
+    )
     split: str | None = Field(None, description="split of the dataset; `train` for synthetic if not given")
     samples: PositiveInt = Field(256, description="how many samples to measure")
     batch_size: PositiveInt = Field(16, description="samples in one forward pass; does not change the result")
