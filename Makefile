@@ -3,6 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
+# Nothing outside the checkout is changed, caches included.
+export VLLM_CACHE_ROOT ?= $(CURDIR)/.cache/vllm
+export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint bench clean
 
@@ -32,4 +37,4 @@ bench: .venv/installed  ## what a calibration costs, what an empty plan costs
 	$(BIN)/python -m benchmarks.empty_plan
 
 clean:  ## remove the environment and what the demo wrote
-	rm -rf .venv demo-out
+	rm -rf .venv .cache demo-out

@@ -11,7 +11,7 @@ from calibrate.ablation_tables import DONE, of_family
 from calibrate.accuracy import ALL
 from calibrate.drawing import SERIES, new_figure, svg
 
-_LABELS = {"bottom": "lowest scores first", "random": "random", "top": "highest scores first"}
+_LABELS = {"bottom": "lowest {} first", "random": "random", "top": "highest {} first"}
 
 
 def accuracy_curve(ablation: Ablation) -> str:
@@ -38,6 +38,7 @@ def _draw_stage(axes: Axes, ablation: Ablation, rows: list[Row]) -> None:
     axes.axhline(100 * base.accuracy, color="#555555", linewidth=0.8, linestyle="--", label="no head")
     for number, select in enumerate(dict.fromkeys(row.select for row in rows)):
         colour, marker = SERIES[number]
+        label = _LABELS[select].format(ablation.rank_by.replace("_", " "))
         own = [row for row in rows if row.select == select]
         shares = sorted({row.share for row in own})
         draws = [[of_family(row.figures, ALL) for row in own if row.share == share] for share in shares]
@@ -46,13 +47,13 @@ def _draw_stage(axes: Axes, ablation: Ablation, rows: list[Row]) -> None:
         if all(len(drawn) == 1 for drawn in draws):
             low, high = (100 * np.array([getattr(one, end) for (one,) in draws]) for end in ("low", "high"))
             axes.errorbar(x, mid, yerr=[mid - low, high - mid], color=colour, marker=marker, markersize=4, capsize=2)
-            axes.plot([], [], color=colour, marker=marker, markersize=4, label=_LABELS[select])
+            axes.plot([], [], color=colour, marker=marker, markersize=4, label=label)
             continue
         axes.plot(x, mid, color=colour, linewidth=1.2)
         for share, drawn in zip(x, draws, strict=True):
             y = [100 * one.accuracy for one in drawn]
             axes.plot([share] * len(y), y, color=colour, marker=marker, markersize=3.5, linestyle="", alpha=0.6)
-        axes.plot([], [], color=colour, marker=marker, markersize=4, label=f"{_LABELS[select]} (draws and mean)")
+        axes.plot([], [], color=colour, marker=marker, markersize=4, label=f"{label} (draws and mean)")
     axes.set_xlim(0, 104)
     axes.grid(linewidth=0.4)
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,7 +12,7 @@ from profiles.errors import WrongValue
 from profiles.geometry import StageOrAll, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.planner import make_plan
-from profiles.pruning_plan import Granularity, PruningPlan
+from profiles.pruning_plan import Granularity, PruningPlan, RankBy
 
 Select = Literal["top", "bottom", "random"]
 How = Literal["removed", "mean", "uniform", "text_only"]
@@ -87,6 +87,7 @@ def configurations(
     seed: int,
     granularity: Granularity,
     how: How = "removed",
+    rank_by: RankBy = "score",
 ) -> list[Configuration]:
     """Every row of a shape for every budget, random rows once for each draw.
 
@@ -101,8 +102,8 @@ def configurations(
         A budget is larger than a stage.
     WrongValue
         A budget comes to no head, or twice to the same, or is no multiple of what is treated together.
-    MeansMissing
-        `mean`, and a profile without mean outputs.
+    MeansMissing, RankingMissing
+        The profile was made without means, or without the table to rank by.
     """
     ks = {stage: _numbers(profile, budgets, stage, granularity) for _, stage in shape.rows}
     heads = {stage: len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads for stage in ks}
@@ -124,6 +125,7 @@ def configurations(
                 seed=draw or 0,
                 granularity=granularity,
                 compensation="mean" if how == "mean" else "none",
+                rank_by=rank_by,
             ),
         )
         for select, stage in shape.rows

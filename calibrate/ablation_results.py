@@ -13,7 +13,7 @@ from calibrate.accuracy import Right, by_family
 from calibrate.statistics import difference_interval, mcnemar_exact, wilson
 from profiles.geometry import ModelRef, StageOrAll
 from profiles.head_profile import DatasetRef
-from profiles.pruning_plan import Granularity
+from profiles.pruning_plan import Granularity, RankBy
 from profiles.strict import JsonScalar, Strict
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -90,6 +90,7 @@ class Ablation(Strict):
     samples: PositiveInt
     broken: list[str]
     granularity: Granularity
+    rank_by: RankBy
     treatment: How
     block_size: PositiveInt | None
     baseline: list[Figures]

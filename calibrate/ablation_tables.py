@@ -42,7 +42,7 @@ def stage_grid(ablation: Ablation) -> Grid:
     for label, chosen in _groups(ablation):
         cells = [_cell([of_family(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
         rows.append([[label], *cells])
-    subject = f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
+    subject = _subject(ablation)
     return Grid(
         f"Accuracy with k heads {DONE[ablation.treatment]}: {subject}", ["heads", *(f"k = {k}" for k in ks)], rows
     )
@@ -56,7 +56,7 @@ def share_grid(ablation: Ablation) -> Grid:
     for label, chosen in _groups(ablation):
         found = [[of_family(row.figures, ALL) for row in chosen if row.share == share] for share in shares]
         rows.append([[label], *(_brief(draws) for draws in found)])
-    subject = f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}"
+    subject = _subject(ablation)
     header = ["heads", *(f"{100 * share:g}%" for share in shares)]
     return Grid(f"Accuracy with a share of the heads {DONE[ablation.treatment]}: {subject}", header, rows)
 
@@ -116,6 +116,11 @@ def _cell(draws: list[Compared]) -> list[str]:
     change = f"{_points(_mean([one.difference for one in draws]))} on average"
     spread = f"{_percent(min(accuracies))} to {_percent(max(accuracies))}"
     return [_percent(_mean(accuracies)), change, f"{spread} in {len(draws)} draws"]
+
+
+def _subject(ablation: Ablation) -> str:
+    ranked = "" if ablation.rank_by == "score" else f" (ranked by {ablation.rank_by.replace('_', ' ')})"
+    return f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}{ranked}"
 
 
 def _brief(draws: list[Compared]) -> list[str]:

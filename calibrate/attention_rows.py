@@ -1,22 +1,19 @@
 """The fast path: one attention row per head, computed beside SDPA, and the mean output of every head.
 
-Owns an attention function that is put into transformers' registry for as long as a context lasts and taken out after.
-No n x n matrix is ever built. Only decoder layers are tapped, never the vision tower. Does not know image tokens,
-scores or datasets.
+Owns an attention function for the decoder (`decoder_attention` puts it there). No n x n matrix is ever built. Does not
+know image tokens, scores or datasets.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from calibrate.decoder_attention import decoder_attention
 from calibrate.loading import LoadedModel
 from calibrate.prompts import Batch
 
@@ -44,25 +41,10 @@ class AttentionRows:
 
 @contextmanager
 def attention_rows(loaded: LoadedModel) -> Iterator[Callable[[Batch], AttentionRows]]:
-    """Tap a model's decoder; yields a function that runs a batch and returns its rows.
-
-    The model's attention implementation and transformers' registries are as before when the context ends.
-    """
+    """Tap a model's decoder; yields a function that runs a batch and returns its rows."""
     tap = _Tap(loaded)
-    decoder: Any = loaded.language_model
-    before = decoder.config._attn_implementation
-    name = f"vhserve_rows_{uuid4().hex}"
-    AttentionInterface.register(name, tap.attend)
-    # Without an entry of its own, transformers would give an unknown implementation no mask at all.
-    AttentionMaskInterface.register(name, sdpa_mask)
-    try:
-        decoder.set_attn_implementation(name)
+    with decoder_attention(loaded, tap.attend):
         yield tap.run
-    finally:
-        decoder.set_attn_implementation(before)
-        # The registries have no public way to take an entry out.
-        AttentionInterface._global_mapping.pop(name)
-        AttentionMaskInterface._global_mapping.pop(name)
 
 
 class _Tap:

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from calibrate.accuracy import Judge
 from calibrate.attention_rows import attention_rows
 from calibrate.datasets import Dataset
+from calibrate.effects import head_effects
 from calibrate.errors import DatasetBroken, NotFiniteAttention, OutOfDeviceMemory
 from calibrate.interrupts import Interrupts, held_back
 from calibrate.loading import LoadedModel
@@ -43,6 +45,10 @@ class Run:
         That the dataset was opened with.
     layer_function
         f of the head score.
+    effects
+        Measure effects of treatments too, which takes a gradient; needs answers that the model's first token tells.
+    block_size
+        Of the image blocks that text-only heads would not see, for their effects; None for single image tokens.
     restart
         Discard the state of an interrupted run.
     save_every
@@ -55,6 +61,8 @@ class Run:
     batch_size: int = 16
     seed: int = 0
     layer_function: LayerFunction = "inverse"
+    effects: bool = False
+    block_size: int | None = None
     restart: bool = False
     save_every: float = 10.0
     show_progress: bool = True
@@ -116,13 +124,21 @@ def _measure(
     rest = islice(own, done, None)
     saved_at = time.monotonic()
     shown = run.show_progress and processes.first
-    with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
+    judge = Judge(loaded)
+    with progress_bar("calibrating", total, done, shown=shown) as advance:
         while samples := list(islice(rest, run.batch_size)):
             interrupts.check()
             try:
                 batch = make_batch(loaded, samples)
-                rows = read(batch)
-                more = sums.plus(batch, score_rows(rows.rows, batch.image, batch.box, run.layer_function), rows)
+                with attention_rows(loaded) as read:
+                    rows = read(batch)
+                effects = None
+                if run.effects:
+                    answers = torch.tensor([judge.first(sample.answer) for sample in samples], device=loaded.device)
+                    with head_effects(loaded, run.block_size) as measure:
+                        effects = measure(batch, answers)
+                scores = score_rows(rows.rows, batch.image, batch.box, run.layer_function)
+                more = sums.plus(batch, scores, rows, effects)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -154,6 +170,8 @@ def _settings(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Proces
         "seed": run.seed,
         "layer function": run.layer_function,
         "epsilon": EPSILON,
+        "effects": run.effects,
+        "block size": run.block_size,
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "device": loaded.device.type,
         "processes": processes.world,
@@ -184,6 +202,7 @@ def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Process
         versions=versions("vhserve", "torch", "transformers", "numpy", "pillow"),
         commit=git_commit(),
         heads=total.means(),
+        effects=total.mean_effects(run.block_size) if run.effects else None,
         mean_output=total.mean_output(),
     )
 

@@ -12,15 +12,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from calibrate.attention_rows import AttentionRows
+from calibrate.effects import EffectSamples
 from calibrate.prompts import Batch
 from calibrate.scores import HeadSamples
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadScores
+from profiles.head_profile import HeadEffects, HeadScores
 
 Array = npt.NDArray[np.float64]
 
 COUNTS = ("samples", "with_box", "positions")
 TABLES = ("image_weight", "box_weight", "concentration", "score")
+EFFECTS = ("removed", "text_only")
 
 
 class Sums:
@@ -31,8 +33,8 @@ class Sums:
     samples, with_box, positions
         Samples; those with a box that could be mapped; prompt positions.
     arrays
-        By name: the counts, shape `()`; the tables, shape `(layers, query heads)`; and `output`, shape
-        `(layers, query heads, head size)`.
+        By name: the counts, shape `()`; the tables, and `effect_` and a treatment, shape `(layers, query heads)`; and
+        `output`, shape `(layers, query heads, head size)`.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -41,7 +43,8 @@ class Sums:
     @classmethod
     def empty(cls, geometry: ModelGeometry) -> "Sums":
         heads = (geometry.layers, geometry.query_heads)
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COUNTS, ()) | dict.fromkeys(TABLES, heads)
+        tables = (*TABLES, *(f"effect_{name}" for name in EFFECTS))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COUNTS, ()) | dict.fromkeys(tables, heads)
         return cls(
             {name: np.zeros(shape) for name, shape in (shapes | {"output": (*heads, geometry.head_size)}).items()}
         )
@@ -58,10 +61,13 @@ class Sums:
     def positions(self) -> int:
         return int(self.arrays["positions"])
 
-    def plus(self, batch: Batch, scores: HeadSamples, rows: AttentionRows) -> "Sums":
+    def plus(
+        self, batch: Batch, scores: HeadSamples, rows: AttentionRows, effects: EffectSamples | None = None
+    ) -> "Sums":
         """These sums with one batch more."""
         new: dict[str, Any] = {name: _over_samples(getattr(scores, name)) for name in TABLES}
         new |= {"samples": len(batch), "with_box": int(batch.has_box.sum()), "positions": rows.positions}
+        new |= {f"effect_{name}": _over_samples(getattr(effects, name)) if effects else 0.0 for name in EFFECTS}
         new["output"] = rows.output_sum.cpu().numpy()
         return Sums({name: np.asarray(array + new[name]) for name, array in self.arrays.items()})
 
@@ -74,6 +80,11 @@ class Sums:
         table = {name: (self.arrays[name] / max(self.samples, 1)).tolist() for name in TABLES if name != "box_weight"}
         boxes = (self.arrays["box_weight"] / self.with_box).tolist() if self.with_box else None
         return HeadScores(box_weight=boxes, **table)
+
+    def mean_effects(self, block_size: int | None) -> HeadEffects:
+        """Mean effects over the samples."""
+        tables = {name: (self.arrays[f"effect_{name}"] / max(self.samples, 1)).tolist() for name in EFFECTS}
+        return HeadEffects(block_size=block_size, **tables)
 
     def mean_output(self) -> npt.NDArray[np.float32]:
         """Mean over samples and positions of each head's output before `o_proj`."""

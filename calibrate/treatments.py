@@ -201,14 +201,8 @@ def _attending(layers: nn.ModuleList, by_layer: list[_Layer], positions: Positio
         layer, group = by_layer[module.layer_idx], module.num_key_value_groups
         if layer.text_only:
             kv = [head // group for head in layer.text_only]
-            text = nn.functional.scaled_dot_product_attention(
-                query[:, layer.text_only],
-                key[:, kv],
-                value[:, kv],
-                attn_mask=_visible(mask, positions.dropped),
-                scale=options["scaling"],
-            )
-            output[:, :, layer.text_only] = text.transpose(1, 2).masked_fill(positions.dropped[..., None, None], 0.0)
+            kept = query[:, layer.text_only], key[:, kv], value[:, kv]
+            output[:, :, layer.text_only] = text_only_output(*kept, mask, positions.dropped, options["scaling"])
         if layer.uniform:
             weights = positions.valid / positions.valid.sum(1, keepdim=True)
             mean = torch.einsum("bn,bhnd->bhd", weights.to(value), value)
@@ -232,6 +226,32 @@ def _attending(layers: nn.ModuleList, by_layer: list[_Layer], positions: Positio
         for module, config in zip(modules, stock, strict=True):
             module.config = config
         del functions[_ATTENTION]
+
+
+def text_only_output(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: Tensor, scaling: float | None
+) -> Tensor:
+    """What heads put out as text-only heads, before `o_proj`.
+
+    Parameters
+    ----------
+    query, key, value
+        `(batch, heads, n, head size)`, a key and value head for each query head.
+    mask
+        What their own attention gets, `(batch, 1, n, n)`, boolean or additive; None is causal.
+    dropped
+        Positions in image blocks, `(batch, n)`, bool.
+    scaling
+        Factor of the logits.
+
+    Returns
+    -------
+    `(batch, n, heads, head size)`; zero for dropped queries.
+    """
+    text = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=_visible(mask, dropped), scale=scaling
+    )
+    return text.transpose(1, 2).masked_fill(dropped[..., None, None], 0.0)
 
 
 def _visible(mask: Tensor | None, dropped: Tensor) -> Tensor:

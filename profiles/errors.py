@@ -92,5 +92,9 @@ class SplitGroup(UserError):
     """A plan of granularity `kv_group` treats the query heads of one KV head differently."""
 
 
+class RankingMissing(UserError):
+    """Heads are to be ranked by a table that the profile does not have."""
+
+
 class MeansMissing(UserError):
     """Mean compensation is asked for, but the profile has no mean outputs."""

@@ -43,6 +43,25 @@ class HeadScores(Strict):
     box_weight: list[list[Share]] | None
 
 
+class HeadEffects(Strict):
+    """What treating a head would do to the answers, to first order; each table is indexed ``[layer][query head]``.
+
+    Means over the samples of the size of the change in the log-odds of the right answer's first token, in nats; at
+    least 0; higher means worth more: keep.
+
+    Attributes
+    ----------
+    removed, text_only
+        By treatment.
+    block_size
+        Of the image blocks that a text-only head would not see; None for single image tokens.
+    """
+
+    removed: list[list[NonNegativeFloat]]
+    text_only: list[list[NonNegativeFloat]]
+    block_size: PositiveInt | None
+
+
 class ScoreFormula(Strict):
     """Formula of `HeadScores.score` and its constants (paper section 4).
 
@@ -83,6 +102,8 @@ class HeadProfile(Strict):
         Measured; left out because they were broken; measured and with a box.
     settings
         How the run was made: dtype, device, batch_size, processes.
+    effects
+        Effects of treatments; None where they were not measured.
     mean_output
         ``[layers][query_heads][head_size]``: mean over samples and positions of each head's output before `o_proj`.
     """
@@ -101,6 +122,7 @@ class HeadProfile(Strict):
     versions: dict[str, str]
     commit: str | None = None
     heads: HeadScores
+    effects: HeadEffects | None = None
     mean_output: Float32Array | None = None
 
     @model_validator(mode="after")
@@ -109,6 +131,9 @@ class HeadProfile(Strict):
             rows = getattr(self.heads, name)
             if rows is not None:
                 check_rows(rows, self.geometry, f"heads.{name}")
+        if self.effects is not None:
+            check_rows(self.effects.removed, self.geometry, "effects.removed")
+            check_rows(self.effects.text_only, self.geometry, "effects.text_only")
         shape = (self.geometry.layers, self.geometry.query_heads, self.geometry.head_size)
         if self.mean_output is not None and self.mean_output.shape != shape:
             found = f"has shape {list(self.mean_output.shape)}"

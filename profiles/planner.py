@@ -1,12 +1,13 @@
 """Turns a head profile into a pruning plan: which heads go, which see text only, which are protected.
 
-Heads are chosen in units (`profiles.units`), in the order of their scores or of a seed. Does not know where scores come
-from, or how a plan is served.
+Heads are chosen in units (`profiles.units`), in the order of a ranking (`profiles.rankings`) or of a seed. Does not
+know where rankings come from, or how a plan is served.
 """
 
 import hashlib
+from collections.abc import Sequence
 from math import ceil
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -16,10 +17,13 @@ from profiles.geometry import StageOrAll, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.layout import layer_layouts
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import Compensation, Granularity, PruningPlan, Selection, Treatment
+from profiles.pruning_plan import Compensation, Granularity, PruningPlan, RankBy, Selection, Treatment
+from profiles.rankings import Table, ranking
 from profiles.units import Unit, unit_size, units
 
 Select = Literal["bottom", "top", "random"]
+
+_CHOSEN: Final[tuple[Literal["removed", "text_only"], ...]] = ("removed", "text_only")
 
 
 def make_plan(
@@ -33,19 +37,24 @@ def make_plan(
     granularity: Granularity,
     compensation: Literal["none", "mean"],
     text_only: int = 0,
+    rank_by: RankBy = "score",
 ) -> PruningPlan:
-    """Choose heads by score.
+    """Choose heads by a ranking of the profile.
 
     Parameters
     ----------
     remove, text_only
-        Query heads to remove, and to make text-only: the first units of the order of `select`, and the next ones.
+        Query heads to remove, and to make text-only: the first units of the order of `select`, and the first ones of
+        the others' order. Both orders are the same unless the ranking has a table for each treatment.
     select
-        ``bottom``: lowest scores first; ``top``: highest first; ``random``: an order in which a unit's place depends
-        on the seed and the unit alone. Equal scores go by layer and head.
+        ``bottom``: lowest ranked first; ``top``: highest first; ``random``: an order in which a unit's place depends
+        on the seed and the unit alone. Equally ranked ones go by layer and head.
     protect_top
-        Percentage of the whole model's heads, the highest scored, that are never treated; nor is any unit with one of
-        them. ``bottom`` and ``random`` pass them over. ``top`` is a control that means the very top, so it refuses.
+        Percentage of the whole model's heads, the highest ranked for removal, that are never treated; nor is any unit
+        with one of them. ``bottom`` and ``random`` pass them over. ``top`` is a control that means the very top, so it
+        refuses.
+    rank_by
+        See `profiles.rankings.ranking`.
     compensation
         ``mean``: put the removed heads' mean outputs into the plan.
 
@@ -59,24 +68,29 @@ def make_plan(
         A budget is not a multiple of the unit, or a parameter is out of range.
     MeansMissing
         ``mean`` without mean outputs in the profile.
+    RankingMissing
+        The profile was made without the table to rank by.
     LayoutRefused
         The plan leaves no head, or mixes text-only and full query heads of one KV head.
     """
     geometry = profile.geometry
     check_multiple(remove, "remove", geometry, granularity)
     check_multiple(text_only, "text-only", geometry, granularity)
-    protected = protected_heads(profile, protect_top)
-    order = _order(profile, granularity, stage, select, seed)
-    pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
-    size = unit_size(geometry, granularity)
-    check_budget(remove + text_only, stage, len(order) * size, len(pool) * size, protect_top)
-    treated = pool[: (remove + text_only) // size]
-    _refuse_protected(treated, protected, protect_top)
-
+    worth = {treatment: ranking(profile, rank_by, treatment) for treatment in _CHOSEN}
+    protected = protected_heads(worth["removed"], protect_top)
+    everything = units(geometry, worth["removed"], granularity)
     treatments: list[list[Treatment]] = [["full"] * geometry.query_heads for _ in range(geometry.layers)]
-    for index, unit in enumerate(treated):
-        for head in unit.heads:
-            treatments[unit.layer][head] = "removed" if index < remove // size else "text_only"
+    size, taken = unit_size(geometry, granularity), set[tuple[int, int]]()
+    for treatment, budget in zip(_CHOSEN, (remove, text_only), strict=True):
+        order = _order(everything, worth[treatment], stage, select, seed)
+        pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
+        check_budget(remove + text_only, stage, len(order) * size, len(pool) * size, protect_top)
+        chosen = [unit for unit in pool if _is_free(unit, taken)][: budget // size]
+        _refuse_protected(chosen, protected, protect_top)
+        for unit in chosen:
+            taken |= {(unit.layer, head) for head in unit.heads}
+            for head in unit.heads:
+                treatments[unit.layer][head] = treatment
     plan = PruningPlan(
         model=profile.model,
         geometry=geometry,
@@ -89,6 +103,7 @@ def make_plan(
             protect_top=protect_top,
             protected=sorted(protected),
             seed=seed if select == "random" else None,
+            rank_by=rank_by,
         ),
         granularity=granularity,
         treatments=treatments,
@@ -100,8 +115,8 @@ def make_plan(
     return plan
 
 
-def protected_heads(profile: HeadProfile, percent: float) -> set[tuple[int, int]]:
-    """The `percent` highest scored heads ``(layer, head)`` of the whole model; a part of a head counts as one.
+def protected_heads(worth: Table, percent: float) -> set[tuple[int, int]]:
+    """The `percent` highest ranked heads ``(layer, head)`` of the whole model; a part of a head counts as one.
 
     Raises
     ------
@@ -110,26 +125,26 @@ def protected_heads(profile: HeadProfile, percent: float) -> set[tuple[int, int]
     """
     if not 0 <= percent <= 100:
         raise WrongValue(f"--protect-top is {percent:g}", expected="0 to 100 (percent)", fix="give --protect-top 10")
-    scores = profile.scores()
-    count = ceil(round(percent * scores.size / 100, 9))
-    order = sorted(np.ndindex(*scores.shape), key=lambda head: (-scores[head], head))
+    count = ceil(round(percent * worth.size / 100, 9))
+    order = sorted(np.ndindex(*worth.shape), key=lambda head: (-worth[head], head))
     return {(layer, head) for layer, head in order[:count]}
 
 
-def _order(profile: HeadProfile, granularity: Granularity, stage: StageOrAll, select: Select, seed: int) -> list[Unit]:
+def _order(everything: Sequence[Unit], worth: Table, stage: StageOrAll, select: Select, seed: int) -> list[Unit]:
     """The units of a stage, the first to be treated first."""
 
     def rank(unit: Unit) -> tuple[object, ...]:
         if select == "random":  # a hash, because numpy doesn't promise equal draws between versions
             return (hashlib.sha256(f"{seed}:{unit.layer}:{unit.heads}".encode()).digest(),)
-        return (unit.score if select == "bottom" else -unit.score, unit.layer, unit.heads)
+        mean = float(np.mean(worth[unit.layer, unit.heads]))
+        return (mean if select == "bottom" else -mean, unit.layer, unit.heads)
 
-    layers = stage_layers(stage, profile.geometry.layers)
-    return sorted((unit for unit in units(profile, granularity) if unit.layer in layers), key=rank)
+    layers = stage_layers(stage, len(worth))
+    return sorted((unit for unit in everything if unit.layer in layers), key=rank)
 
 
-def _is_free(unit: Unit, protected: set[tuple[int, int]]) -> bool:
-    return protected.isdisjoint((unit.layer, head) for head in unit.heads)
+def _is_free(unit: Unit, others: set[tuple[int, int]]) -> bool:
+    return others.isdisjoint((unit.layer, head) for head in unit.heads)
 
 
 def _refuse_protected(treated: list[Unit], protected: set[tuple[int, int]], protect_top: float) -> None:

@@ -19,6 +19,7 @@ PLAN_FORMAT: Final = "vhserve.pruning-plan"
 
 Treatment = Literal["full", "text_only", "removed"]
 Granularity = Literal["query_head", "kv_group"]
+RankBy = Literal["score", "image_weight", "concentration", "box_weight", "effect"]
 TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "removed")
 
 # JSON has no tuples: a list of two is taken for one.
@@ -33,16 +34,18 @@ class Selection(Strict):
     Attributes
     ----------
     method
-        ``bottom``: lowest scores first (the least visual heads); ``top``: highest first; ``random``: by seed;
-        ``manual``: by hand, in which case nothing is claimed about the numbers below.
+        ``bottom``: lowest ranked first (by score, the least visual heads); ``top``: highest first; ``random``: by
+        seed; ``manual``: by hand, in which case nothing is claimed about the numbers below.
     stage
         Layers that heads were chosen from.
     remove, text_only
         Number of query heads removed, and made text-only.
     protect_top
-        Percentage of the model's heads, the highest scored, that are never treated; `protected` lists them.
+        Percentage of the model's heads, the highest ranked, that are never treated; `protected` lists them.
     seed
         For ``random``; else None.
+    rank_by
+        Table of the profile that ranks the heads (`profiles.rankings`).
     """
 
     method: Literal["bottom", "top", "random", "manual"]
@@ -52,7 +55,7 @@ class Selection(Strict):
     protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
-    rank_by: Literal["score"] = "score"
+    rank_by: RankBy = "score"
 
 
 class Compensation(Strict):

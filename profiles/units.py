@@ -10,11 +10,9 @@ Does not know budgets, stages or protection.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import Granularity
+from profiles.rankings import Table
 
 
 @dataclass(frozen=True)
@@ -25,13 +23,10 @@ class Unit:
     ----------
     heads
         Ascending query heads.
-    score
-        Mean of their scores; higher means more visual: keep.
     """
 
     layer: int
     heads: tuple[int, ...]
-    score: float
 
 
 def unit_size(geometry: ModelGeometry, granularity: Granularity) -> int:
@@ -41,14 +36,20 @@ def unit_size(geometry: ModelGeometry, granularity: Granularity) -> int:
     return geometry.group_size if granularity == "kv_group" else geometry.kv_heads
 
 
-def units(profile: HeadProfile, granularity: Granularity) -> list[Unit]:
-    """All units of a model; every head is in exactly one."""
-    geometry, scores = profile.geometry, profile.scores()
+def units(geometry: ModelGeometry, worth: Table, granularity: Granularity) -> list[Unit]:
+    """All units of a model; every head is in exactly one.
+
+    Parameters
+    ----------
+    worth
+        Of every head, ``(layers, query heads)``; higher means keep. Decides which heads of different KV groups go
+        together.
+    """
     found = []
     for layer in range(geometry.layers):
         groups = [list(geometry.group(kv_head)) for kv_head in range(geometry.kv_heads)]
         if granularity == "query_head" and geometry.group_size > 1:
-            ranked = [sorted(group, key=lambda head: (scores[layer, head], head)) for group in groups]
+            ranked = [sorted(group, key=lambda head: (worth[layer, head], head)) for group in groups]
             groups = [sorted(heads) for heads in zip(*ranked, strict=True)]
-        found += [Unit(layer, tuple(heads), float(np.mean(scores[layer, heads]))) for heads in groups]
+        found += [Unit(layer, tuple(heads)) for heads in groups]
     return found

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadEffects, HeadProfile, HeadScores, ScoreFormula
 from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
 
 MODEL = ModelRef(
@@ -53,6 +53,11 @@ def example_profile() -> HeadProfile:
             concentration=[[0.5, 0.5, 1.0, 0.25], [1.0, 0.5, 0.5, 0.0], [0.75, 0.75, 0.5, 0.25]],
             score=[[0.25, 0.125, 0.75, 0.125], [0.25, 0.03125, 0.0625, 0.0], [0.125, 0.0625, 0.015625, 0.03125]],
             box_weight=[[0.25, 0.125, 0.5, 0.125], [0.25, 0.0, 0.125, 0.0], [0.25, 0.125, 0.0, 0.0]],
+        ),
+        effects=HeadEffects(
+            removed=[[0.5, 0.25, 1.5, 0.125], [2.0, 0.0, 0.25, 0.5], [1.0, 0.125, 0.0625, 3.0]],
+            text_only=[[0.5, 0.125, 1.0, 0.0], [0.25, 0.0, 0.125, 0.0], [0.0, 0.125, 0.0, 0.5]],
+            block_size=32,
         ),
         mean_output=np.arange(12, dtype=np.float32).reshape(3, 4, 1) / 8,
     )
@@ -175,6 +180,13 @@ def profiles(draw: st.DrawFn) -> HeadProfile:
             score=table(st.floats(0, 1e9)),
             box_weight=table(shares) if boxes and draw(st.booleans()) else None,
         ),
+        effects=HeadEffects(
+            removed=table(st.floats(0, 1e9)),
+            text_only=table(st.floats(0, 1e9)),
+            block_size=draw(st.none() | st.just(16)),
+        )
+        if draw(st.booleans())
+        else None,
         mean_output=draw(
             st.none() | arrays((geometry.layers, geometry.query_heads, geometry.head_size)),
         ),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from documents import brief, profile_of
+from documents import brief, example_profile, profile_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,14 +15,16 @@ from profiles.errors import (
     LayoutRefused,
     MeansMissing,
     ProtectedHeadTreated,
+    RankingMissing,
     UserError,
     WrongValue,
 )
 from profiles.geometry import stage_layers
-from profiles.head_profile import HeadProfile
+from profiles.head_profile import HeadEffects, HeadProfile, HeadScores
 from profiles.layout import layer_layouts
 from profiles.planner import make_plan, protected_heads
-from profiles.pruning_plan import PruningPlan
+from profiles.pruning_plan import PruningPlan, RankBy
+from profiles.rankings import RANKINGS
 from profiles.store import load_plan, save
 from profiles.units import unit_size, units
 
@@ -83,9 +85,9 @@ def check_refusal(refusal: UserError, profile: HeadProfile, options: dict[str, A
         mixed = options["text_only"] and geometry.group_size > 1 and options["granularity"] == "query_head"
         assert mixed or options["remove"] == geometry.heads
         return
-    protected = protected_heads(profile, percent) if options["select"] != "top" else set()
+    protected = protected_heads(profile.scores(), percent) if options["select"] != "top" else set()
     free = 0
-    for unit in units(profile, options["granularity"]):
+    for unit in units(geometry, profile.scores(), options["granularity"]):
         if unit.layer in stage_layers(options["stage"], geometry.layers):
             free += len(unit.heads) * protected.isdisjoint((unit.layer, head) for head in unit.heads)
     assert options["remove"] + options["text_only"] > free
@@ -187,7 +189,7 @@ def test_the_seed_says_nothing_unless_random() -> None:
 @pytest.mark.parametrize(("percent", "count"), [(0, 0), (0.1, 1), (8.3, 1), (9, 2), (25, 3), (50, 6), (100, 12)])
 def test_protected_are_the_highest_of_the_whole_model(percent: float, count: int) -> None:
     profile = profile_of(np.arange(12.0).reshape(3, 4))
-    assert protected_heads(profile, percent) == {(i // 4, i % 4) for i in range(12 - count, 12)}
+    assert protected_heads(profile.scores(), percent) == {(i // 4, i % 4) for i in range(12 - count, 12)}
 
 
 def test_a_unit_with_a_protected_head_is_passed_over() -> None:
@@ -200,11 +202,10 @@ def test_a_unit_with_a_protected_head_is_passed_over() -> None:
 def test_units_of_a_grouped_query_model() -> None:
     table = np.array([[0.5, 0.1, 0.3, 0.0, 0.2, 0.6], [0.0] * 6])
     profile = profile_of(table, kv_heads=2)
-    by_group = [(unit.layer, unit.heads) for unit in units(profile, "kv_group")]
+    by_group = [(unit.layer, unit.heads) for unit in units(profile.geometry, table, "kv_group")]
     assert by_group == [(0, (0, 1, 2)), (0, (3, 4, 5)), (1, (0, 1, 2)), (1, (3, 4, 5))]
-    by_head = units(profile, "query_head")
+    by_head = units(profile.geometry, table, "query_head")
     assert [unit.heads for unit in by_head[:3]] == [(1, 3), (2, 4), (0, 5)]
-    assert [unit.score for unit in by_head[:3]] == pytest.approx([0.05, 0.25, 0.55])
     assert [unit.heads for unit in by_head[3:]] == [(0, 3), (1, 4), (2, 5)]
 
 
@@ -280,3 +281,42 @@ def test_budgets(text: str, kv_heads: int, granularity: Any, heads: int) -> None
 def test_budgets_that_mean_nothing(text: str) -> None:
     with pytest.raises(WrongValue, match="--text-only"):
         heads_of(text, "text-only", profile_of(np.zeros((3, 4))).geometry, "late", "query_head")
+
+
+def with_effects(profile: HeadProfile, removed: np.ndarray, text_only: np.ndarray) -> HeadProfile:
+    effects = HeadEffects(removed=removed.tolist(), text_only=text_only.tolist(), block_size=None)
+    return profile.model_copy(update={"effects": effects})
+
+
+def test_each_treatment_goes_by_its_own_effect() -> None:
+    rising = np.arange(12.0).reshape(3, 4)
+    profile = with_effects(profile_of(rising[::-1].copy()), removed=rising, text_only=rising[:, ::-1].copy())
+    plan = plan_for(profile, remove=3, text_only=2, rank_by="effect", protect_top=10)
+    assert plan.heads("removed") == [(0, 0), (0, 1), (0, 2)]
+    assert plan.heads("text_only") == [(0, 3), (1, 3)]  # (0, 3) is worth least, and the others of layer 0 are gone
+    assert plan.selection.protected == [(2, 2), (2, 3)]
+    assert plan.selection.rank_by == "effect"
+    top = plan_for(profile, remove=1, text_only=1, rank_by="effect", select="top")
+    assert (top.heads("removed"), top.heads("text_only")) == ([(2, 3)], [(2, 0)])
+
+
+@pytest.mark.parametrize("rank_by", RANKINGS)
+def test_every_ranking_orders_by_its_table(rank_by: RankBy) -> None:
+    rng = np.random.default_rng(3)
+    profile = example_profile()
+    tables = {name: rng.random((3, 4)) for name in ("image_weight", "concentration", "score", "box_weight", "effect")}
+    heads = {name: table.tolist() for name, table in tables.items() if name != "effect"}
+    profile = with_effects(
+        profile.model_copy(update={"heads": HeadScores(**heads)}), tables["effect"], tables["effect"]
+    )
+    groups = tables[rank_by].reshape(3, 2, 2).mean(2)
+    least = np.unravel_index(groups.argmin(), groups.shape)
+    plan = plan_for(profile, remove=2, rank_by=rank_by, granularity="kv_group")
+    assert plan.heads("removed") == [(least[0], 2 * least[1]), (least[0], 2 * least[1] + 1)]
+
+
+@pytest.mark.parametrize(("rank_by", "cure"), [("effect", "--effects"), ("box_weight", "boxes")])
+def test_a_ranking_that_was_not_measured_is_refused(rank_by: RankBy, cure: str) -> None:
+    profile = profile_of(np.arange(12.0).reshape(3, 4))
+    with pytest.raises(RankingMissing, match=cure):
+        plan_for(profile, remove=1, rank_by=rank_by)

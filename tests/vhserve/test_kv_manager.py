@@ -182,13 +182,15 @@ def test_random_requests_in_a_small_pool(name: str, caching: bool) -> None:
     specs, blocks = GROUPS[name]
     seed = random.randrange(10**6)
     print("seed", seed)
-    seen = Stress(scheduling(specs, blocks, caching), random.Random(seed), caching).run(steps=700)
-    assert seen["admitted"] > 50
-    assert seen["refused"] > 5, "the pool was never full"
+    wanted = {"admitted": 50, "refused": 5, "image blocks": 1}  # refused: the pool was full
     if caching:
-        assert seen["hits"] > 10
-        assert seen["hits that end in an image"] > 0
-    assert seen["image blocks"] > 0
+        wanted |= {"hits": 10, "hits that end in an image": 1}
+    seen: Counter[str] = Counter()
+    for walk in range(12):  # some are rare; a walk more is cheaper than long walks
+        seen += Stress(scheduling(specs, blocks, caching), random.Random(f"{seed} {walk}"), caching).run(steps=350)
+        if all(seen[name] >= count for name, count in wanted.items()):
+            return
+    raise AssertionError(f"only {dict(seen)} in 12 walks")
 
 
 class Stress:

@@ -42,6 +42,9 @@ class Ablate(BaseModel):
         "given, for a curve 12.5%,25%,… to 100%",
     )
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
+    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
+        "score", description="what heads are ranked by; effect needs a profile made with --effects"
+    )
     treatment: Literal["removed", "mean", "uniform", "text_only"] = Field(
         "removed",
         description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
@@ -93,6 +96,7 @@ class Ablate(BaseModel):
             seed=self.seed,
             granularity=granularity,
             how=self.treatment,
+            rank_by=self.rank_by,
         )
         result = self._measure(profile, name, chosen)
         if self.figure is not None:

@@ -40,6 +40,14 @@ class Calibrate(BaseModel):
     layer_function: Literal["inverse", "none"] = Field(
         "inverse", description="factor of the head score: 1 / (layer + 1), or 1"
     )
+    effects: bool = Field(
+        False,
+        description="measure what removing each head, and hiding the image from it, would do to the answers; takes a "
+        "gradient, and several times the time and memory",
+    )
+    block_size: PositiveInt | None = Field(
+        None, description="image blocks hidden from heads for --effects, in tokens; single image tokens if not given"
+    )
     out: Path = Field(Path("profile.json"), description="head profile to write")
     restart: bool = Field(False, description="discard the state of an interrupted run")
     json_: bool = Field(False, alias="json", description="print a summary as one JSON document")
@@ -79,7 +87,15 @@ class Calibrate(BaseModel):
         # Samples that accuracy is measured on must not be those that heads are chosen by.
         split = "train" if self.dataset == "synthetic" and self.split is None else self.split
         dataset = open_dataset(self.dataset, samples=self.samples, seed=self.seed, split=split)
-        run = Run(self.out, self.batch_size, self.seed, self.layer_function, self.restart)
+        run = Run(
+            self.out,
+            self.batch_size,
+            self.seed,
+            self.layer_function,
+            self.effects,
+            self.block_size,
+            restart=self.restart,
+        )
         with joined() as processes:
             loaded = load_model(self.model, self.dtype, processes.device(self.device))
             try:

@@ -30,8 +30,8 @@ Budget = Annotated[str, AfterValidator(_is_budget)]
 class Plan(BaseModel):
     """Choose which heads to prune by a head profile, write the pruning plan, and say what it will save.
 
-    A budget counts query heads: a number, or a percentage of the stage's heads. The heads with the lowest scores, the
-    least visual, go first.
+    A budget counts query heads: a number, or a percentage of the stage's heads. The lowest ranked heads go first: by
+    score, the least visual ones.
     """
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
@@ -40,10 +40,15 @@ class Plan(BaseModel):
     text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
     stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to choose heads from")
     select: Literal["bottom", "top", "random"] = Field(
-        "bottom", description="lowest scores first; highest first and random are controls"
+        "bottom", description="lowest ranked first; highest first and random are controls"
+    )
+    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
+        "score",
+        description="what heads are ranked by; effect is what treating them would do to the answers, from a profile "
+        "made with --effects",
     )
     protect_top: float = Field(
-        10.0, ge=0, le=100, description="percentage of the model's heads, the highest scored, that are never treated"
+        10.0, ge=0, le=100, description="percentage of the model's heads, the highest ranked, that are never treated"
     )
     seed: int = Field(0, description="seed of the random selection")
     granularity: Literal["query_head", "kv_group"] | None = Field(
@@ -85,6 +90,7 @@ class Plan(BaseModel):
             seed=self.seed,
             granularity=granularity,
             compensation=self.compensation,
+            rank_by=self.rank_by,
         )
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype])
         save(plan, out)
