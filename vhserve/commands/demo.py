@@ -21,10 +21,14 @@ class Demo(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the servers")
     samples: int = Field(240, gt=0, description="held-out samples that every arm is asked")
     calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
-    remove: int = Field(8, gt=0, description="heads to remove")
-    stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to remove them from")
-    select: Literal["bottom", "top"] = Field("bottom", description="which heads: lowest or highest scores first")
-    protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest scored, to protect")
+    remove: int = Field(8, ge=0, description="heads to remove")
+    text_only: int = Field(24, ge=0, description="heads that keep their text and drop the image")
+    stage: Literal["early", "middle", "late", "all"] = Field("all", description="layers to take them from")
+    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
+        "effect", description="what heads are ranked by"
+    )
+    select: Literal["bottom", "top"] = Field("bottom", description="which heads: lowest or highest ranked first")
+    protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest ranked, to protect")
     concurrency: list[PositiveInt] = Field([1, 8], min_length=1, description="streams at a time, for the latencies")
     requests: int = Field(24, gt=0, description="requests for each latency, at least four times the concurrency")
     output_tokens: int = Field(32, gt=1, le=256, description="tokens of each reply, for the latencies")
@@ -38,7 +42,7 @@ class Demo(BaseModel):
 
         from profiles.files import check_writable
         from vhserve import compat
-        from vhserve.demo.arms import demo_arms
+        from vhserve.demo.arms import Pruning, demo_arms
         from vhserve.demo.run import run
         from vhserve.demo.steps import DemoSettings
         from vhserve.report.summary import summary_table
@@ -60,9 +64,8 @@ class Demo(BaseModel):
             kv_cache_gib=self.kv_cache_gib,
             start_limit=self.start_limit,
         )
-        arms = demo_arms(
-            remove=self.remove, stage=self.stage, select=self.select, protect_top=self.protect_top, seed=self.seed
-        )
+        pruning = Pruning(self.remove, self.text_only, self.stage, self.rank_by, self.protect_top, self.seed)
+        arms = demo_arms(pruning, self.select)
         results = run(settings, arms, self.model_dump(mode="json"), Console(stderr=True))
         console = Console()
         if not console.is_terminal:

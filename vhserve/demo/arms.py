@@ -25,24 +25,37 @@ class DemoArm:
     about: str
 
 
-_CHOSEN = {
-    "bottom": "with the lowest scores, which look least at the picture",
-    "top": "with the highest scores, which look most at the picture",
-    "random": "chosen at random, the control",
-}
+_CHOSEN = {"bottom": "ranked lowest by {}", "top": "ranked highest by {}", "random": "chosen at random, the control"}
 
 
-def demo_arms(*, remove: int, stage: str, select: str, protect_top: float, seed: int) -> list[DemoArm]:
-    """Return the arms; every one is compared with the first, and a random choice stands beside the score's."""
-    heads = "heads" if stage == "all" else f"{stage} heads"
+@dataclass(frozen=True)
+class Pruning:
+    """What is pruned, as flags of `vhserve plan` call it; see there."""
 
-    def pruned(name: str, select: str) -> DemoArm:
-        budget = ("--remove", str(remove), "--stage", stage, "--select", select, "--seed", str(seed))
-        about = (
-            f"{remove} {heads} {_CHOSEN[select]}, are neither computed nor cached; "
-            f"the {protect_top:g}% of all heads with the highest scores are protected"
+    remove: int
+    text_only: int
+    stage: str
+    rank_by: str
+    protect_top: float
+    seed: int
+
+    def arm(self, name: str, select: str) -> DemoArm:
+        """An arm whose heads are chosen in one way."""
+        flags = (
+            *("--remove", str(self.remove), "--text-only", str(self.text_only), "--stage", self.stage),
+            *("--select", select, "--rank-by", self.rank_by),
+            *("--protect-top", f"{self.protect_top:g}", "--seed", str(self.seed)),
         )
-        return DemoArm(name, (*budget, "--protect-top", f"{protect_top:g}"), about)
+        where = "" if self.stage == "all" else f"{self.stage} "
+        chosen = _CHOSEN[select].format(self.rank_by.replace("_", " "))
+        about = (
+            f"{self.remove} {where}heads are neither computed nor cached and {self.text_only} keep no image, {chosen}; "
+            f"the {self.protect_top:g}% of all heads that rank highest are protected"
+        )
+        return DemoArm(name, flags, about)
 
+
+def demo_arms(pruning: Pruning, select: str) -> list[DemoArm]:
+    """Return the arms; every one is compared with the first, and a random choice stands beside the ranking's."""
     baseline = DemoArm("baseline", None, "the model as it is, in stock vLLM")
-    return [baseline, pruned("pruned", select), pruned("random", "random")]
+    return [baseline, pruning.arm("pruned", select), pruning.arm("random", "random")]

@@ -25,6 +25,9 @@ from vhserve.evaluation.results import Server
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
 
 SERVED_NAME = "demo"
+BLOCK_SIZE = 32
+"""Tokens of a KV block: the smallest that vLLM has on CPUs, so that a small picture fills blocks."""
+
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STEP_LIMIT = 600.0
 
@@ -67,7 +70,7 @@ def calibrate(settings: DemoSettings) -> HeadProfile:
     command = (
         *(*VHSERVE, "calibrate", "--model", settings.model, "--dataset", "synthetic"),
         *("--samples", str(settings.calibration_samples), "--seed", str(settings.seed)),
-        *("--out", str(path), "--restart"),
+        *("--effects", "--block-size", str(BLOCK_SIZE), "--out", str(path), "--restart"),
     )
     run_step("calibrate", command, settings.out / "calibrate.log", settings.environment, _STEP_LIMIT)
     return load_profile(path)
@@ -123,6 +126,7 @@ def serve_command(settings: DemoSettings, plan_path: Path | None, port: int) -> 
         *(*VHSERVE, "serve", settings.model, *(() if plan_path is None else ("--plan", str(plan_path)))),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
         *("--dtype", settings.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
+        *("--block-size", str(BLOCK_SIZE)),
     )
 
 
