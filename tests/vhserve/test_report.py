@@ -10,7 +10,7 @@ import pytest
 from made_up_results import demo_results, plan, profile
 from rich.console import Console
 
-from profiles.head_profile import HeadScores
+from profiles.head_profile import HeadEffects, HeadScores
 from vhserve.demo.results import DemoResults
 from vhserve.report.page import render
 from vhserve.report.rows import sections
@@ -162,6 +162,15 @@ def test_a_profile_without_any_score_can_be_drawn() -> None:
     flat = np.zeros((6, 4)).tolist()
     heads = HeadScores(image_weight=flat, concentration=flat, score=flat, box_weight=None)
     assert render(demo_results(), profile().model_copy(update={"heads": heads}), {"x": plan()})
+
+
+def test_effects_are_drawn_where_they_were_measured() -> None:
+    rows = np.full((6, 4), 0.5).tolist()
+    effects = HeadEffects(removed=rows, text_only=rows, block_size=None)
+    pages = [
+        Page(render(demo_results(), one, {})) for one in (profile(), profile().model_copy(update={"effects": effects}))
+    ]
+    assert ["hiding the image" in page.text for page in pages] == [False, True]
 
 
 def test_terminal_table_shows_the_same_cells() -> None:

@@ -6,31 +6,29 @@ Owns what is drawn of a profile, a plan and the arms. Does not own the style (`c
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Patch, Rectangle
 
 from calibrate.drawing import SERIES, new_figure, svg
 from profiles.geometry import STAGES, stage_layers
-from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.results import DemoArmResult
 
 _TREATMENTS = {"full": ("#f3f3f3", ""), "text_only": ("#56b4e9", "////"), "removed": ("#d55e00", "xxxx")}
 
 
-def score_map(profile: HeadProfile) -> str:
-    """Draw head scores, layers down and heads across; darker is lower.
+def head_map(values: npt.NDArray[np.float64], label: str) -> str:
+    """Draw a value of every head, `(layers, query heads)`, layers down and heads across; darker is lower.
 
-    Colours follow the square root of the score: scores fall with the layer by definition, and late layers would else
-    all be black.
+    Colours follow the square root: scores fall with the layer by definition, and late layers would else all be black.
     """
-    scores = profile.scores()
-    layers, heads = scores.shape
+    layers, heads = values.shape
     with new_figure(*_map_size(layers, heads, 1.1)) as figure:
         axes = figure.add_subplot()
-        mesh = axes.pcolormesh(scores, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=float(scores.max()) or 1.0))
-        figure.colorbar(mesh, ax=axes, label="score (higher: looks more at the picture)")
+        mesh = axes.pcolormesh(values, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=float(values.max()) or 1.0))
+        figure.colorbar(mesh, ax=axes, label=label)
         _lay_out(axes, layers, heads, "white")
         return svg(figure)
 

@@ -7,11 +7,13 @@ import base64
 from collections.abc import Mapping
 from html import escape
 from string import Template
+from typing import Literal
 
 from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import PruningPlan
+from profiles.rankings import ranking
 from vhserve.demo.results import DemoResults
-from vhserve.report.figures import accuracy_plot, score_map, treatment_map
+from vhserve.report.figures import accuracy_plot, head_map, treatment_map
 from vhserve.report.rows import Section, sections
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -99,10 +101,11 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
     head = ["", *names, *(f"{name} against {names[0]}" for name in names[1:])]
     maps = [
         _figure(
-            score_map(profile),
+            head_map(profile.scores(), "score (higher: looks more at the picture)"),
             "Heat map of head scores by layer and head",
             f"Head scores, mean of {profile.samples} samples. White lines part early, middle and late layers.",
-        )
+        ),
+        *_effect_maps(profile),
     ]
     for name, plan in plans.items():
         maps.append(
@@ -126,6 +129,23 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
             f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _facts(results, plans)
         ),
     )
+
+
+def _effect_maps(profile: HeadProfile) -> list[str]:
+    if profile.effects is None:
+        return []
+    told: tuple[tuple[Literal["removed", "text_only"], str, str], ...] = (
+        ("removed", "removing each head", "change if removed (nats)"),
+        ("text_only", "hiding the image from each head", "change if text-only (nats)"),
+    )
+    return [
+        _figure(
+            head_map(ranking(profile, "effect", treatment), label),
+            f"Heat map of what {doing} would do, by layer and head",
+            f"What {doing} would do to the log-odds of the right answer, to first order.",
+        )
+        for treatment, doing, label in told
+    ]
 
 
 def _figure(svg: str, alt: str, caption: str) -> str:
