@@ -1,4 +1,4 @@
-"""`vhserve evaluate` and the latency load against a real server of the demo model with a plan.
+"""`vhserve evaluate` and the latency load against a real server of the demo model, with removed and text-only heads.
 
 The masked transformers model answers the same samples: accuracy through the endpoint must be its accuracy, sample by
 sample.
@@ -21,6 +21,8 @@ from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.store import load_plan, save
 from vhserve.cli import main
 from vhserve.demo.processes import VHSERVE, free_port, serving
+from vhserve.engine.capacity import groups_of
+from vhserve.engine.lanes import Prompt
 from vhserve.evaluation.latency import Load, measure
 from vhserve.evaluation.results import load
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
@@ -29,15 +31,27 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 N = 32
 # Enough heads that some answers change, few enough that some don't.
-REMOVED = [(0, 0), (4, 5), (8, 1), (8, 3), (9, 0), (9, 7)]
-FLAGS = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager")
+REMOVED = [(0, 0), (4, 5), (8, 1), (9, 0)]
+TEXT_ONLY = [(layer, head) for layer in (1, 5, 6, 9, 10) for head in (1, 2, 6)]
+BLOCK = 32
+FLAGS = (
+    "--dtype",
+    "float32",
+    "--block-size",
+    str(BLOCK),
+    "--max-model-len",
+    "512",
+    "--max-num-seqs",
+    "8",
+    "--enforce-eager",
+)
 
 
 @pytest.fixture(scope="module")
 def right() -> dict[str, bool]:
     """What the masked model gets right, by sample."""
     loaded = load_model("demo", "float32", "cpu")
-    with plan_treated(loaded.model, _plan()):
+    with plan_treated(loaded.model, _plan(), block_size=BLOCK):
         answered = answer_all(loaded, samples(N), total=N, show_progress=False)
     return dict(zip(answered.ids, map(bool, answered.right), strict=True))
 
@@ -45,7 +59,7 @@ def right() -> dict[str, bool]:
 @functools.cache
 def _plan() -> PruningPlan:
     loaded = load_model("demo", "float32", "cpu")
-    return PruningPlan.manual(loaded.ref, loaded.geometry, removed=REMOVED)
+    return PruningPlan.manual(loaded.ref, loaded.geometry, removed=REMOVED, text_only=TEXT_ONLY)
 
 
 @pytest.fixture(scope="module")
@@ -89,4 +103,8 @@ def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
     capacity = kv_capacity(metrics_text(base_url))
     pruned = kv_bytes_per_token(_plan(), 4)
     assert capacity.bytes_per_token == {"baseline": kv_bytes_baseline(_plan().geometry, 4), "pruned": pruned}
-    assert capacity.tokens == pytest.approx(2**30 / pruned, rel=0.01)
+    groups = groups_of(_plan(), BLOCK)
+    assert groups.text_only
+    held = groups.blocks(Prompt.with_image(70, _plan().geometry.image_tokens, BLOCK))
+    assert capacity.prompts["image"] > 1.05 * capacity.prompts["text"]
+    assert capacity.prompts["image"] * held == pytest.approx(capacity.prompts["text"] * sum(groups) * 7)  # 214 tokens

@@ -96,3 +96,8 @@ def register() -> None:
     register_stock_kv_cache_specs()
     KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
     KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)
+
+
+# The process that groups layers may be another than the one that builds them, and gets specs by unpickling them, which
+# imports this module: wherever a spec is, vLLM knows it.
+register()

@@ -16,7 +16,6 @@ from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
 from profiles.layout import LayerLayout
-from vhserve.engine import kv_spec
 from vhserve.engine.kv_spec import FullLaneSpec, TextOnlySpec
 from vhserve.engine.lanes import lanes_of, padded_layers
 from vhserve.engine.text_only_backend import block_outermost, text_only
@@ -104,7 +103,6 @@ def lane_attention(
     FlagRefused
         The platform's attention back end cannot hold text-only heads.
     """
-    kv_spec.register()  # in this process, before vLLM asks for specs
     name: str = attention.attn.layer_name
     layer = extract_layer_index(name)
     kept: list[LaneAttention] = []
