@@ -23,7 +23,8 @@ def test_the_table_of_metrics_is_the_code_s() -> None:
 def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
-        for line in re.findall(r"^ {4}(?:\.venv/bin/)?(vhserve .*?)(?:\s{2,}#.*)?$", page.read_text(), re.MULTILINE):
+        text = re.sub(r" \\\n +", " ", page.read_text())  # commands that go on in the next line
+        for line in re.findall(r"^ {4}(?:\.venv/bin/)?(vhserve .*?)(?:\s{2,}#.*)?$", text, re.MULTILINE):
             found.append((page.name, line.split("  #")[0].strip()))
     return found
 
