@@ -85,6 +85,20 @@ def test_uniform_plans_waste_next_to_nothing(share: int, layers: int, heads: int
     assert (len(chosen.full), len(chosen.text)) == {1: (3, 1), 2: (1, 1), 3: (1, 3)}[share]
 
 
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_llava_16_prompt_holds_next_to_its_ideal(share: float, block_size: int) -> None:
+    """Of a 7B model, heads chosen anywhere; the ideal is what heads need in whole blocks."""
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    chosen_heads = set(random.Random(seed).sample(range(32 * 32), round(32 * 32 * share)))
+    text = [sum(32 * layer + head in chosen_heads for head in range(32)) for layer in range(32)]
+    full = [32 - count for count in text]
+    prompt = Prompt.with_image(70, 2304, block_size)
+    ideal = sum(full) * prompt.blocks + sum(text) * prompt.text_blocks
+    assert choose_lanes(full, text, prompt).held(prompt) <= 1.05 * ideal
+
+
 def test_late_text_only_heads_split_the_full_ones() -> None:
     full, text = [16] * 8 + [4] * 4, [0] * 8 + [12] * 4
     chosen = choose_lanes(full, text, LLAVA_15)
