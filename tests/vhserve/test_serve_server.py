@@ -226,7 +226,10 @@ def test_two_data_parallel_engines_answer_alike_and_add_their_capacity_up(
             said = [ask(server, str(model.path), seed=1).choices[0].logprobs for _ in range(4)]
             assert all(one == said[0] for one in said)
             series = server.series()
-            blocks = sum(int(dict(labels)["num_gpu_blocks"]) for name, labels in series if name.endswith("config_info"))
+            # vLLM puts the blocks of all engines into every engine's label.
+            (blocks,) = {
+                int(dict(labels)["num_gpu_blocks"]) for name, labels in series if name == "vllm:cache_config_info"
+            }
             requests = {
                 dict(labels).get("engine"): value
                 for (name, labels), value in series.items()
