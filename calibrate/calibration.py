@@ -125,13 +125,12 @@ def _measure(
     saved_at = time.monotonic()
     shown = run.show_progress and processes.first
     judge = Judge(loaded)
-    with progress_bar("calibrating", total, done, shown=shown) as advance:
+    with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
         while samples := list(islice(rest, run.batch_size)):
             interrupts.check()
             try:
                 batch = make_batch(loaded, samples)
-                with attention_rows(loaded) as read:
-                    rows = read(batch)
+                rows = read(batch)
                 effects = None
                 if run.effects:
                     answers = torch.tensor([judge.first(sample.answer) for sample in samples], device=loaded.device)

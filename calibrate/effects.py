@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from calibrate.decoder_attention import decoder_attention
 from calibrate.image_blocks import image_blocks
 from calibrate.loading import LoadedModel
-from calibrate.prompts import Batch
+from calibrate.prompts import Batch, answer_logits
 from calibrate.treatments import text_only_output
 
 
@@ -73,7 +73,7 @@ class _Tap:
         try:
             with torch.enable_grad(), _from_embeddings(self._loaded.language_model):
                 hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state
-                logits = model.lm_head(hidden[torch.arange(len(batch), device=hidden.device), batch.last]).float()
+                logits = answer_logits(model, hidden, batch.last)
                 outputs = [self._outputs[layer] for layer in range(len(self._layer))]
                 gradients = torch.autograd.grad(log_odds(logits, answers).sum(), outputs)
             removed, text_only = [], []

@@ -157,8 +157,22 @@ def make_batch(loaded: LoadedModel, samples: Sequence[Sample], padding: Literal[
 @torch.inference_mode()
 def next_token_logits(loaded: LoadedModel, batch: Batch) -> Tensor:
     """Logits of the first answer token, shape `(batch, vocabulary)`, float32."""
-    hidden = loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state
-    logits: Tensor = loaded.model.lm_head(hidden[torch.arange(len(batch), device=hidden.device), batch.last])
+    return answer_logits(
+        loaded.model, loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state, batch.last
+    )
+
+
+def answer_logits(model: Any, hidden: Tensor, last: Tensor) -> Tensor:
+    """Logits of the first answer token, `(batch, vocabulary)`, float32.
+
+    Parameters
+    ----------
+    hidden
+        What the decoder puts out, `(batch, n, hidden)`.
+    last
+        Last prompt position of each sample, `(batch,)`.
+    """
+    logits: Tensor = model.lm_head(hidden[torch.arange(len(hidden), device=hidden.device), last])
     return logits.float()
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from calibrate.loading import LoadedModel
-from calibrate.prompts import Batch
+from calibrate.prompts import Batch, answer_logits
 from calibrate.treatments import decoder_layers
 
 
@@ -56,6 +56,4 @@ class Pass:
         return keep
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        rows = torch.arange(len(hidden), device=hidden.device)
-        logits: Tensor = self._model.lm_head(hidden[rows, self._last])
-        return logits.float()
+        return answer_logits(self._model, hidden, self._last)

@@ -3,7 +3,7 @@
 Does not know how an order becomes a plan.
 """
 
-from typing import Final, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,6 @@ import numpy.typing as npt
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import RankBy, Treatment
-
-RANKINGS: Final[tuple[RankBy, ...]] = get_args(RankBy)
 
 Table = npt.NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Which heads a plan treats: exactly the budget, in the order asked for, never a protected one."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from profiles.head_profile import HeadEffects, HeadProfile, HeadScores
 from profiles.layout import layer_layouts
 from profiles.planner import make_plan, protected_heads
 from profiles.pruning_plan import PruningPlan, RankBy
-from profiles.rankings import RANKINGS
 from profiles.store import load_plan, save
 from profiles.units import unit_size, units
 
@@ -300,7 +299,7 @@ def test_each_treatment_goes_by_its_own_effect() -> None:
     assert (top.heads("removed"), top.heads("text_only")) == ([(2, 3)], [(2, 0)])
 
 
-@pytest.mark.parametrize("rank_by", RANKINGS)
+@pytest.mark.parametrize("rank_by", get_args(RankBy))
 def test_every_ranking_orders_by_its_table(rank_by: RankBy) -> None:
     rng = np.random.default_rng(3)
     profile = example_profile()
