@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from vllm.config import VllmConfig
@@ -20,6 +20,7 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 
 from vhserve.compat import copy_of_batch
 from vhserve.engine.compaction import Compactor
+from vhserve.engine.host_compaction import Shape, shape_of
 from vhserve.errors import FlagRefused
 
 LAYOUTS = {
@@ -47,6 +48,9 @@ class TextOnlyBuilder:
 
     supports_update_block_table = False  # vLLM would put the raw table into our metadata
     supports_draft_decode_metadata_update = False
+
+    _last_step: ClassVar[tuple[torch.Tensor, Shape | None] | None] = None
+    """On hosts: the lengths that vLLM made for the last step, which tell steps apart by identity, and their shape."""
 
     def __init__(
         self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
@@ -116,44 +120,44 @@ class TextOnlyBuilder:
 
     def _compact_for_cpu(self, batch: CommonAttentionMetadata) -> tuple[CommonAttentionMetadata, Moved | None]:
         """The host is the device: what is dropped is left out, and a batch without images stays vLLM's own."""
-        requests, tokens = batch.num_reqs, batch.num_actual_tokens
-        block_size, seq_lens = self._compact.block_size, batch.seq_lens[:requests]
-        columns = -(-int(seq_lens.max()) // block_size) if requests else 0
-        table = batch.block_table_tensor[:requests, :columns]
-        live = torch.arange(columns)[None] * block_size < seq_lens[:, None]
-        if not bool(((table == 0) & live).any()):
+        shape = self._shape(batch)
+        if shape is None:
             return batch, None
-        moving = bool((batch.slot_mapping[:tokens] < block_size).any())
-        got = self._compact(
-            batch.block_table_tensor[:, :columns],
-            seq_lens,
-            batch.slot_mapping,
-            batch.query_start_loc,
-            requests=requests,
-            tokens=tokens,
-            decode=not moving,
-        )
-        if got.order is None:
-            longest = int(got.seq_lens.max())
-            return _altered(batch, block_table_tensor=got.block_table, seq_lens=got.seq_lens, max_seq_len=longest), None
-        queries = got.query_start_loc[1:] - got.query_start_loc[:-1]
-        rows = queries.nonzero().squeeze(1)
-        kept = int(got.query_start_loc[-1])
-        if not kept:
+        if shape.queries is None:
+            table = shape.block_table(batch.block_table_tensor[: batch.num_reqs])
+            changed = {"block_table_tensor": table, "seq_lens": shape.seq_lens, "max_seq_len": shape.longest}
+            return _altered(batch, **changed), None
+        queries, tokens = shape.queries, batch.num_actual_tokens
+        if not len(queries.order):
             return batch, Moved(None, None, tokens, nothing_kept=True)
-        starts = torch.cat([queries.new_zeros(1), queries[rows].cumsum(0, dtype=queries.dtype)])
+        lens = shape.seq_lens[queries.rows]
         compacted = _altered(
             batch,
-            num_reqs=len(rows),
-            num_actual_tokens=kept,
-            block_table_tensor=got.block_table[rows],
-            seq_lens=got.seq_lens[rows],
-            query_start_loc=starts,
-            query_start_loc_cpu=starts,
-            max_query_len=int(queries.max()),
-            max_seq_len=int(got.seq_lens[rows].max()),
+            num_reqs=len(queries.rows),
+            num_actual_tokens=len(queries.order),
+            block_table_tensor=shape.block_table(batch.block_table_tensor[: batch.num_reqs])[queries.rows],
+            seq_lens=lens,
+            query_start_loc=queries.starts,
+            query_start_loc_cpu=queries.starts,
+            max_query_len=queries.longest,
+            max_seq_len=int(lens.max()),
         )
-        return compacted, Moved(got.order[:kept], got.dropped, tokens)
+        return compacted, Moved(queries.order, queries.dropped, tokens)
+
+    def _shape(self, batch: CommonAttentionMetadata) -> Shape | None:
+        """Told by the first group of a step for all: their batches hold the very same lengths."""
+        seen = TextOnlyBuilder._last_step
+        if seen is None or seen[0] is not batch.seq_lens:
+            requests, tokens = batch.num_reqs, batch.num_actual_tokens
+            shape = shape_of(
+                batch.block_table_tensor[:requests],
+                batch.seq_lens[:requests],
+                batch.slot_mapping[:tokens],
+                batch.query_start_loc[: requests + 1],
+                self._compact.block_size,
+            )
+            seen = TextOnlyBuilder._last_step = (batch.seq_lens, shape)
+        return seen[1]
 
 
 class TextOnlyImpl:
