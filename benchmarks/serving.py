@@ -9,6 +9,7 @@ import json
 import platform
 import statistics
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,20 @@ def main(argv: list[str] | None = None) -> int:
         environment = offline.environment(folder / "plugin")
         arms = {name: start(name, args, geometry, model, environment, folder) for name in args.arms.split(",")}
         try:
-            report = measure(args, geometry, arms)
+            for report in measure(args, geometry, arms):
+                write(report, args)  # after each cell: a sweep may take hours
         finally:
             for arm in arms.values():
                 arm.close()
-    report["command"] = vars(args) | {"out": str(args.out)}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     plot(report, args.out.with_suffix(".png"))
     print_table(report)
     return 0
+
+
+def write(report: dict[str, Any], args: argparse.Namespace) -> None:
+    report["command"] = vars(args) | {"out": str(args.out)}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-model-len", type=int, help="the longest workload by default")
     made.add_argument("--max-num-seqs", type=int, default=128)
     made.add_argument("--max-num-batched-tokens", type=int)
+    made.add_argument("--watermark", type=float, default=0.0, help="share of the KV cache kept free at admission")
     made.add_argument("--eager", action="store_true", help="neither torch.compile nor CUDA graphs")
     made.add_argument("--attention-backend", help="as vLLM calls it")
     made.add_argument("--gpu-memory", type=float, default=0.3, help="share of the GPU for each arm")
@@ -102,6 +108,7 @@ def start(
         "max_num_seqs": args.max_num_seqs,
         "kv_cache_memory_bytes": int(args.kv_gib * 2**30),
         "mm_processor_cache_gb": 0,
+        "watermark": args.watermark,
         "limit_mm_per_prompt": {"image": max(1, *numbers(args.images))},
         "disable_log_stats": True,
         "enforce_eager": args.eager or not torch.cuda.is_available(),
@@ -122,7 +129,8 @@ def start(
     return Arm(name, settings, plan, environment, folder / f"{name.replace(':', '-')}.log")
 
 
-def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict[str, Arm]) -> dict[str, Any]:
+def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict[str, Arm]) -> Iterator[dict[str, Any]]:
+    """The report as it grows, after each cell."""
     report: dict[str, Any] = {
         "geometry": asdict(geometry),
         "machine": {"platform": platform.platform(), "python": platform.python_version(), **versions()},
@@ -153,18 +161,27 @@ def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict
                         asked = Workload(requests, concurrency, images, args.text_tokens, output, seed=repeat)
                         results[name].append(arms[name].run(asked))
                 for name, got in results.items():
-                    report["runs"].append(summary(name, images, output, concurrency, requests, got))
-                    print(describe(report["runs"][-1]), flush=True)
-    base = {key(run): run for run in report["runs"] if run["arm"] == "stock"}
-    for run in report["runs"]:
-        if key(run) in base:
-            run["throughput_ratio"] = run["tokens_per_second"] / base[key(run)]["tokens_per_second"]
-            run["step_ratio"] = run["per_token"] / base[key(run)]["per_token"] if run["per_token"] else None
-    return report
+                    run = summary(name, images, output, concurrency, requests, got)
+                    if "stock" in results:
+                        run |= ratios(got, results["stock"])
+                    report["runs"].append(run)
+                    print(describe(run), flush=True)
+                yield report
 
 
-def key(run: dict[str, Any]) -> tuple[int, int, int]:
-    return run["images"], run["output"], run["concurrency"]
+def ratios(results: list[Result], stock: list[Result]) -> dict[str, Any]:
+    """Of this arm to stock vLLM: of medians, and the least and greatest of the single turns."""
+
+    def compared(figure: Callable[[Result], float]) -> tuple[float, list[float]]:
+        mine, theirs = [figure(one) for one in results], [figure(one) for one in stock]
+        each = sorted(a / b for a, b in zip(mine, theirs, strict=True))
+        return statistics.median(mine) / statistics.median(theirs), [each[0], each[-1]]
+
+    made: dict[str, Any] = {}
+    made["throughput_ratio"], made["throughput_ratio_range"] = compared(lambda one: one.tokens_per_second)
+    if results[0].per_token:
+        made["step_ratio"], made["step_ratio_range"] = compared(lambda one: statistics.median(one.per_token))
+    return made
 
 
 def summary(
@@ -198,8 +215,14 @@ def describe(run: dict[str, Any]) -> str:
 
 def print_table(report: dict[str, Any]) -> None:
     for run in report["runs"]:
-        ratio = f"  {run['throughput_ratio']:.2f} x stock" if "throughput_ratio" in run else ""
-        print(describe(run) + ratio)
+        line = describe(run)
+        if "throughput_ratio" in run:
+            low, high = run["throughput_ratio_range"]
+            line += f"  {run['throughput_ratio']:.2f} x stock's throughput ({low:.2f} to {high:.2f})"
+        if "step_ratio" in run:
+            low, high = run["step_ratio_range"]
+            line += f", {run['step_ratio']:.3f} x its time per token ({low:.3f} to {high:.3f})"
+        print(line)
 
 
 def versions() -> dict[str, str]:
