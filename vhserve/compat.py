@@ -18,6 +18,8 @@ from typing import Any, Final
 MENDED: Final = "VHSERVE_IMPORTS_MENDED"
 """Environment variable by which a server tells the processes it starts that they need `ensure_torchvision` as well."""
 
+_COUNTS: Final = "vhserve:"
+
 _kept_alive: list[Any] = []  # a torch.library.Library takes its definitions with it when it is collected
 
 
@@ -269,3 +271,24 @@ def register_stock_kv_cache_specs() -> None:
 
     register: Any = register_all_kvcache_specs  # untyped
     register(None)
+
+
+def put_counts(scheduler_stats: Any, counts: dict[str, int]) -> None:
+    """Send an engine's own counts to the API server, with the statistics of a step; `take_counts` takes them out.
+
+    Symptom
+        Numbers that a scheduler puts into its statistics do not arrive.
+    Cause
+        `SchedulerStats` is a dataclass that is decoded field by field, without a field for extensions. Its fields for
+        connectors are free, but vLLM's logger fails on them where no connector is set. The requests waiting by LoRA
+        adapter are a mapping of names to numbers that nobody reads without LoRA, and plans refuse LoRA.
+    Removal
+        `SchedulerStats` gets a field that extensions may fill.
+    """
+    scheduler_stats.waiting_lora_adapters.update({f"{_COUNTS}{name}": count for name, count in counts.items() if count})
+
+
+def take_counts(scheduler_stats: Any) -> dict[str, int]:
+    """The counts that `put_counts` put into a step's statistics; they are gone afterwards."""
+    adapters = scheduler_stats.waiting_lora_adapters
+    return {name.removeprefix(_COUNTS): adapters.pop(name) for name in list(adapters) if name.startswith(_COUNTS)}

@@ -1,45 +1,29 @@
 """What a server tells of its plan, on its own `/metrics`, beside vLLM's series.
 
-Owns the names, labels and values of the `vhserve_` series. None of them exists on a server without a plan. Knows plans
-and gauges; of vLLM it knows the configuration that an API server holds.
+Owns the values of the series that tell of the plan itself (their names are in `series`). None of them exists on a
+server without a plan. Knows plans and gauges; of vLLM it knows the configuration that an API server holds.
 """
 
 from typing import Any, Final
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from profiles.geometry import STAGES, stage_of
 from profiles.pruning_plan import TREATMENTS, PruningPlan
 from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.store import plan_from_dict
 from vhserve.engine.capacity import Capacity, capacity, groups_of
+from vhserve.series import collector
 
-SERIES: Final = {
-    "vhserve_plan_info": (
-        "The plan being served; always 1.",
-        ("digest", "profile_digest", "model", "revision", "architecture", "method", "granularity", "compensation"),
-    ),
-    "vhserve_heads": ("Query heads of the model, by stage of their layer and treatment.", ("stage", "treatment")),
-    "vhserve_kv_cache_bytes_per_token": (
-        "Bytes of KV cache that one text token takes, without the plan (baseline) and with it (pruned).",
-        ("arm",),
-    ),
-    "vhserve_kv_cache_capacity_requests": (
-        "Prompts of the model's usual length that the KV cache holds at once, all engines together: "
-        "with an image, and of as many text tokens.",
-        ("prompt",),
-    ),
-    "vhserve_plan_accuracy_ratio": (
-        "Accuracy measured for the plan, 0 to 1, without it (baseline) and with it (pruned).",
-        ("dataset", "family", "arm"),
-    ),
-    "vhserve_plan_accuracy_samples": ("Samples that this accuracy was measured on.", ("dataset", "family", "arm")),
-    "vhserve_plan_accuracy_interval_ratio": (
-        "Ends of the 95% Wilson interval of this accuracy.",
-        ("dataset", "family", "arm", "bound"),
-    ),
-}
-"""Name of each gauge → what it says, and its labels."""
+_PLAN: Final = (
+    "vhserve_plan_info",
+    "vhserve_heads",
+    "vhserve_kv_cache_bytes_per_token",
+    "vhserve_kv_cache_capacity_requests",
+    "vhserve_plan_accuracy_ratio",
+    "vhserve_plan_accuracy_samples",
+    "vhserve_plan_accuracy_interval_ratio",
+)
 
 
 def expose(
@@ -54,13 +38,9 @@ def expose(
     holds
         Capacity of the KV cache; None where it is not known.
     registry
-        The default one is what vLLM's `/metrics` shows. With several API servers it shows what their processes wrote to
-        files instead; all write the same values, and `max` makes one series of them.
+        The default one is what vLLM's `/metrics` shows.
     """
-    gauges = {
-        name: Gauge(name, text, labels, registry=registry, multiprocess_mode="max")
-        for name, (text, labels) in SERIES.items()
-    }
+    gauges = {name: collector(name, registry) for name in _PLAN}
     gauges["vhserve_plan_info"].labels(
         digest=plan.digest,
         profile_digest=plan.profile_digest or "",

@@ -6,10 +6,12 @@ the plan with one) nor how heads are cut out (`engine`).
 
 from argparse import Namespace
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
+from vhserve import hardening
 from vhserve.compat import mend_child_processes, serve_command, set_up_serving
 from vhserve.engine import text_only
 from vhserve.engine.architectures import served_by
@@ -17,7 +19,10 @@ from vhserve.engine.payload import KEY, pack
 from vhserve.engine.refusals import check_arguments
 from vhserve.errors import FlagRefused
 
-METRICS: Final = "vhserve.metrics.PlanMetrics"
+GUARD: Final = "vhserve.guard.Guard"
+
+METRICS: Final = ("vhserve.metrics.PlanMetrics", "vhserve.outcomes.Outcomes")
+"""Middlewares of a server with a plan, innermost first."""
 
 
 def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
@@ -31,12 +36,15 @@ def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
         "additional_config": {KEY: pack(plan)},
+        "scheduler_cls": text_only.SCHEDULER,
         **text_only.overrides(plan),
     }
 
 
 def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     """Parse the flags of `vllm serve MODEL`, by vLLM's own parser, which ends the process when it refuses one.
+
+    Defaults are vLLM's but for those of `hardening`.
 
     Raises
     ------
@@ -49,7 +57,7 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     parser_class: Any = FlexibleArgumentParser  # untyped
     parser = parser_class(prog="vhserve")
     command = serve_command()
-    command.subparser_init(parser.add_subparsers(dest="subparser"))
+    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(**deepcopy(hardening.FLAGS))
     try:
         arguments: Namespace = parser.parse_args([command.name, model, *flags])
         configure_logging_from_args(arguments)
@@ -58,7 +66,15 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
         raise FlagRefused(
             f"vLLM refuses its flags: {error}", expected="flags of `vllm serve`", fix="correct them"
         ) from error
+    hardening.limit_queue(arguments)
     return arguments
+
+
+def put_guard(arguments: Namespace, max_request_bytes: int) -> None:
+    """Make the server of a parsed command line refuse longer bodies, and speak OpenAI's protocol when it refuses."""
+    arguments.middleware = [*arguments.middleware, GUARD]
+    # vLLM hands its parsed arguments to each API server, and the engine ignores this one.
+    arguments.vhserve_max_request_bytes = max_request_bytes
 
 
 def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
@@ -85,10 +101,12 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
                 fix="leave it out, or serve without --plan",
             )
         setattr(arguments, attribute, {**theirs, **ours.pop(attribute)})
+    if arguments.scheduler_cls is not None:  # checked above; without text-only heads another one will do
+        ours.pop("scheduler_cls")
     for attribute, value in ours.items():
         setattr(arguments, attribute, value)
-    arguments.middleware = [*arguments.middleware, METRICS]
-    # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
+    arguments.middleware = [*arguments.middleware, *METRICS]
+    # For the API server's metrics; travels as `put_guard`'s does.
     arguments.vhserve_plan = plan.model_dump(mode="json")
 
 

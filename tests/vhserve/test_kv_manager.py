@@ -149,7 +149,7 @@ def test_a_group_without_our_scheduler_says_so() -> None:
         scheduler_block_size=BLOCK,
         hash_block_size=BLOCK,
     )
-    with pytest.raises(RuntimeError, match="text_only_scheduler"):
+    with pytest.raises(RuntimeError, match="plan_scheduler"):
         manager.allocate_slots(request([1] * 8, []), 8)
     with pytest.raises(RuntimeError, match="lookup_for"):
         manager.get_computed_blocks(request([1] * 40, []))

@@ -14,7 +14,8 @@ from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.savings import kv_bytes_per_token
 from vhserve.engine.capacity import Capacity, capacity, groups_of
-from vhserve.metrics import SERIES, PlanMetrics, expose
+from vhserve.metrics import PlanMetrics, expose
+from vhserve.series import SERIES, Series
 
 GEOMETRY = ModelGeometry(layers=7, query_heads=4, kv_heads=2, head_size=32, hidden_size=100, image_tokens=9)
 MEASURED = [
@@ -83,7 +84,7 @@ def test_the_info_names_plan_and_model():
     )
     assert labels["digest"] == PLAN.digest
     assert (labels["model"], labels["revision"]) == ('the "model"', "sha256:12")
-    assert set(labels) == set(SERIES["vhserve_plan_info"][1])
+    assert set(labels) == set(SERIES["vhserve_plan_info"].labels)
 
 
 def test_accuracy_comes_with_samples_and_interval():
@@ -114,14 +115,18 @@ def test_capacity_is_stated_for_image_and_text_prompts():
     assert not [labels for labels in shown(plan) if labels[0] == "vhserve_kv_cache_capacity_requests"]
 
 
-@pytest.mark.parametrize("name", SERIES)
-def test_names_follow_the_conventions(name: str):
-    text, labels = SERIES[name]
-    assert re.fullmatch(r"vhserve_([a-z_]+_)?(bytes_per_token|ratio|samples|requests|info|heads)", name)
-    assert not name.endswith("_total")  # for counters only
-    assert text.endswith(".")
-    assert all(re.fullmatch(r"[a-z_]+", label) for label in labels)
-    assert not {"le", "quantile", "job", "instance"}.intersection(labels)
+UNITS = r"bytes_per_token|ratio|samples|requests|info|heads|seconds|up"
+
+
+@pytest.mark.parametrize(("name", "series"), SERIES.items(), ids=SERIES)
+def test_names_follow_the_conventions(name: str, series: Series):
+    counted = series.kind == "counter"
+    assert re.fullmatch(rf"vhserve_([a-z_]+_)?({'total' if counted else UNITS})", name)
+    assert series.text.endswith(".")
+    assert all(re.fullmatch(r"[a-z_]+", label) for label in series.labels)
+    # Nothing that grows with users, requests or heads.
+    assert not {"le", "quantile", "job", "instance", "request", "head", "layer"}.intersection(series.labels)
+    assert (series.kind == "histogram") == bool(series.buckets)
 
 
 def test_several_processes_show_one_series_each(tmp_path: Path):

@@ -1,11 +1,12 @@
 """`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.serving`."""
 
+import sys
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
 from vhserve.compat import mend_child_process
@@ -20,15 +21,25 @@ class Serve(BaseModel):
     """Serve a model through vLLM's OpenAI-compatible server, with a pruning plan or without.
 
     Every flag of `vllm serve` may follow MODEL and is handed on as it is, such as --port 8000, --max-model-len 4096 or
-    --dtype float32; see https://docs.vllm.ai/en/stable/cli/serve for all of them. Without --plan this is stock vLLM,
-    with its defaults. With it, heads that the plan removes are left out of the weights and of the KV cache; flags that
-    do not go together with that are refused by name.
+    --dtype float32; see https://docs.vllm.ai/en/stable/cli/serve for all of them. Without --plan the model is served as
+    stock vLLM serves it. With it, heads that the plan removes are left out of the weights and of the KV cache; flags
+    that do not go together with that are refused by name. Either way the server is stricter than vLLM's: it fetches no
+    remote media unless --allowed-media-domains names where from, limits images, bodies and waiting requests, and drains
+    when it is told to end.
     """
 
     model: CliPositionalArg[str] = Field(
         description="an alias (see `vhserve models`), Hub id or folder; before any flag of vLLM's"
     )
     plan: Path | None = Field(None, description="pruning plan to serve, as `vhserve plan` writes it")
+    max_request_bytes: PositiveInt = Field(32 << 20, description="longer request bodies are refused with status 413")
+    max_image_pixels: PositiveInt = Field(
+        50_000_000, description="larger images (width times height) are refused before they are decoded"
+    )
+    max_sequences: PositiveInt = Field(16, description="greatest n that a request may ask for")
+    any_media_domain: bool = Field(
+        False, description="let prompts name media of any domain, as vLLM does while --allowed-media-domains is empty"
+    )
     vllm_flags: CliUnknownArgs
 
     def cli_cmd(self) -> None:
@@ -51,11 +62,19 @@ class Serve(BaseModel):
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder)
 
-        from vhserve import serving
+        from vhserve import hardening, serving
 
+        hardening.set_environment(
+            max_image_pixels=self.max_image_pixels,
+            max_sequences=self.max_sequences,
+            any_media_domain=self.any_media_domain,
+        )
         arguments = serving.parse_flags(found.source if found else self.model, self.vllm_flags)
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
+        serving.put_guard(arguments, self.max_request_bytes)
+        if warning := hardening.exposure(arguments):
+            print(f"vhserve: warning: {warning}", file=sys.stderr)
         if plan is not None and found is not None:
             serving.put_plan(arguments, plan)
             folder = _pin(found, arguments)

@@ -36,11 +36,18 @@ class TextOnlyManager(SingleTypeKVCacheManager):
     requests: Mapping[str, Request] | None = None
     """The scheduler's live requests, set by `scheduler.TextOnlyMixin`."""
 
+    _skipped = 0
+
+    def take_skipped(self) -> int:
+        """Image blocks that were not allocated since the last call."""
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
     def _request(self, request_id: str) -> Request:
         if self.requests is None:
             raise RuntimeError(
                 "text-only KV cache groups need vhserve's scheduler: "
-                "set scheduler_cls to vhserve.engine.scheduler.text_only_scheduler"
+                "set scheduler_cls to vhserve.engine.scheduler.plan_scheduler"
             )
         return self.requests[request_id]
 
@@ -66,7 +73,9 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         first, last = len(table), cdiv(num_tokens, self.block_size)
         if last <= first:
             return []
-        taken = iter(self.block_pool.get_new_blocks(count_text_blocks(request, first, last, self.block_size)))
+        needed = count_text_blocks(request, first, last, self.block_size)
+        self._skipped += last - first - needed
+        taken = iter(self.block_pool.get_new_blocks(needed))
         grown = [
             self._null_block if is_image_block(request, index, self.block_size) else next(taken)
             for index in range(first, last)

@@ -3,12 +3,14 @@
 Only announces classes by name; nothing changes for a server that is started without a plan.
 """
 
+import os
+
 from vhserve.compat import ensure_torchvision, mend_model_inspection
 from vhserve.engine.architectures import SERVED_BY
 
 
 def register() -> None:
-    """Announce vhserve's model classes to vLLM; may be called any number of times."""
+    """Announce vhserve's model classes to vLLM, and its media connector if that is asked for; may be called any number of times."""
     ensure_torchvision()  # vLLM's own LLaVA needs it as well
     mend_model_inspection()
 
@@ -18,3 +20,8 @@ def register() -> None:
         # As a string, so that vLLM imports the class when a model asks for it and not before.
         if name not in ModelRegistry.models:
             ModelRegistry.register_model(name, f"vhserve.engine.models:{name}")
+
+    if os.environ.get("VLLM_MEDIA_CONNECTOR", "").startswith("vhserve"):  # `vhserve serve` asks for it
+        from vhserve import media
+
+        media.register()

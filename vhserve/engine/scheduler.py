@@ -1,7 +1,7 @@
-"""Schedulers for engines with text-only heads: vLLM's own, with the live requests handed to the text-only managers.
+"""Schedulers for engines with a plan: vLLM's own, which count, and hand live requests to the text-only managers.
 
 Owns the two hand-overs (requests for allocation, the current request for prefix-cache lookup) and nothing of the
-scheduling itself. `text_only_scheduler` is what to name as vLLM's `scheduler_cls`.
+scheduling itself. `plan_scheduler` is what to name as vLLM's `scheduler_cls`.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from vhserve.engine.capacity import capacity
 from vhserve.engine.kv_manager import TextOnlyManager, lookup_for
 from vhserve.engine.kv_spec import count_groups
 from vhserve.engine.payload import require
+from vhserve.engine.traffic import CountingMixin
 
 logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
 
@@ -38,20 +39,29 @@ class TextOnlyMixin:
         around_prefix_lookup(self.kv_cache_manager, lookup_for)
 
 
-class TextOnlyScheduler(TextOnlyMixin, Scheduler):
-    """vLLM's scheduler, with text-only KV cache groups."""
+class CountingScheduler(CountingMixin, Scheduler):
+    """vLLM's scheduler, counting."""
 
 
-class TextOnlyAsyncScheduler(TextOnlyMixin, AsyncScheduler):
-    """vLLM's async scheduler, with text-only KV cache groups."""
+class CountingAsyncScheduler(CountingMixin, AsyncScheduler):
+    """vLLM's async scheduler, counting."""
 
 
-def text_only_scheduler(
-    vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any
-) -> TextOnlyScheduler | TextOnlyAsyncScheduler:
-    """Build the one that goes with the engine's scheduling: vLLM decides late whether that is async."""
+class TextOnlyScheduler(TextOnlyMixin, CountingMixin, Scheduler):
+    """vLLM's scheduler, counting, with text-only KV cache groups."""
+
+
+class TextOnlyAsyncScheduler(TextOnlyMixin, CountingMixin, AsyncScheduler):
+    """vLLM's async scheduler, counting, with text-only KV cache groups."""
+
+
+def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any) -> Scheduler:
+    """Build the one that goes with the plan and with the scheduling; vLLM decides late whether that is async."""
     plan = require(vllm_config.additional_config)
-    groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
-    logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
-    kind = TextOnlyAsyncScheduler if vllm_config.scheduler_config.async_scheduling else TextOnlyScheduler
+    asynchronous = vllm_config.scheduler_config.async_scheduling
+    kind: type[Scheduler] = CountingAsyncScheduler if asynchronous else CountingScheduler
+    if plan.heads("text_only"):
+        groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
+        logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
+        kind = TextOnlyAsyncScheduler if asynchronous else TextOnlyScheduler
     return kind(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)

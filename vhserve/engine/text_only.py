@@ -10,7 +10,7 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.engine.refusals import Refusal, check_arguments, check_config
 from vhserve.errors import FlagRefused, TreatmentUnsupported
 
-SCHEDULER: Final = "vhserve.engine.scheduler.text_only_scheduler"
+SCHEDULER: Final = "vhserve.engine.scheduler.plan_scheduler"
 
 LAYOUTS: Final = ("BLHNC", "BLNHC")
 
@@ -60,6 +60,8 @@ REFUSALS: Final = (
 
 def overrides(plan: PruningPlan) -> dict[str, Any]:
     """Arguments of vLLM that serve the plan's text-only heads; none when it has none.
+
+    The scheduler is every plan's, but only text-only heads cannot do without it.
 
     Raises
     ------

@@ -1,0 +1,132 @@
+"""What a server of `vhserve serve` refuses before vLLM reads it, and how its refusals look.
+
+Owns the limit of a request's body, and that every JSON error is the OpenAI protocol's, with `Retry-After` where the
+server is full. Pure ASGI; knows neither vLLM nor plans. Which settings of vLLM's are stricter is in `hardening`.
+"""
+
+import asyncio
+import json
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+RETRY_AFTER: Final = b"1"
+"""Seconds after which to ask a full server again: a queue of short answers moves on quickly."""
+
+_LINGER_SECONDS: Final = 5.0
+"""How long to read on after a body was refused: a client that still sends would see a reset and not the answer."""
+
+
+class Guard:
+    """ASGI middleware; the limit is `vhserve_max_request_bytes` of the server's arguments."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = scope["app"].state.args.vhserve_max_request_bytes
+        if (body := await _read(scope, receive, limit)) is None:
+            await _too_large(send, receive, limit)
+            return
+
+        async def replay() -> Any:
+            return body.pop(0) if body else await receive()
+
+        await self.app(scope, replay, _Speaking(send))
+
+
+async def _read(scope: Any, receive: Any, limit: int) -> list[Any] | None:
+    """The messages of a body, or None as soon as it is longer than the limit.
+
+    All of it is read first, because the server reads all of it anyway, and answers a reading that fails with 400.
+    """
+    headers = dict(scope["headers"])
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        return None
+    if declared in (b"", b"0") and b"transfer-encoding" not in headers:
+        return []
+    messages, size = [], 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        size += len(message.get("body", b""))
+        if size > limit:
+            return None
+        if not message.get("more_body", False):
+            return messages
+
+
+async def _too_large(send: Any, receive: Any, limit: int) -> None:
+    body = _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request's body is longer than {limit} bytes")
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    deadline = time.monotonic() + _LINGER_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            message = await asyncio.wait_for(receive(), left)
+        except TimeoutError:
+            break
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            break
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Speaking:
+    """Sends a response on, after making a JSON error one of the OpenAI protocol."""
+
+    def __init__(self, send: Any) -> None:
+        self.send = send
+        self.held: Any = None  # the start of an error whose body is not complete
+        self.body = b""
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            if message["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+                message = _with_header(message, b"retry-after", RETRY_AFTER)
+            kind = dict(message.get("headers", ())).get(b"content-type", b"")
+            if kind.startswith(b"application/json"):
+                self.held = message
+                return
+        elif self.held is not None and message["type"] == "http.response.body":
+            self.body += message.get("body", b"")
+            if message.get("more_body", False) and _LIMIT > len(self.body):
+                return
+            start, self.held = self.held, None
+            body = _spoken(start["status"], self.body)
+            await self.send(_with_header(start, b"content-length", str(len(body)).encode()))
+            message = {**message, "body": body}
+        await self.send(message)
+
+
+_LIMIT: Final = 1 << 20
+"""Bytes of an error's body beyond which it is passed on as it is."""
+
+
+def _with_header(start: Any, name: bytes, value: bytes) -> Any:
+    others = [(key, said) for key, said in start.get("headers", ()) if key.lower() != name]
+    return {**start, "headers": [*others, (name, value)]}
+
+
+def _spoken(status: int, body: bytes) -> bytes:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body
+    error = said.get("error", said.get("detail")) if isinstance(said, dict) else said
+    if isinstance(error, dict) and "message" in error:
+        return body
+    return _error(HTTPStatus(status), error if isinstance(error, str) else HTTPStatus(status).phrase)
+
+
+def _error(status: HTTPStatus, message: str) -> bytes:
+    error = {"message": message, "type": status.phrase, "param": None, "code": status.value}
+    return json.dumps({"error": error}).encode()

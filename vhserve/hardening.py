@@ -1,0 +1,66 @@
+"""Settings of vLLM's that `vhserve serve` sets stricter than vLLM does, and what it warns of.
+
+Owns the defaults; whatever the user sets, by vLLM's flag or variable, stays. Does not know plans; what vLLM has no
+setting for is in `guard` and `media`.
+"""
+
+import ipaddress
+import os
+from argparse import Namespace
+from typing import Any, Final
+
+FLAGS: Final[dict[str, Any]] = {
+    "limit_mm_per_prompt": {"image": 8},
+    "shutdown_timeout": 30,
+}
+"""Defaults of vLLM's flags: images of one prompt (vLLM: 999), seconds to drain in after SIGTERM (vLLM: 0)."""
+
+QUEUE_ROUNDS: Final = 4
+"""Requests that may wait or run, in batches of all engines; vLLM: any number."""
+
+_SEQUENCES: Final = 256
+"""What vLLM takes for --max-num-seqs, at least, where it is not set."""
+
+
+def set_environment(*, max_image_pixels: int, max_sequences: int, any_media_domain: bool) -> None:
+    """Set the variables by which vLLM's processes limit media and fan-out.
+
+    Parameters
+    ----------
+    max_image_pixels
+        Width times height beyond which an image is refused before it is decoded.
+    max_sequences
+        Greatest `n` of a request.
+    any_media_domain
+        Whether media may come from anywhere while --allowed-media-domains is empty.
+    """
+    os.environ.setdefault("VLLM_MAX_IMAGE_PIXELS", str(max_image_pixels))
+    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(max_sequences))
+    os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
+    os.environ.setdefault("VLLM_MEDIA_CONNECTOR", "vhserve-any-domain" if any_media_domain else "vhserve")
+
+
+def limit_queue(arguments: Namespace) -> None:
+    """Limit the requests that a parsed command line lets wait, if it does not say itself."""
+    if arguments.max_num_queued_reqs is None:
+        batch = (arguments.max_num_seqs or _SEQUENCES) * arguments.data_parallel_size
+        arguments.max_num_queued_reqs = QUEUE_ROUNDS * batch
+
+
+def exposure(arguments: Namespace) -> str | None:
+    """What to warn of, if anyone who reaches the server's port can use it."""
+    if arguments.uds or any(arguments.api_key or [os.environ.get("VLLM_API_KEY")]) or _is_loopback(arguments.host):
+        return None
+    return (
+        f"listening on {arguments.host or 'every address'} without an API key: anyone who reaches port "
+        f"{arguments.port} can use the model; set VLLM_API_KEY, or --host 127.0.0.1"
+    )
+
+
+def _is_loopback(host: str | None) -> bool:
+    if not host:
+        return False
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
