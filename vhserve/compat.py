@@ -292,3 +292,17 @@ def take_counts(scheduler_stats: Any) -> dict[str, int]:
     """The counts that `put_counts` put into a step's statistics; they are gone afterwards."""
     adapters = scheduler_stats.waiting_lora_adapters
     return {name.removeprefix(_COUNTS): adapters.pop(name) for name in list(adapters) if name.startswith(_COUNTS)}
+
+
+def api_server_rank(vllm_config: Any) -> int:
+    """Which of a server's API server processes this is; 0 is the first, or the only one.
+
+    Symptom
+        What is to run once for a server runs once in each API server.
+    Cause
+        A process knows its place by a field of the configuration that is not public.
+    Removal
+        vLLM makes the place public.
+    """
+    rank: int = vllm_config.parallel_config._api_process_rank
+    return rank

@@ -18,7 +18,7 @@ _LINGER_SECONDS: Final = 5.0
 
 
 class Guard:
-    """ASGI middleware; the limit is `vhserve_max_request_bytes` of the server's arguments."""
+    """ASGI middleware; `vhserve_max_request_bytes` and `vhserve_max_sequences` of the server's arguments limit it."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -27,15 +27,16 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = scope["app"].state.args.vhserve_max_request_bytes
-        if (body := await _read(scope, receive, limit)) is None:
-            await _too_large(send, receive, limit)
+        arguments = scope["app"].state.args
+        if (body := await _read(scope, receive, arguments.vhserve_max_request_bytes)) is None:
+            await _too_large(send, receive, arguments.vhserve_max_request_bytes)
             return
+        unread = iter(body)
 
         async def replay() -> Any:
-            return body.pop(0) if body else await receive()
+            return next(unread, None) or await receive()
 
-        await self.app(scope, replay, _Speaking(send))
+        await self.app(scope, replay, _Answer(send, body, arguments.vhserve_max_sequences))
 
 
 async def _read(scope: Any, receive: Any, limit: int) -> list[Any] | None:
@@ -80,35 +81,50 @@ async def _too_large(send: Any, receive: Any, limit: int) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class _Speaking:
+class _Answer:
     """Sends a response on, after making a JSON error one of the OpenAI protocol."""
 
-    def __init__(self, send: Any) -> None:
+    def __init__(self, send: Any, asked: list[Any], max_sequences: int) -> None:
         self.send = send
+        self.asked = asked
+        self.max_sequences = max_sequences
         self.held: Any = None  # the start of an error whose body is not complete
         self.body = b""
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
-            if message["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
-                message = _with_header(message, b"retry-after", RETRY_AFTER)
             kind = dict(message.get("headers", ())).get(b"content-type", b"")
             if kind.startswith(b"application/json"):
                 self.held = message
                 return
         elif self.held is not None and message["type"] == "http.response.body":
             self.body += message.get("body", b"")
-            if message.get("more_body", False) and _LIMIT > len(self.body):
+            if message.get("more_body", False):
                 return
             start, self.held = self.held, None
-            body = _spoken(start["status"], self.body)
-            await self.send(_with_header(start, b"content-length", str(len(body)).encode()))
+            status, body = self._refusal(start["status"])
+            start = _with_header({**start, "status": status}, b"content-length", str(len(body)).encode())
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                start = _with_header(start, b"retry-after", RETRY_AFTER)
+            await self.send(start)
             message = {**message, "body": body}
         await self.send(message)
 
+    def _refusal(self, status: int) -> tuple[int, bytes]:
+        # vLLM asks whether there is room for n sequences before it asks whether so many are allowed at all.
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and _sequences(self.asked) > self.max_sequences:
+            return 400, _error(HTTPStatus.BAD_REQUEST, f"n must be at most {self.max_sequences}", "n")
+        return status, _spoken(status, self.body)
 
-_LIMIT: Final = 1 << 20
-"""Bytes of an error's body beyond which it is passed on as it is."""
+
+def _sequences(asked: list[Any]) -> int:
+    """How many sequences a request asks for, as far as its body says; 1 where it does not."""
+    try:
+        request = json.loads(b"".join(message.get("body", b"") for message in asked))
+    except ValueError:
+        return 1
+    n = request.get("n") if isinstance(request, dict) else None
+    return n if isinstance(n, int) else 1
 
 
 def _with_header(start: Any, name: bytes, value: bytes) -> Any:
@@ -127,6 +143,6 @@ def _spoken(status: int, body: bytes) -> bytes:
     return _error(HTTPStatus(status), error if isinstance(error, str) else HTTPStatus(status).phrase)
 
 
-def _error(status: HTTPStatus, message: str) -> bytes:
-    error = {"message": message, "type": status.phrase, "param": None, "code": status.value}
+def _error(status: HTTPStatus, message: str, parameter: str | None = None) -> bytes:
+    error = {"message": message, "type": status.phrase, "param": parameter, "code": status.value}
     return json.dumps({"error": error}).encode()

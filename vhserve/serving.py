@@ -15,14 +15,16 @@ from vhserve import hardening
 from vhserve.compat import mend_child_processes, serve_command, set_up_serving
 from vhserve.engine import text_only
 from vhserve.engine.architectures import served_by
+from vhserve.engine.last_words import listening
 from vhserve.engine.payload import KEY, pack
 from vhserve.engine.refusals import check_arguments
 from vhserve.errors import FlagRefused
+from vhserve.live.settings import LiveSettings
 
+METRICS: Final = "vhserve.metrics.PlanMetrics"
+LIVE: Final = "vhserve.live.middleware.Live"
 GUARD: Final = "vhserve.guard.Guard"
-
-METRICS: Final = ("vhserve.metrics.PlanMetrics", "vhserve.outcomes.Outcomes")
-"""Middlewares of a server with a plan, innermost first."""
+OUTCOMES: Final = "vhserve.outcomes.Outcomes"
 
 
 def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
@@ -70,13 +72,6 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     return arguments
 
 
-def put_guard(arguments: Namespace, max_request_bytes: int) -> None:
-    """Make the server of a parsed command line refuse longer bodies, and speak OpenAI's protocol when it refuses."""
-    arguments.middleware = [*arguments.middleware, GUARD]
-    # vLLM hands its parsed arguments to each API server, and the engine ignores this one.
-    arguments.vhserve_max_request_bytes = max_request_bytes
-
-
 def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
     """Make a parsed command line serve a plan; what the user overrides elsewhere stays.
 
@@ -105,13 +100,39 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
         ours.pop("scheduler_cls")
     for attribute, value in ours.items():
         setattr(arguments, attribute, value)
-    arguments.middleware = [*arguments.middleware, *METRICS]
-    # For the API server's metrics; travels as `put_guard`'s does.
+    arguments.middleware = [*arguments.middleware, METRICS]
+    # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
     arguments.vhserve_plan = plan.model_dump(mode="json")
 
 
+def put_live(arguments: Namespace, settings: LiveSettings) -> None:
+    """Make the server of a parsed command line run a canary, a shadow, or both."""
+    if settings.canary or settings.shadow:
+        arguments.middleware = [*arguments.middleware, LIVE]
+        arguments.vhserve_live = settings
+
+
+def put_guard(arguments: Namespace, *, max_request_bytes: int, max_sequences: int) -> None:
+    """Make the server of a parsed command line refuse longer bodies, and speak OpenAI's protocol when it refuses.
+
+    To be put last: the last middleware is the outermost.
+    """
+    arguments.middleware = [*arguments.middleware, GUARD]
+    if METRICS in arguments.middleware:
+        arguments.middleware.append(OUTCOMES)
+    arguments.vhserve_max_request_bytes = max_request_bytes
+    arguments.vhserve_max_sequences = max_sequences
+
+
 def run_server(arguments: Namespace) -> None:
-    """Run vLLM's server until it is told to end."""
+    """Run vLLM's server until it is told to end.
+
+    Raises
+    ------
+    EngineRefused
+        Something that only an engine's process can see does not go together with the plan.
+    """
     set_up_serving()
     mend_child_processes()
-    serve_command().cmd(arguments)
+    with listening():
+        serve_command().cmd(arguments)

@@ -1,7 +1,7 @@
 """Counts the traffic of a plan's engines in each API server, through vLLM's entry point `vllm.stat_logger_plugins`.
 
-Owns what is made of vLLM's statistics: tokens, blocks, and how sequences ended. On a server without a plan it does
-nothing. Knows nothing of HTTP: what ends before or beside the engine is counted by `outcomes`.
+Owns what is made of vLLM's statistics: tokens, blocks, and how sequences ended; and notes for the canary who waits. On
+a server without a plan it exports nothing. Knows nothing of HTTP: `outcomes` counts what ends beside the engine.
 """
 
 from vllm.config import VllmConfig
@@ -11,6 +11,7 @@ from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, Schedule
 
 from vhserve.compat import take_counts
 from vhserve.engine.payload import KEY
+from vhserve.live import room
 from vhserve.series import OUTCOMES, collector
 
 _TOTALS = {
@@ -52,6 +53,8 @@ class PlanStatLogger(AggregateStatLoggerBase):
         mm_cache_stats: MultiModalCacheStats | None = None,
         engine_idx: int = 0,
     ) -> None:
+        if scheduler_stats is not None:
+            room.told(engine_idx, scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs)
         if not self.with_plan:
             return
         if scheduler_stats is not None:

@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
 from vhserve.compat import mend_child_process
 
 if TYPE_CHECKING:
     from calibrate.models import FoundModel
+    from vhserve.live.settings import LiveSettings
 
 mend_child_process()
 
@@ -40,6 +41,16 @@ class Serve(BaseModel):
     any_media_domain: bool = Field(
         False, description="let prompts name media of any domain, as vLLM does while --allowed-media-domains is empty"
     )
+    canary: str | None = Field(
+        None,
+        description="labelled data set to ask now and then: a .jsonl file, or a name that --dataset knows elsewhere",
+    )
+    canary_samples: PositiveInt = Field(64, description="samples of the canary's data set to ask")
+    canary_interval: PositiveFloat = Field(300.0, description="seconds from one run of the canary to the next")
+    shadow_url: str | None = Field(
+        None, description="unpruned endpoint, with its /v1, to repeat live requests on after they are answered"
+    )
+    shadow_fraction: float = Field(0.01, ge=0, le=1, description="share of live requests to repeat there")
     vllm_flags: CliUnknownArgs
 
     def cli_cmd(self) -> None:
@@ -57,6 +68,7 @@ class Serve(BaseModel):
             )
         plan = load_plan(self.plan) if self.plan is not None else None
         found = self._find()
+        live = self._live()
         ensure_torchvision()
         quiet_vllm_imports()
         if plan is not None and found is not None:
@@ -72,7 +84,6 @@ class Serve(BaseModel):
         arguments = serving.parse_flags(found.source if found else self.model, self.vllm_flags)
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
-        serving.put_guard(arguments, self.max_request_bytes)
         if warning := hardening.exposure(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
         if plan is not None and found is not None:
@@ -82,7 +93,22 @@ class Serve(BaseModel):
                 check_model(plan, self.model, folder)
             if arguments.load_format != "dummy":
                 check_revision(plan, self.model, folder)
+        serving.put_live(arguments, live)
+        serving.put_guard(arguments, max_request_bytes=self.max_request_bytes, max_sequences=self.max_sequences)
         serving.run_server(arguments)
+
+    def _live(self) -> "LiveSettings":
+        """What to run beside users' requests. Opens the canary's data set, so that mistakes in it end the start."""
+        from calibrate.datasets import open_dataset
+        from vhserve.live.settings import CanarySettings, LiveSettings, ShadowSettings
+
+        canary = shadow = None
+        if self.canary is not None:
+            open_dataset(self.canary, samples=self.canary_samples, seed=0)
+            canary = CanarySettings(self.canary, self.canary_samples, self.canary_interval)
+        if self.shadow_url is not None:
+            shadow = ShadowSettings(self.shadow_url, self.shadow_fraction)
+        return LiveSettings(canary, shadow)
 
     def _find(self) -> "FoundModel | None":
         """The model, or None for one that only vLLM may know how to serve, without a plan."""

@@ -8,6 +8,7 @@ from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 
 from vhserve.engine.admission import admit
+from vhserve.engine.last_words import last_words
 from vhserve.engine.surgery import prune
 
 
@@ -15,15 +16,17 @@ class VhserveLlavaForConditionalGeneration(LlavaForConditionalGeneration):
     """LLaVA-1.5 with a plan."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        plan = admit(vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        prune(self.language_model, plan, vllm_config)
+        with last_words():
+            plan = admit(vllm_config)
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+            prune(self.language_model, plan, vllm_config)
 
 
 class VhserveLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
     """LLaVA-1.6 with a plan."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        plan = admit(vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        prune(self.language_model, plan, vllm_config)
+        with last_words():
+            plan = admit(vllm_config)
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+            prune(self.language_model, plan, vllm_config)

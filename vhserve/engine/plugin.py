@@ -10,7 +10,7 @@ from vhserve.engine.architectures import SERVED_BY
 
 
 def register() -> None:
-    """Announce vhserve's model classes to vLLM, and its media connector if that is asked for; may be called any number of times."""
+    """Announce vhserve's classes to vLLM; may be called any number of times."""
     ensure_torchvision()  # vLLM's own LLaVA needs it as well
     mend_model_inspection()
 

@@ -21,6 +21,7 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 from vhserve.compat import copy_of_batch
 from vhserve.engine.compaction import Compactor
 from vhserve.engine.host_compaction import Shape, shape_of
+from vhserve.engine.last_words import last_words
 from vhserve.errors import FlagRefused
 
 LAYOUTS = {
@@ -52,6 +53,7 @@ class TextOnlyBuilder:
     _last_step: ClassVar[tuple[torch.Tensor, Shape | None] | None] = None
     """On hosts: the lengths that vLLM made for the last step, which tell steps apart by identity, and their shape."""
 
+    @last_words()
     def __init__(
         self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
     ) -> None:
