@@ -74,7 +74,9 @@ def expose(
 
 
 class PlanMetrics:
-    """ASGI middleware that exposes the plan's series on the first request that an API server gets.
+    """ASGI middleware that exposes the plan's series as an API server starts, before it takes its first request.
+
+    The start is the first thing that the server sends through its middlewares (ASGI's lifespan).
 
     A middleware, because vLLM builds it in the process of every API server, where the plan and the registry meet; its
     other hooks either run in the wrong process or change what a server without a plan does.

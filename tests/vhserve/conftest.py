@@ -2,17 +2,23 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from engine_host import EngineHost
+from engine_host import EngineHost, image
+from live_server import FLAGS, KEY, QUESTION, Server, serving
 from oracle import TinyModel
 from safetensors.torch import load_file, save_file
+from scripted_endpoint import Endpoint, endpoint
 from tiny_models import make_tiny_llava, make_tiny_llava_next
 
 from profiles.geometry import ModelGeometry
+from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.store import save
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +89,76 @@ def engine_host(tmp_path_factory: pytest.TempPathFactory, vllm_environment: dict
     host = EngineHost(tmp_path_factory.mktemp("engines"), {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     yield host
     host.close()
+
+
+# --- the server that tests share ---
+
+REMOVED = [(0, 0), (0, 1), (1, 2), (1, 3), (1, 4), (1, 5), *((3, head) for head in range(6))]
+TEXT_ONLY = [(2, head) for head in range(6)]
+CANARY = "labelled.jsonl"
+
+
+@dataclass
+class Reference:
+    """The endpoint that the shared server's shadow asks, and what it is to say."""
+
+    endpoint: Endpoint
+    says: str | int = "nothing yet"
+
+
+@pytest.fixture(scope="session")
+def plan(models: dict[str, TinyModel]) -> PruningPlan:
+    measured = [
+        Measurement(dataset=dataset, arm=arm, family="all", samples=8, correct=6, accuracy=0.75, low=0.4, high=0.93)
+        for arm in ("baseline", "pruned")
+        for dataset in ("d", CANARY)
+    ]
+    bare = PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=REMOVED, text_only=TEXT_ONLY)
+    return bare.model_copy(update={"measured": measured})
+
+
+@pytest.fixture(scope="session")
+def plan_file(plan: PruningPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "plan.json"
+    save(plan, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def canary_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures with one question; which answers are right is chosen so that some are."""
+    folder = tmp_path_factory.mktemp("canary")
+    lines = []
+    for seed in range(6):
+        image(seed, (72, 72)).save(folder / f"{seed}.png")
+        lines.append({"image": f"{seed}.png", "question": QUESTION, "answer": "triangles" if seed % 2 else "none"})
+    (folder / CANARY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / CANARY
+
+
+@pytest.fixture(scope="session")
+def reference() -> Iterator[Reference]:
+    with endpoint(lambda request: reference.says) as here:
+        reference = Reference(here)
+        yield reference
+
+
+@pytest.fixture(scope="session")
+def server(
+    models: dict[str, TinyModel],
+    plan_file: Path,
+    canary_file: Path,
+    reference: Reference,
+    vllm_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """With a plan of removed and text-only heads, a key, a canary that runs once, and a shadow of every request."""
+    args = (str(models["gqa"].path), "--plan", str(plan_file), *FLAGS, "--api-key", KEY)
+    watch = ("--canary", str(canary_file), "--canary-interval", "3600", "--shadow-fraction", "1")
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, vllm_environment, *args, *watch, "--shadow-url", reference.endpoint.base_url) as server:
+        yield server
+        # Every test run ends it as an operator does.
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text(errors="replace")

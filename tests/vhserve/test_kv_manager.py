@@ -140,6 +140,9 @@ def test_an_image_prompt_holds_exactly_the_formula_of_blocks() -> None:
     for table in ids[1:]:
         assert [index for index, block in enumerate(table) if block == 0] == [2, 3, 4, 5, 6]
     assert free - manager.block_pool.get_num_free_blocks() == 10 + 5 + 5
+    skipped = [group.take_skipped() for group in manager.coordinator.single_type_managers[1:]]
+    assert skipped == [5, 5]
+    assert manager.coordinator.single_type_managers[1].take_skipped() == 0
 
 
 def test_a_group_without_our_scheduler_says_so() -> None:

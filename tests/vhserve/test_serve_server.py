@@ -1,139 +1,21 @@
-"""A real server, started as a user starts it: asked through the OpenAI client, scraped, and ended by SIGTERM."""
+"""A real server, started as a user starts it: asked through the OpenAI client, and scraped."""
 
-import base64
-import io
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import openai
 import pytest
-from engine_host import Answer, Prompt, image
+from engine_host import Answer, Prompt
+from live_server import FLAGS, QUESTION, Server, ask, serving
 from oracle import TinyModel
-from prometheus_client.parser import text_string_to_metric_families
 from test_engine_exact import EXACT
 
-from profiles.pruning_plan import Measurement, PruningPlan
-from profiles.savings import ideal_concurrency, kv_bytes_baseline, kv_bytes_per_token
+from profiles.pruning_plan import PruningPlan
+from profiles.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.store import save
+from vhserve.engine.capacity import capacity, groups_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-
-REMOVED = [(0, 0), (0, 1), (1, 2), (1, 3), (1, 4), (1, 5), *((3, head) for head in range(6))]
-FLAGS = ["--dtype", "float32", "--block-size", "32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"]
-QUESTION = "how many red circles are there ?"
-READY_WITHIN = 400
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            text: str = answer.read().decode()
-        return text
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
-
-    def series(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics"))
-            for sample in family.samples
-        }
-
-    def is_ready(self) -> bool:
-        try:
-            self.get("/health")
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
-
-
-@contextmanager
-def serving(folder: Path, environment: dict[str, str], *args: str) -> Iterator[Server]:
-    """A server on a free port, ended when the block ends if it still runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vhserve.cli", "serve", *args, "--host", "127.0.0.1", "--port", str(port)]
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-    server = Server(process, f"http://127.0.0.1:{port}", log)
-    try:
-        deadline = time.monotonic() + READY_WITHIN
-        while not server.is_ready():
-            assert process.poll() is None, log.read_text(errors="replace")[-6000:]
-            assert time.monotonic() < deadline, log.read_text(errors="replace")[-6000:]
-            time.sleep(0.5)
-        yield server
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@pytest.fixture(scope="module")
-def plan(models: dict[str, TinyModel]) -> PruningPlan:
-    measured = [
-        Measurement(dataset="d", arm=arm, family="all", samples=8, correct=6, accuracy=0.75, low=0.4, high=0.93)
-        for arm in ("baseline", "pruned")
-    ]
-    bare = PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=REMOVED)
-    return bare.model_copy(update={"measured": measured})
-
-
-@pytest.fixture(scope="module")
-def plan_file(plan: PruningPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plans") / "plan.json"
-    save(plan, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(
-    models: dict[str, TinyModel],
-    plan_file: Path,
-    vllm_environment: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    with serving(folder, vllm_environment, str(models["gqa"].path), "--plan", str(plan_file), *FLAGS) as server:
-        yield server
-
-
-def ask(server: Server, model: str, seed: int) -> openai.types.chat.ChatCompletion:
-    file = io.BytesIO()
-    image(seed, (72, 72)).save(file, "PNG")
-    picture = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": QUESTION}]
-    return server.client().chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
-        max_tokens=1,
-        temperature=0,
-        logprobs=True,
-        top_logprobs=8,
-        extra_body={"return_token_ids": True},
-    )
 
 
 def test_it_answers_what_the_masked_model_answers(
@@ -167,17 +49,20 @@ def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None
     assert value("vhserve_kv_cache_bytes_per_token", arm="baseline") == kv_bytes_baseline(plan.geometry, 4)
     assert value("vhserve_kv_cache_bytes_per_token", arm="pruned") == kv_bytes_per_token(plan, 4)
     assert value("vhserve_heads", stage="early", treatment="removed") == 2
+    assert value("vhserve_heads", stage="late", treatment="text_only") == 6
     assert value("vhserve_plan_accuracy_ratio", dataset="d", family="all", arm="pruned") == 0.75
     infos = [dict(labels) for name, labels in series if name == "vhserve_plan_info"]
     assert [info["digest"] for info in infos] == [plan.digest]
     capacities = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
     tokens = int(capacities[0]["kv_cache_size_tokens"])
     blocks = int(capacities[0]["num_gpu_blocks"])
-    # 70 text tokens and 81 of the image are 5 blocks of 32; without text-only heads all prompts are alike.
-    assert value("vhserve_kv_cache_capacity_requests", prompt="image") == (blocks - 1) / 5
-    assert value("vhserve_kv_cache_capacity_requests", prompt="text") == (blocks - 1) / 5
+    holds = capacity(groups_of(plan, 32), blocks - 1, plan.geometry.image_tokens, 32)
+    assert holds.image_requests > holds.text_requests
+    assert value("vhserve_kv_cache_capacity_requests", prompt="image") == holds.image_requests
+    assert value("vhserve_kv_cache_capacity_requests", prompt="text") == holds.text_requests
     stock = 2**30 / kv_bytes_baseline(plan.geometry, 4)
-    assert tokens / stock == pytest.approx(ideal_concurrency(plan, 10, 81), rel=0.01)
+    saved = kv_bytes_baseline(plan.geometry, 4) / kv_bytes_per_token(plan, 4)
+    assert tokens / stock == pytest.approx(saved, rel=0.01)
 
 
 def test_a_request_it_cannot_serve_gets_an_error_and_the_server_lives_on(
@@ -186,12 +71,6 @@ def test_a_request_it_cannot_serve_gets_an_error_and_the_server_lives_on(
     with pytest.raises(openai.BadRequestError):
         server.client().completions.create(model=str(models["gqa"].path), prompt="red " * 600, max_tokens=1)
     assert server.is_ready()
-
-
-def test_sigterm_ends_it(server: Server) -> None:  # the last test that uses it
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0
-    assert "Traceback" not in server.log.read_text(errors="replace")
 
 
 @pytest.mark.long

@@ -1,0 +1,147 @@
+"""A server whose engine dies, that is told to end under load, or whose engine refuses to start."""
+
+import concurrent.futures
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from live_server import FLAGS, Server, picture_message, serving
+from oracle import TinyModel
+
+pytestmark = [pytest.mark.vllm, pytest.mark.long, pytest.mark.timeout(900)]
+
+STREAMS = 8
+
+
+@contextmanager
+def scraping(server: Server) -> Iterator[list[int]]:
+    """Read /metrics and /health every tenth of a second; gives the statuses of /health, 0 for no answer."""
+    stop, health = threading.Event(), []
+
+    def look() -> None:
+        while not stop.wait(0.1):
+            try:
+                server.get("/health")
+                health.append(200)
+                assert server.series()
+            except urllib.error.HTTPError as error:
+                health.append(error.code)
+            except (urllib.error.URLError, OSError):
+                health.append(0)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield health
+    finally:
+        stop.set()
+        thread.join()
+
+
+def stream(server: Server, model: str, number: int, tokens: int, started: threading.Semaphore) -> list[dict[str, Any]]:
+    """Ask for a stream; returns its events, with one of ours where the connection broke."""
+    body = {
+        "model": model,
+        "messages": [picture_message(number)],
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "stream": True,
+    }
+    request = urllib.request.Request(
+        f"{server.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    events: list[dict[str, Any]] = []
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            for line in answer:
+                if line.startswith(b"data: {"):
+                    events.append(json.loads(line[len(b"data: ") :]))
+                    if len(events) == 3:
+                        started.release()
+                elif line.startswith(b"data: [DONE]"):
+                    events.append({"done": True})
+    except urllib.error.HTTPError as error:
+        events.append({"error": {"code": error.code}})
+    except (urllib.error.URLError, OSError) as error:
+        events.append({"broken": repr(error)})
+    return events
+
+
+@contextmanager
+def under_load(server: Server, model: str, tokens: int) -> Iterator[list["concurrent.futures.Future[Any]"]]:
+    """So many streams, every one of which has begun when the block does."""
+    started = threading.Semaphore(0)
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(stream, server, model, number, tokens, started) for number in range(STREAMS)]
+        for _ in range(STREAMS):
+            assert started.acquire(timeout=120)
+        yield streams
+
+
+def engine_of(server: Server) -> psutil.Process:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    (engine,) = [child for child in children if any("EngineCore" in part for part in child.cmdline())]
+    return engine
+
+
+def test_a_killed_engine_ends_everything(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = str(models["gqa"].path)
+    with serving(tmp_path, vllm_environment, model, "--plan", str(plan_file), *FLAGS) as server:
+        with scraping(server) as health, under_load(server, model, 400) as streams:
+            engine_of(server).send_signal(signal.SIGKILL)
+            ends = [one.result()[-1] for one in streams]
+            assert server.process.wait(60) != 0
+        assert all("error" in end or "broken" in end for end in ends), ends
+        assert any("error" in end for end in ends), ends
+        after = health[health.index(200) :]
+        assert set(after) <= {200, 503, 0}
+        assert 503 in after
+        left = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(one.info["cmdline"] or ())]
+        assert left == []
+
+
+def test_sigterm_lets_running_streams_end(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = str(models["gqa"].path)
+    with serving(tmp_path, vllm_environment, model, "--plan", str(plan_file), *FLAGS) as server:
+        with scraping(server), under_load(server, model, 200) as streams:
+            server.process.send_signal(signal.SIGTERM)
+            told = time.monotonic()
+            results = [one.result() for one in streams]
+        assert server.process.wait(60) == 0
+        assert time.monotonic() - told < 60
+        for events in results:
+            assert events[-1] == {"done": True}, events[-1]
+            reasons = [choice.get("finish_reason") for event in events[:-1] for choice in event.get("choices", ())]
+            assert [reason for reason in reasons if reason] == ["length"]
+        assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+def test_a_refusal_of_the_engine_ends_in_one_line(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str]
+) -> None:
+    """A model that its user overrides into another one than the plan is for, which only the engine sees."""
+    command = [sys.executable, "-m", "vhserve.cli", "serve", str(models["gqa"].path), "--plan", str(plan_file), *FLAGS]
+    overrides = ["--hf-overrides", '{"text_config": {"num_hidden_layers": 3}}', "--port", "0"]
+    done = subprocess.run([*command, *overrides], env=vllm_environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 2, done.stderr[-3000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("vhserve: error:")
+    assert "layers 4" in last
+    assert "layers 3" in last
+    assert "Traceback" not in done.stderr[done.stderr.rindex("vhserve: error:") :]
