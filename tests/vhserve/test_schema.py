@@ -17,7 +17,7 @@ pytestmark = [
 
 def test_no_request_is_a_server_s_error(server: Server) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--seed", "7"]
-    limits = ["--max-examples", "25", "--workers", "2", "--request-timeout", "60", "--max-time", "300"]
+    limits = ["--max-examples", "25", "--workers", "2", "--request-timeout", "60", "--max-time", "90"]
     checks = ["--checks", "not_a_server_error", "--phases", "examples,fuzzing", "--mode", "all", "--no-color"]
     done = subprocess.run(
         [*command, *limits, *checks, "--header", f"Authorization: Bearer {KEY}"], capture_output=True, text=True

@@ -87,6 +87,8 @@ def test_several_api_servers_show_the_plan_once(
             infos = [dict(labels) for name, labels in server.series() if name == "vhserve_plan_info"]
             assert [info["digest"] for info in infos] == [plan.digest]
             assert [info for info in infos if "pid" in info] == []
+        assert server.value("vhserve_image_tokens_total") == 6 * 81
+        assert server.value("vhserve_requests_total", outcome="length") == 6
 
 
 @pytest.mark.long

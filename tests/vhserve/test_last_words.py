@@ -1,0 +1,36 @@
+"""The way of a refusal from an engine's process to the command that started it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vhserve.engine.last_words import VARIABLE, EngineRefused, last_words, listening
+from vhserve.errors import FlagRefused
+
+REFUSING = (
+    "from vhserve.engine.last_words import last_words; from vhserve.errors import FlagRefused\n"
+    "with last_words(): raise FlagRefused('backend X', expected='one of Y', fix='choose Y')"
+)
+
+
+def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
+    with pytest.raises(EngineRefused, match="^backend X; expected one of Y; choose Y$") as caught, listening():
+        child = subprocess.run([sys.executable, "-c", REFUSING], capture_output=True, text=True)
+        assert "FlagRefused: backend X" in child.stderr  # its own end stays as it was
+        raise SystemExit(1)
+    assert isinstance(caught.value.__cause__, SystemExit)
+    assert VARIABLE not in os.environ
+
+
+def test_any_other_end_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="boom"), listening():
+        raise RuntimeError("boom")
+    with listening():
+        pass
+
+
+def test_nobody_need_listen() -> None:
+    with pytest.raises(FlagRefused), last_words():
+        raise FlagRefused("w", expected="e", fix="f")
