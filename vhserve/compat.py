@@ -6,6 +6,7 @@ pyproject.toml moves. Importing this module is cheap; knows nothing of plans.
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -306,3 +307,19 @@ def api_server_rank(vllm_config: Any) -> int:
     """
     rank: int = vllm_config.parallel_config._api_process_rank
     return rank
+
+
+def engine_failed(engine_client: Any) -> bool:
+    """Whether an engine process of an API server has ended by itself, and not because it was told to.
+
+    Symptom
+        `vllm serve` exits with 0 when its engine was killed or failed.
+    Cause
+        Its server then stops as if it had been told to; only the exit codes of the processes tell the two apart, and
+        the client keeps them to itself.
+    Removal
+        `vllm serve` exits with another code than 0 when its engine ended by itself.
+    """
+    manager = engine_client.engine_core.resources.engine_manager
+    told_to = (0, None, -signal.SIGTERM)
+    return any(process.exitcode not in told_to for process in getattr(manager, "processes", ()))

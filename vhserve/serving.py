@@ -4,6 +4,7 @@ Owns how a plan is put among vLLM's arguments, and what it refuses there. Does n
 the plan with one) nor how heads are cut out (`engine`).
 """
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from profiles.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve import hardening
+from vhserve import ending, hardening
 from vhserve.compat import mend_child_processes, serve_command, set_up_serving
 from vhserve.engine import text_only
 from vhserve.engine.architectures import served_by
@@ -25,6 +26,7 @@ METRICS: Final = "vhserve.metrics.PlanMetrics"
 LIVE: Final = "vhserve.live.middleware.Live"
 GUARD: Final = "vhserve.guard.Guard"
 OUTCOMES: Final = "vhserve.outcomes.Outcomes"
+ENDING: Final = "vhserve.ending.Ending"
 
 
 def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def put_guard(arguments: Namespace, *, max_request_bytes: int, max_sequences: in
 
     To be put last: the last middleware is the outermost.
     """
-    arguments.middleware = [*arguments.middleware, GUARD]
+    arguments.middleware = [*arguments.middleware, ENDING, GUARD]
     if METRICS in arguments.middleware:
         arguments.middleware.append(OUTCOMES)
     arguments.vhserve_max_request_bytes = max_request_bytes
@@ -129,6 +131,8 @@ def run_server(arguments: Namespace) -> None:
 
     Raises
     ------
+    SystemExit
+        The engine ended by itself.
     EngineRefused
         Something that only an engine's process can see does not go together with the plan.
     """
@@ -136,3 +140,5 @@ def run_server(arguments: Namespace) -> None:
     mend_child_processes()
     with listening():
         serve_command().cmd(arguments)
+    if code := ending.exit_code():
+        sys.exit(code)
