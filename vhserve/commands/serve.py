@@ -84,8 +84,6 @@ class Serve(BaseModel):
         arguments = serving.parse_flags(found.source if found else self.model, self.vllm_flags)
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
-        if warning := hardening.exposure(arguments):
-            print(f"vhserve: warning: {warning}", file=sys.stderr)
         if plan is not None and found is not None:
             serving.put_plan(arguments, plan)
             folder = _pin(found, arguments)
@@ -95,6 +93,8 @@ class Serve(BaseModel):
                 check_revision(plan, self.model, folder)
         serving.put_live(arguments, live)
         serving.put_guard(arguments, max_request_bytes=self.max_request_bytes, max_sequences=self.max_sequences)
+        if warning := hardening.exposure(arguments):
+            print(f"vhserve: warning: {warning}", file=sys.stderr)
         serving.run_server(arguments)
 
     def _live(self) -> "LiveSettings":

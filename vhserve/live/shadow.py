@@ -38,6 +38,7 @@ class Shadow:
         self.queue: deque[Exchange] = deque()
         self.bytes = 0
         self.up: bool | None = None  # not known before the first look
+        self.pause = _PAUSE
         self.came = asyncio.Event()
         for outcome in OUTCOMES:
             collector("vhserve_shadow_requests_total").labels(outcome=outcome)
@@ -53,17 +54,16 @@ class Shadow:
 
     async def run_forever(self) -> None:
         """Compare until cancelled."""
-        pause = _PAUSE
         while True:
             try:
                 await self.reference.look()
                 self._tell(True)
                 await self._work()
             except ReferenceDown as error:
-                pause = _PAUSE if self.up else min(2 * pause, _LONGEST_PAUSE)
                 self._tell(False, str(error))
                 self._drop()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(self.pause)
+                self.pause = min(2 * self.pause, _LONGEST_PAUSE)
 
     async def _work(self) -> None:
         while True:
@@ -88,6 +88,7 @@ class Shadow:
             answered, seconds = await self.reference.ask(exchange.path, request)
         except ReferenceRefused:
             return "failed"
+        self.pause = _PAUSE
         there = text_of(answered)
         if there is None:
             return "failed"
