@@ -1,11 +1,14 @@
 """What a server of `vhserve serve` refuses before vLLM reads it, and how its refusals look.
 
-Owns the limit of a request's body, and that every JSON error is the OpenAI protocol's, with `Retry-After` where the
-server is full. Pure ASGI; knows neither vLLM nor plans. Which settings of vLLM's are stricter is in `hardening`.
+Owns the limit of a request's body, that no route works without the key if there is one, and that every JSON error is
+the OpenAI protocol's, with `Retry-After` where the server is full. Pure ASGI; knows neither vLLM nor plans. Which
+settings of vLLM's are stricter is in `hardening`.
 """
 
 import asyncio
+import hmac
 import json
+import os
 import time
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,6 +31,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         arguments = scope["app"].state.args
+        if _lacks_key(scope, arguments):
+            await _refuse(send, HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
+            return
         if (body := await _read(scope, receive, arguments.vhserve_max_request_bytes)) is None:
             await _too_large(send, receive, arguments.vhserve_max_request_bytes)
             return
@@ -37,6 +43,27 @@ class Guard:
             return next(unread, None) or await receive()
 
         await self.app(scope, replay, _Answer(send, body, arguments.vhserve_max_sequences))
+
+
+def _lacks_key(scope: Any, arguments: Any) -> bool:
+    """Whether a request must bring a key and does not.
+
+    vLLM asks for it under `/v1` and the like, but not for its other routes, some of which generate as well
+    (`/invocations`) or change the server. Those that only look, such as `/health` and `/metrics`, stay open.
+    """
+    keys = [key for key in (arguments.api_key or [os.environ.get("VLLM_API_KEY")]) if key]
+    if not keys or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+    matches = [hmac.compare_digest(given, key.encode()) for key in keys]  # all of them: time must not tell which
+    return scheme.lower() != b"bearer" or not any(matches)
+
+
+async def _refuse(send: Any, status: HTTPStatus, message: str) -> None:
+    body = _error(status, message)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _read(scope: Any, receive: Any, limit: int) -> list[Any] | None:

@@ -149,6 +149,13 @@ def test_a_wrong_key(key: str | None, server: Server) -> None:
     assert KEY not in server.post({}, key=key).text
 
 
+@pytest.mark.parametrize("route", ["/invocations", "/tokenize", "/scale_elastic_ep"])
+def test_routes_that_vllm_leaves_open_need_the_key_as_well(route: str, server: Server) -> None:
+    assert_refused(server.post({}, route, key=None), 401)
+    assert server.get("/health") == ""
+    assert server.get("/metrics")
+
+
 def test_an_unknown_model(ask_for: Callable[..., Reply]) -> None:
     assert_refused(ask_for(model="another"), 404)
 

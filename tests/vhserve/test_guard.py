@@ -12,7 +12,9 @@ from engine_host import EngineHost, call
 from vhserve import hardening
 from vhserve.guard import Guard
 
-APP = SimpleNamespace(state=SimpleNamespace(args=Namespace(vhserve_max_request_bytes=100, vhserve_max_sequences=4)))
+APP = SimpleNamespace(
+    state=SimpleNamespace(args=Namespace(vhserve_max_request_bytes=100, vhserve_max_sequences=4, api_key=None))
+)
 
 
 def through(
@@ -50,7 +52,7 @@ def through(
 
     size = sum(map(len, pieces)) if declared is None else declared
     headers = [(b"transfer-encoding", b"chunked")] if size < 0 else [(b"content-length", str(size).encode())]
-    scope = {"type": "http", "app": APP, "headers": headers}
+    scope = {"type": "http", "method": "POST", "app": APP, "headers": headers}
     asyncio.run(Guard(app)(scope, receive, send))
     return sent, read
 
@@ -121,6 +123,46 @@ def test_more_sequences_than_are_allowed_are_no_matter_of_room() -> None:
     )
     assert (status, error["code"], error["param"]) == (400, 400, "n")
     assert "Retry" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "passes"),
+    [
+        ("POST", None, False),
+        ("POST", b"Bearer second", True),
+        ("POST", b"bearer first", True),
+        ("POST", b"Bearer third", False),
+        ("POST", b"first", False),
+        ("POST", b"Basic first", False),
+        ("POST", b"Bearer ", False),
+        ("DELETE", None, False),
+        ("GET", None, True),
+        ("OPTIONS", None, True),
+    ],
+)
+def test_whatever_changes_or_costs_something_needs_the_key(method: str, given: bytes | None, passes: bool) -> None:
+    reached: list[Any] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    arguments = Namespace(vhserve_max_request_bytes=1, vhserve_max_sequences=1, api_key=["first", "second"])
+    headers = [] if given is None else [(b"authorization", given)]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": "/invocations",
+        "app": SimpleNamespace(state=SimpleNamespace(args=arguments)),
+        "headers": headers,
+    }
+    asyncio.run(Guard(app)(scope, None, send))
+    assert bool(reached) == passes
+    if not passes:
+        assert status_and_error(sent)[0] == 401
 
 
 # --- settings ---
