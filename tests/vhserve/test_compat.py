@@ -65,3 +65,22 @@ def test_only_a_package_that_cannot_be_imported_is_hidden(body: str, hidden: boo
 def test_importing_the_module_is_cheap():
     out = run("import vhserve.compat, sys; print([m for m in ('torch', 'vllm', 'transformers') if m in sys.modules])")
     assert out == "[]"
+
+
+def test_an_engine_that_ended_by_itself_is_told_from_one_that_was_told_to():
+    out = run(
+        "import multiprocessing, os, signal, sys; from types import SimpleNamespace as Some\n"
+        "from vhserve.compat import engine_failed\n"
+        "start = multiprocessing.get_context('fork').Process\n"
+        "def ended(work, *arguments):\n"
+        "    process = start(target=work, args=arguments); process.start(); process.join(); return process\n"
+        "def failed(*processes):\n"
+        "    resources = Some(engine_manager=Some(processes=processes))\n"
+        "    return engine_failed(Some(engine_core=Some(resources=resources)))\n"
+        "def end(how): os.kill(os.getpid(), how)\n"
+        "fine, told, wrong = ended(sys.exit, 0), ended(end, signal.SIGTERM), ended(sys.exit, 1)\n"
+        "killed = ended(end, signal.SIGKILL)\n"
+        "print(failed(fine, told), failed(wrong), failed(fine, killed))\n"
+        "print(engine_failed(Some(engine_core=Some(resources=Some(engine_manager=None)))))"
+    )
+    assert out.split() == ["False", "True", "True", "False"]
