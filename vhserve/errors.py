@@ -27,5 +27,9 @@ class PlanAltered(UserError):
     """A plan's content does not match the digest that was handed over with it."""
 
 
+class PlanUnexpected(UserError):
+    """The plan is not the one whose digest was asked for."""
+
+
 class VllmMissing(UserError):
     """vLLM is not installed."""

@@ -33,6 +33,9 @@ class Serve(BaseModel):
         description="an alias (see `vhserve models`), Hub id or folder; before any flag of vLLM's"
     )
     plan: Path | None = Field(None, description="pruning plan to serve, as `vhserve plan` writes it")
+    plan_digest: str | None = Field(
+        None, description="refuse to serve any plan but the one with this digest, such as sha256:0f…; needs --plan"
+    )
     max_request_bytes: PositiveInt = Field(32 << 20, description="longer request bodies are refused with status 413")
     max_image_pixels: PositiveInt = Field(
         50_000_000, description="larger images (width times height) are refused before they are decoded"
@@ -67,6 +70,7 @@ class Serve(BaseModel):
                 fix="install vhserve[cuda], or vhserve[cpu] without a GPU",
             )
         plan = load_plan(self.plan) if self.plan is not None else None
+        self._check_digest(plan.digest if plan is not None else None)
         found = self._find()
         live = self._live()
         ensure_torchvision()
@@ -96,6 +100,22 @@ class Serve(BaseModel):
         if warning := hardening.exposure(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
         serving.run_server(arguments)
+
+    def _check_digest(self, found: str | None) -> None:
+        """Compare the plan's digest with the one that was asked for.
+
+        Raises
+        ------
+        PlanUnexpected
+        """
+        from vhserve.errors import PlanUnexpected
+
+        if self.plan_digest is not None and found != self.plan_digest:
+            raise PlanUnexpected(
+                f"the plan's digest is {found}" if found is not None else "--plan-digest was given, but no plan",
+                expected=f"the plan with the digest {self.plan_digest}",
+                fix="serve that plan, or correct --plan-digest",
+            )
 
     def _live(self) -> "LiveSettings":
         """What to run beside users' requests. Opens the canary's data set, so that mistakes in it end the start."""
