@@ -61,7 +61,9 @@ def test_resources_are_valid(overlay: str, tmp_path: Path) -> None:
 def test_custom_resources_are_valid() -> None:
     tool("node")
     if not (MODELS / "node_modules" / "@kubernetes-models").exists():
-        pytest.skip("the schemas of KEDA and the Prometheus Operator are not installed; `make test-deploy` installs them")
+        pytest.skip(
+            "the schemas of KEDA and the Prometheus Operator are not installed; `make test-deploy` installs them"
+        )
     custom = [resource for resource in resources("monitoring") if resource["kind"] != "ConfigMap"]
     code = Path(__file__).with_name("check_resources.mjs").read_text()
     said = run("node", "--input-type=module", "--eval", code, cwd=MODELS, given=json.dumps(custom))
