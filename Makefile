@@ -9,7 +9,7 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench clean
+.PHONY: help demo test test-long test-deploy lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: .venv/installed lint  ## linters, types and the tests
 
 test-long: .venv/installed  ## the tests that take minutes each
 	$(PYTEST) -m long
+
+test-deploy: .venv/installed  ## installs the tools that deploy/ is checked with, and checks all of it (docs/deploy.md)
+	scripts/install-deploy-tools.sh
+	$(PYTEST) tests/deploy
 
 # --no-cache: ruff's cache outlives a new package of ours, and then hides unsorted imports.
 lint: .venv/installed  ## ruff and mypy

@@ -168,7 +168,7 @@ def server(folder: Path) -> Iterator[int]:
         command = (
             *(*VHSERVE, "serve", "demo", "--plan", str(folder / "plan.json"), "--host", "127.0.0.1"),
             *("--port", str(port), *FLAGS),
-            *("--canary", "synthetic", "--canary-samples", "8", "--canary-interval", "5"),
+            *("--canary", "synthetic", "--canary-samples", "6", "--canary-interval", "15"),
             *("--shadow-url", reference.base_url, "--shadow-fraction", "1"),
         )
         with serving("watched", command, port, folder / "server.log", ENVIRONMENT, 400):

@@ -1,7 +1,7 @@
 """Whether an expression can mean anything: its series, labels, values and bucket bounds against what a server shows.
 
-Follows labels through an expression as Prometheus does (docs: querying/operators, querying/functions), so that `by (le)`
-over a gauge, or `on (digest)` where one side lost it, is a problem with a name. Knows a scrape as samples; no files.
+Follows labels through an expression as Prometheus does (docs: querying/operators, querying/functions), so that
+`by (le)` over a gauge, or `on (digest)` where one side lost it, is a problem with a name. Knows a scrape; no files.
 """
 
 import re

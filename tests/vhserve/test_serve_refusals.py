@@ -83,6 +83,17 @@ def test_a_broken_plan(vllm_environment: dict[str, str], models: dict[str, TinyM
     assert_one_line(serve(vllm_environment, str(models["gqa"].path), "--plan", str(plan_file)), str(plan_file))
 
 
+def test_another_plan_than_the_one_that_was_asked_for(
+    vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path, plan: PruningPlan
+) -> None:
+    model = str(models["gqa"].path)
+    wanted = f"sha256:{'0' * 64}"
+    assert_one_line(
+        serve(vllm_environment, model, "--plan", str(plan_file), "--plan-digest", wanted), plan.digest, wanted
+    )
+    assert_one_line(serve(vllm_environment, model, "--plan-digest", plan.digest), "no plan", plan.digest)
+
+
 def test_an_unknown_model(vllm_environment: dict[str, str], plan_file: Path) -> None:
     assert_one_line(serve(vllm_environment, "lava-1.5-7b", "--plan", str(plan_file)), "lava-1.5-7b", "llava-1.5-7b")
 
