@@ -4,6 +4,7 @@ One server, one Prometheus and about a minute of load for all of it.
 """
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import expressions
 import live
+import psutil
 import pytest
 from expressions import ROOT, Expression
 from tools import run, tool
@@ -111,3 +113,15 @@ def test_the_panels_can_be_drawn(watched: Watched, tmp_path: Path) -> None:
     path = tmp_path / "dashboard.png" if PICTURE.exists() else PICTURE
     draw(drawn, path)
     assert path.stat().st_size > 20_000
+
+
+def test_a_killed_engine_raises_an_alert(watched: Watched) -> None:  # the last test: it ends the server
+    (engine,) = [child for child in psutil.Process().children(recursive=True) if "EngineCore" in child.name()]
+    engine.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        raised = {one["metric"]["alertname"] for one in watched.prometheus.now("ALERTS")}
+        if raised & {"VhserveDown", "VhserveEngineDead"}:
+            return
+        time.sleep(1)
+    pytest.fail(f"no alert of it: {raised}")
