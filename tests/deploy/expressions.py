@@ -17,7 +17,7 @@ RULES = DEPLOY / "prometheus" / "vhserve.rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "vhserve.json"
 SCALING = (
     DEPLOY / "kubernetes" / "overlays" / "monitoring" / "scaledobject.yaml",
-    DEPLOY / "production-stack" / "values.yaml",
+    DEPLOY / "production-stack" / "scaledobject.yaml",
 )
 
 GRAFANA = {"$__rate_interval": "1m", "$job": ".*", "$instance": ".*"}

@@ -116,7 +116,7 @@ def test_the_panels_can_be_drawn(watched: Watched, tmp_path: Path) -> None:
 
 
 def test_a_killed_engine_raises_an_alert(watched: Watched) -> None:  # the last test: it ends the server
-    (engine,) = [child for child in psutil.Process().children(recursive=True) if "EngineCore" in child.name()]
+    (engine,) = [child for child in psutil.Process().children(recursive=True) if "EngineCor" in child.name()]
     engine.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
