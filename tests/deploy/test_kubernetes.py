@@ -90,6 +90,13 @@ def test_arguments_name_variables_that_are_set(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", SERVERS)
+def test_the_runbook_takes_the_right_arguments_out(overlay: str) -> None:
+    names = [argument.partition("=")[0] for argument in container(overlay)["args"]]
+    assert names[2:4] == ["--plan", "--plan-digest"]
+    assert (ROOT / "docs" / "runbook.md").read_text().count('containers/0/args/2"}') == 2
+
+
+@pytest.mark.parametrize("overlay", SERVERS)
 def test_probes_ask_health_and_start_up_has_time(overlay: str) -> None:
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container(overlay)[name]["httpGet"] == {"path": "/health", "port": "http"}
