@@ -18,6 +18,7 @@ from vhserve.commands.ablate import Ablate
 from vhserve.commands.calibrate import Calibrate
 from vhserve.commands.demo import Demo
 from vhserve.commands.evaluate import Evaluate
+from vhserve.commands.loadtest import Loadtest
 from vhserve.commands.models import Models
 from vhserve.commands.plan import Plan
 from vhserve.commands.serve import Serve
@@ -42,6 +43,7 @@ class Vhserve(BaseSettings):
     plan: CliSubCommand[Plan]
     serve: CliSubCommand[Serve]
     evaluate: CliSubCommand[Evaluate]
+    loadtest: CliSubCommand[Loadtest]
     ablate: CliSubCommand[Ablate]
     models: CliSubCommand[Models]
     demo: CliSubCommand[Demo]
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, 2 after a mistake the user can mend, 130 when interrupted.
+        0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend, 130 when interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if args in (["--version"], ["-V"]):

@@ -3,7 +3,6 @@
 Owns the order, so that nothing is asked when the end could not be written. Asks, scores and pairs elsewhere.
 """
 
-import os
 from typing import TYPE_CHECKING
 
 from calibrate.datasets import Dataset, open_dataset
@@ -14,7 +13,8 @@ from vhserve.evaluation import provenance
 from vhserve.evaluation.arms import arm_names, ask_arm
 from vhserve.evaluation.attach import attach, check_served
 from vhserve.evaluation.client import Limits
-from vhserve.evaluation.errors import KeyMissing, ResultsMismatch
+from vhserve.evaluation.errors import ResultsMismatch
+from vhserve.evaluation.keys import api_key
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
@@ -38,7 +38,7 @@ def evaluate(options: "Evaluate") -> Evaluation:
     for path in (options.out, options.attach):
         if path is not None:
             check_writable(path)
-    key = _api_key(options.api_key_env)
+    key = api_key(options.api_key_env)
     dataset = _open(options)
     earlier = _earlier(options, dataset.ref())
     addresses = [address for address in (options.base_url, options.compare) if address is not None]
@@ -85,15 +85,6 @@ def _open(options: "Evaluate") -> Dataset:
         split=options.split,
         families=options.families,
     )
-
-
-def _api_key(variable: str) -> str:
-    key = os.environ.get(variable)
-    if key is None and variable != "OPENAI_API_KEY":
-        raise KeyMissing(
-            f"environment variable {variable} is not set", expected="an API key in it", fix="set it, or drop the flag"
-        )
-    return key or "none"  # the client insists on a key; servers without one ignore it
 
 
 def _earlier(options: "Evaluate", dataset: DatasetRef) -> Arm | None:

@@ -1,0 +1,78 @@
+"""From requests to figures: exact quantiles, throughput, goodput, errors by kind.
+
+Owns the formulas, which are those of docs/loadtest.md. Knows neither files nor servers.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from vhserve.loadtest.records import Observation
+from vhserve.loadtest.results import Distribution, Error, Figures
+from vhserve.loadtest.slo import meets
+
+
+def distribution(seconds: Iterable[float]) -> Distribution | None:
+    """Summarise seconds; `None` when there are none. Quantiles interpolate linearly (numpy's default, type 7)."""
+    values = np.fromiter(seconds, dtype=float)
+    if not len(values):
+        return None
+    p50, p90, p99 = (float(value) for value in np.quantile(values, [0.5, 0.9, 0.99]))
+    return Distribution(
+        count=len(values), mean=float(values.mean()), p50=p50, p90=p90, p99=p99, max=float(values.max())
+    )
+
+
+def figures(turns: Sequence[Sequence[Observation]], slo: Mapping[str, float]) -> Figures:
+    """Summarise measured requests.
+
+    Parameters
+    ----------
+    turns
+        Requests of each turn, without warm-up; the time between turns is nobody's.
+    slo
+        Limits that make a request good; empty: none are counted.
+    """
+    seen = [one for turn in turns for one in turn]
+    done = [one for one in seen if one.outcome == "ok"]
+    failed = sum(one.outcome == "failed" for one in seen)
+    aborted = len(seen) - len(done) - failed
+    seconds = sum(_span(turn) for turn in turns)
+    tokens = sum(one.tokens for one in done)
+    good = sum(meets(one, slo) for one in seen) if slo else None
+    judged = len(done) + failed
+    return Figures(
+        requests=len(seen),
+        succeeded=len(done),
+        failed=failed,
+        aborted=aborted,
+        good=good,
+        seconds=seconds,
+        output_tokens=tokens,
+        prompt_tokens=sum(one.prompt_tokens for one in done),
+        requests_per_second=len(done) / seconds if seconds else 0.0,
+        output_tokens_per_second=tokens / seconds if seconds else 0.0,
+        goodput_per_second=None if good is None else good / seconds if seconds else 0.0,
+        good_share=good / judged if good is not None and judged else None,
+        error_share=failed / judged if judged else None,
+        ttft=distribution(one.ttft for one in done),
+        itl=distribution(gap for one in done for gap in one.gaps),
+        tpot=distribution(one.tpot for one in done if one.tpot is not None),
+        e2e=distribution(one.e2e for one in done),
+        lag=distribution(one.lag for one in seen if one.sent is not None),
+    )
+
+
+def _span(turn: Sequence[Observation]) -> float:
+    if not turn:
+        return 0.0
+    return max(one.due + (one.arrivals[-1] if one.arrivals else 0.0) for one in turn) - min(one.due for one in turn)
+
+
+def errors(seen: Iterable[Observation]) -> list[Error]:
+    """Count failures by kind, most frequent first, each with the words of its first."""
+    failed = [one for one in seen if one.outcome == "failed"]
+    first = {one.error: one.detail for one in reversed(failed)}
+    counted = Counter(one.error for one in failed).most_common()
+    return [Error(kind=kind or "unknown", count=count, first=first[kind] or "") for kind, count in counted]

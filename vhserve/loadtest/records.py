@@ -1,0 +1,112 @@
+"""What became of one request, as a line of JSON: written by the processes that send, read by the one that counts.
+
+Owns the line's form. Times are seconds of `time.monotonic`, which all processes of a machine share.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Outcome = Literal["ok", "aborted", "failed"]
+
+
+@dataclass
+class Observation:
+    """One request.
+
+    Attributes
+    ----------
+    number, kind, warm_up
+        Its place among the process's requests, what it carried, and whether it is in no figure.
+    due, sent
+        When it should have been sent and when it was; latencies count from `due`. `sent` is None if it never was.
+    arrivals
+        When each piece of the reply came, in seconds after `due`; a piece is one token, or several sent together.
+    tokens, prompt_tokens
+        As the server counts them.
+    outcome, error, detail
+        `aborted` is the client's own doing. A failure has a kind, such as `http 503`, and the first words of why.
+    """
+
+    number: int
+    kind: str
+    warm_up: bool
+    due: float
+    sent: float | None = None
+    arrivals: list[float] = field(default_factory=list)
+    tokens: int = 0
+    prompt_tokens: int = 0
+    outcome: Outcome = "failed"
+    error: str | None = None
+    detail: str | None = None
+
+    @property
+    def ttft(self) -> float:
+        """Seconds from when it was due to its first token."""
+        return self.arrivals[0]
+
+    @property
+    def e2e(self) -> float:
+        """Seconds from when it was due to its last token."""
+        return self.arrivals[-1]
+
+    @property
+    def tpot(self) -> float | None:
+        """Mean seconds per token after the first; `None` for a reply of one."""
+        return (self.e2e - self.ttft) / (self.tokens - 1) if self.tokens > 1 else None
+
+    @property
+    def gaps(self) -> Sequence[float]:
+        """Seconds between the pieces of the reply."""
+        return [late - early for early, late in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the client sent it too late."""
+        return 0.0 if self.sent is None else self.sent - self.due
+
+    def line(self) -> str:
+        """This as a line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+@dataclass(frozen=True)
+class ClientSample:
+    """How busy a sending process was at a moment: share of one core, and how late its event loop woke, in seconds."""
+
+    at: float
+    cpu: float
+    late: float
+    in_flight: int
+
+    def line(self) -> str:
+        """This as a line of JSON."""
+        return json.dumps({"client": asdict(self)}) + "\n"
+
+
+class RecordReader:
+    """Reads a file of records while it is being written: each call returns what is new, in whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def read(self) -> tuple[list[Observation], list[ClientSample]]:
+        """New requests and new samples of the client since the last call."""
+        if not self._path.exists():
+            return [], []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._at += len(whole)
+        observations: list[Observation] = []
+        samples: list[ClientSample] = []
+        for line in whole.splitlines():
+            content: dict[str, Any] = json.loads(line)
+            if "client" in content:
+                samples.append(ClientSample(**content["client"]))
+            else:
+                observations.append(Observation(**content))
+        return observations, samples

@@ -1,0 +1,152 @@
+"""The results file of `vhserve loadtest`: what was sent, to whom, and the figures.
+
+Owns the schema. All times are seconds. Does not know how figures are computed (`figures`, `comparison`).
+"""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from vhserve.evaluation.results import Record, Server
+
+
+class Distribution(Record):
+    """Seconds over requests (for `itl`: over gaps of all requests). Quantiles are exact, linear between neighbours."""
+
+    count: int = Field(gt=0)
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Figures(Record):
+    """What a group of requests came to. Lower is better for latencies, higher for everything per second.
+
+    Latencies are of the requests that succeeded, counted from when each was due. `ttft`: to the first token. `itl`:
+    between pieces of a reply. `tpot`: mean per token after the first, of each request. `e2e`: to the last token. `lag`:
+    how late the client sent them. `good` met every limit of the SLO; failed ones did not, aborted ones are left out.
+    `seconds` runs from the first request that was due to the last piece of a reply; all turns together.
+    """
+
+    requests: int = Field(ge=0)
+    succeeded: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    aborted: int = Field(ge=0)
+    good: int | None = Field(ge=0)
+    seconds: float = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+    prompt_tokens: int = Field(ge=0)
+    requests_per_second: float
+    output_tokens_per_second: float
+    goodput_per_second: float | None
+    good_share: float | None
+    error_share: float | None
+    ttft: Distribution | None
+    itl: Distribution | None
+    tpot: Distribution | None
+    e2e: Distribution | None
+    lag: Distribution | None
+
+
+class Error(Record):
+    """Failed requests of one kind, and what the first of them said."""
+
+    kind: str
+    count: int = Field(gt=0)
+    first: str
+
+
+class ServerLoad(Record):
+    """What `/metrics` said while requests were measured; `None` where a server does not tell.
+
+    `kv_use` is of 1, the fullest engine's; counters are increases. `scrapes` is how often it was read.
+    """
+
+    scrapes: int
+    preemptions: float | None
+    kv_use_mean: float | None
+    kv_use_max: float | None
+    running_max: float | None
+    waiting_max: float | None
+    prefix_hit_share: float | None
+
+
+class ClientLoad(Record):
+    """How busy the sending processes were: the busiest one's share of a core, and how late its event loop woke.
+
+    `saturated` says why its figures are not the server's; empty when it was idle enough.
+    """
+
+    processes: int
+    cpu_mean: float
+    cpu_max: float
+    late_p99: float
+    saturated: str
+
+
+class Second(Record):
+    """One second of a turn: requests by how they ended then, tokens that came, requests under way, and the server."""
+
+    turn: int
+    second: int
+    succeeded: int
+    failed: int
+    output_tokens: int
+    in_flight: int
+    kv_use: float | None
+    running: float | None
+    waiting: float | None
+    client_cpu: float | None
+
+
+class Measured(Record):
+    """One endpoint: the figures of all requests, of each kind of request, and of each turn."""
+
+    name: str
+    server: Server
+    figures: Figures
+    kinds: dict[str, Figures]
+    turns: list[Figures]
+    errors: list[Error]
+    server_load: ServerLoad
+    client: ClientLoad
+    timeline: list[Second]
+
+
+class Ratio(Record):
+    """Second endpoint over first: of the pooled figures, and of each round's two turns, with their median and ends."""
+
+    figure: str
+    pooled: float
+    median: float
+    low: float
+    high: float
+    rounds: list[float]
+
+
+class Condition(Record):
+    """A --fail-if condition: what it found, and whether that fails the run. A figure that is missing does."""
+
+    expression: str
+    found: dict[str, float | None]
+    violated: bool
+
+
+class LoadTest(Record):
+    """Everything that one run of `vhserve loadtest` found."""
+
+    format: Literal["vhserve.loadtest"] = "vhserve.loadtest"
+    version: Literal[1] = 1
+    arguments: dict[str, JsonValue]
+    seed: int
+    arrivals: str
+    slo: dict[str, float]
+    endpoints: list[Measured] = Field(min_length=1, max_length=2)
+    ratios: list[Ratio]
+    conditions: list[Condition]
+    versions: dict[str, str]
+    commit: str | None
+    started: str
+    seconds: float

@@ -1,0 +1,124 @@
+"""One streaming chat completion on geventhttpclient, timed: sends a body, notes when each piece of the reply comes.
+
+Owns the protocol (HTTP, server-sent events) and the kinds of failure. Knows no schedule. Runs in locust's processes only.
+
+The OpenAI client would do, at several times the CPU for each token (docs/loadtest.md has the figures): what the client
+spends is what the server's latencies drown in.
+"""
+
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
+
+from vhserve.loadtest.payloads import Payload
+from vhserve.loadtest.records import Observation
+
+_DONE = b"[DONE]"
+
+
+class _Broken(Exception):
+    """The reply is not what the protocol promises."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind)
+        self.kind, self.detail = kind, detail
+
+
+class Endpoint:
+    """Chat completions at a base URL (which ends in `/v1`), over at most `connections` connections."""
+
+    def __init__(self, base_url: str, key: str | None, connections: int, timeout: float) -> None:
+        self._path = urlsplit(base_url).path.rstrip("/") + "/chat/completions"
+        self._timeout = timeout
+        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._http = HTTPClient.from_url(
+            base_url,
+            concurrency=connections,
+            connection_timeout=timeout,
+            network_timeout=timeout,
+            block_size=16_384,
+        )
+
+    def ask(self, payload: Payload, seen: Observation, tokens: int | None) -> None:
+        """Send a request and fill in what became of it.
+
+        Parameters
+        ----------
+        payload
+            What to send.
+        seen
+            `due` is set; the rest is filled in.
+        tokens
+            Tokens that the reply must have; `None` for any number.
+        """
+        seen.sent = time.monotonic()
+        response = None
+        try:
+            with gevent.Timeout(self._timeout):
+                response = self._http.post(self._path, payload.body, self._headers)
+                if response.status_code != 200:
+                    raise _Broken(f"http {response.status_code}", response.read(2048).decode(errors="replace"))
+                self._read(response, payload, seen)
+            if seen.outcome != "aborted":
+                _check(seen, tokens)
+                seen.outcome = "ok"
+        except gevent.Timeout:
+            _fail(seen, "timeout", f"no end after {self._timeout:g} s")
+        except _Broken as broken:
+            _fail(seen, broken.kind, broken.detail)
+        except (HTTPConnectionClosed, HTTPParseError, ConnectionResetError, BrokenPipeError) as error:
+            _fail(seen, "disconnected", f"{type(error).__name__}: {error}")
+        except TimeoutError as error:
+            _fail(seen, "timeout", str(error))
+        except OSError as error:
+            _fail(seen, "connection", f"{type(error).__name__}: {error}")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            _fail(seen, "protocol", f"{type(error).__name__}: {error}")
+        finally:
+            if response is not None:
+                response.release()  # closes the connection unless the reply was read to its end
+
+    def _read(self, response: HTTPSocketResponse, payload: Payload, seen: Observation) -> None:
+        while line := response.readline(b"\n"):
+            if not line.startswith(b"data:"):
+                continue
+            now = time.monotonic() - seen.due
+            data = line[5:].strip()
+            if data == _DONE:
+                response.read()
+                return
+            event = json.loads(data)
+            if "error" in event:
+                raise _Broken("error event", json.dumps(event["error"]))
+            if event.get("usage"):
+                seen.tokens = int(event["usage"]["completion_tokens"])
+                seen.prompt_tokens = int(event["usage"].get("prompt_tokens") or 0)
+            if event.get("choices") and _has_text(event["choices"][0]["delta"]):
+                seen.arrivals.append(round(now, 6))
+                if payload.abort_after is not None and len(seen.arrivals) >= payload.abort_after:
+                    seen.outcome = "aborted"
+                    return
+        raise _Broken("disconnected", "the stream ended without [DONE]")
+
+
+def _has_text(delta: dict[str, Any]) -> bool:
+    return bool(delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"))
+
+
+def _check(seen: Observation, tokens: int | None) -> None:
+    if not seen.arrivals:
+        raise _Broken("empty reply", "no token came")
+    seen.tokens = seen.tokens or len(seen.arrivals)  # a server without usage in its streams
+    if tokens is not None and seen.tokens != tokens:
+        raise _Broken("wrong length", f"{seen.tokens} tokens came, {tokens} were asked for")
+
+
+def _fail(seen: Observation, kind: str, detail: str) -> None:
+    seen.outcome, seen.error, seen.detail = "failed", kind, " ".join(detail.split())[:200]
