@@ -15,9 +15,9 @@ class Loadtest(Workload):
     """Load an OpenAI-compatible endpoint with pictures and text, and time every token; or two, in turns.
 
     Requests arrive at random (Poisson) at --rate, whatever became of earlier ones, and latencies count from when each
-    was due; --concurrency instead keeps a number of streams busy. Replies have a fixed length, pictures are new to every
-    cache. --compare URL_A URL_B gives both endpoints the same requests, in the order A B, B A, and prints the ratios.
-    Exit code 1: a --fail-if condition holds, or nothing succeeded.
+    was due; --concurrency instead keeps a number of streams busy. Replies have a fixed length, pictures are new to
+    every cache. --compare URL_A URL_B gives both endpoints the same requests, in the order A B, B A, and prints the
+    ratios. Exit code 1: a --fail-if condition holds, or nothing succeeded.
     """
 
     urls: CliPositionalArg[list[str]] = Field(

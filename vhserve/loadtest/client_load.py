@@ -44,8 +44,8 @@ def _saturated(cpu: float, late: float, seen: Sequence[Observation]) -> str:
         return f"a client process used {100 * cpu:.0f}% of a core; give more --clients"
     if late > LATE:
         return (
-            f"the client's event loop woke {1000 * late:.0f} ms late at its 99th percentile; its machine is too busy, or "
-            "the pictures are too large: run it on another machine, or give more --clients"
+            f"the client's event loop woke {1000 * late:.0f} ms late at its 99th percentile; its machine is too busy, "
+            "or the pictures are too large: run it on another machine, or give more --clients"
         )
     if any(one.error == "not sent" for one in seen):
         return "requests were due while as many as --max-in-flight were under way; they count as failed"

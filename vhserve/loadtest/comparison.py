@@ -10,7 +10,12 @@ from vhserve.loadtest.conditions import COUNTS, LATENCIES, value_of
 from vhserve.loadtest.results import Figures, Ratio
 
 COMPARED = (
-    *(f"{statistic}_{latency}" for latency in LATENCIES if latency != "lag" for statistic in ("mean", "p50", "p90", "p99", "max")),
+    *(
+        f"{statistic}_{latency}"
+        for latency in LATENCIES
+        if latency != "lag"
+        for statistic in ("mean", "p50", "p90", "p99", "max")
+    ),
     *(name for name in COUNTS if name.endswith("_per_second")),
 )
 """Figures that have a ratio."""

@@ -29,7 +29,7 @@ CLIENT = ("cpu_mean", "cpu_max")
 
 _FIGURES = (*(f"{statistic}_{latency}" for latency in LATENCIES for statistic in STATISTICS), *COUNTS)
 NAMES = (*_FIGURES, *SERVER, *(f"client_{name}" for name in CLIENT))
-"""Every figure of an endpoint that a condition can name; `ratio_` in front of those of its requests: second over first."""
+"""Figures that a condition can name; `ratio_` in front of those of its requests: second endpoint over first."""
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -62,7 +62,9 @@ def parse_conditions(texts: Sequence[str], compared: bool) -> list[Limit]:
         found = _CONDITION.fullmatch(text)
         if found is None:
             raise BadExpression(
-                f"--fail-if {text!r} is no condition", expected="a figure, one of > >= < <=, and a number", fix="correct it"
+                f"--fail-if {text!r} is no condition",
+                expected="a figure, one of > >= < <=, and a number",
+                fix="correct it",
             )
         name = found[1]
         if name.startswith("ratio_") and not compared:

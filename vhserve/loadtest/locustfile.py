@@ -38,7 +38,7 @@ SAMPLE_EVERY = 0.25
 """Seconds between two looks at the process's own CPU."""
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _flags(parser: LocustArgumentParser, **_: Any) -> None:
     for name, field in Workload.model_fields.items():
         flag, words = f"--{name.replace('_', '-')}", field.description
@@ -97,7 +97,10 @@ class Run:
         """Send a request that is due at a time of `time.monotonic`, and write down what became of it."""
         seen = Observation(ticket.number, payload.kind, ticket.warm_up, due)
         if self.in_flight >= self.load.max_in_flight:
-            seen.error, seen.detail = "not sent", f"{self.in_flight} requests were under way, as many as --max-in-flight"
+            seen.error, seen.detail = (
+                "not sent",
+                f"{self.in_flight} requests were under way, as many as --max-in-flight",
+            )
             self._note(seen)
             return
         self.in_flight += 1
@@ -113,7 +116,7 @@ class Run:
         failure = RuntimeError(seen.error) if seen.outcome == "failed" else None
         for metric, seconds in (("ttft", seen.arrivals[:1]), ("e2e", seen.arrivals[-1:])):
             if seen.outcome == "ok" or (failure is not None and metric == "e2e"):
-                self.environment.events.request.fire(
+                self.environment.events.request.fire(  # type: ignore[no-untyped-call]
                     request_type=metric,
                     name=seen.kind,
                     response_time=1000 * seconds[0] if seconds else 0,
@@ -130,9 +133,10 @@ class Run:
         """A user has nothing more to do; with the last one a headless run ends."""
         self._over += 1
         runner = self.environment.runner
-        if self._over >= self._users and isinstance(runner, LocalRunner) and self.environment.web_ui is None:
-            if runner.target_user_count <= self._users:
-                gevent.spawn(runner.quit)
+        if not isinstance(runner, LocalRunner) or self.environment.web_ui is not None:
+            return
+        if self._over >= max(self._users, runner.target_user_count):
+            gevent.spawn(runner.quit)
 
     def close(self) -> None:
         """Write what is left and close the file."""
@@ -156,10 +160,10 @@ class Run:
 _runs: dict[int, Run] = {}
 
 
-@events.test_start.add_listener
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _start(environment: Environment, **_: Any) -> None:
     try:
-        run = Run(environment, environment.parsed_options)
+        run = Run(environment, environment.parsed_options or Namespace())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         sys.exit(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']!r}: {first['msg']}")
@@ -168,7 +172,7 @@ def _start(environment: Environment, **_: Any) -> None:
     _runs[id(environment)] = run
 
 
-@events.test_stop.add_listener
+@events.test_stop.add_listener  # type: ignore[untyped-decorator]
 def _stop(environment: Environment, **_: Any) -> None:
     run = _runs.pop(id(environment), None)
     if run is not None:

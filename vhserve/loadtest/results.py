@@ -9,6 +9,9 @@ from pydantic import Field, JsonValue
 
 from vhserve.evaluation.results import Record, Server
 
+ALONE = "endpoint"
+"""Name of an endpoint that is not compared with another."""
+
 
 class Distribution(Record):
     """Seconds over requests (for `itl`: over gaps of all requests). Quantiles are exact, linear between neighbours."""

@@ -23,7 +23,8 @@ from vhserve.loadtest.conditions import check, parse_conditions
 from vhserve.loadtest.errors import BadLoad, LocustMissing, SameEndpoint
 from vhserve.loadtest.figures import errors, figures
 from vhserve.loadtest.progress import shown
-from vhserve.loadtest.results import LoadTest, Measured
+from vhserve.loadtest.records import Observation
+from vhserve.loadtest.results import ALONE, Figures, LoadTest, Measured
 from vhserve.loadtest.scrape import server_load
 from vhserve.loadtest.slo import parse_slo
 from vhserve.loadtest.timeline import timeline
@@ -45,10 +46,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The document, and the requests behind it, which are in the CSV and in the page's plots."""
+    """The document, and the measured requests behind it: of every turn, by the endpoint's name."""
 
     document: LoadTest
-    endpoints: list[Endpoint]
+    requests: dict[str, list[list[Observation]]]
 
 
 def loadtest(options: "Loadtest") -> Outcome:
@@ -69,7 +70,7 @@ def loadtest(options: "Loadtest") -> Outcome:
     key = api_key(options.api_key_env)
     servers = [identify(url, options.model, key) for url in urls]
     started, clock = provenance.now(), time.monotonic()
-    names = ["A", "B"] if options.compare else ["all"]
+    names = ["A", "B"] if options.compare else [ALONE]
     endpoints = [Endpoint(name, server) for name, server in zip(names, servers, strict=True)]
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     _run_turns(endpoints, options, seed)
@@ -79,7 +80,9 @@ def loadtest(options: "Loadtest") -> Outcome:
     document = LoadTest(
         arguments=options.model_dump(mode="json", exclude={"json_"}),
         seed=seed,
-        arrivals=f"closed loop, {options.concurrency} streams" if options.concurrency else f"Poisson, {options.rate:g}/s",
+        arrivals=f"closed loop, {options.concurrency} streams"
+        if options.concurrency
+        else f"Poisson, {options.rate:g}/s",
         slo=slo,
         endpoints=measured,
         ratios=compared,
@@ -89,7 +92,7 @@ def loadtest(options: "Loadtest") -> Outcome:
         started=started,
         seconds=time.monotonic() - clock,
     )
-    outcome = Outcome(document, endpoints)
+    outcome = Outcome(document, {one.name: [turn.observed for turn in one.turns] for one in endpoints})
     _write(outcome, options)
     return outcome
 
@@ -113,9 +116,7 @@ def _urls(urls: Sequence[str], compare: bool) -> list[str]:
 
 def _check_load(options: "Loadtest") -> None:
     if find_spec("locust") is None:
-        raise LocustMissing(
-            "locust is not installed", expected="locust 2.40 or newer", fix="install vhserve[loadtest]"
-        )
+        raise LocustMissing("locust is not installed", expected="locust 2.40 or newer", fix="install vhserve[loadtest]")
     if options.concurrency is not None and "rate" in options.model_fields_set:
         raise BadLoad(
             "--rate and --concurrency are both given",
@@ -172,7 +173,7 @@ def _measured(endpoint: Endpoint, slo: dict[str, float]) -> Measured:
     )
 
 
-def _rounds(measured: Sequence[Measured]) -> list[tuple]:
+def _rounds(measured: Sequence[Measured]) -> list[tuple[Figures, Figures]]:
     return list(zip(measured[0].turns, measured[1].turns, strict=True))
 
 
@@ -182,8 +183,8 @@ def _write(outcome: Outcome, options: "Loadtest") -> None:
     if options.csv is not None:
         from vhserve.loadtest.rows import csv_text
 
-        write_atomically(options.csv, csv_text({one.name: [turn.observed for turn in one.turns] for one in outcome.endpoints}))
+        write_atomically(options.csv, csv_text(outcome.requests))
     if options.html is not None:
         from vhserve.loadtest.page import render
 
-        write_atomically(options.html, render(outcome.document, {one.name: one.turns for one in outcome.endpoints}))
+        write_atomically(options.html, render(outcome.document, outcome.requests))

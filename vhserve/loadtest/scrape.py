@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,7 +29,7 @@ _SERIES = {
 
 @dataclass(frozen=True)
 class Scrape:
-    """One reading: when (`time.monotonic`), and the values by name; engines added up, but the fullest one's `kv_use`."""
+    """One reading: when (`time.monotonic`), and values by name; of all engines, but `kv_use` of the fullest."""
 
     at: float
     values: dict[str, float]
@@ -88,7 +89,7 @@ def server_load(turns: Sequence[Sequence[Scrape]], since: Sequence[float]) -> Se
     since
         When each turn's measuring began; counters rise from the last reading before.
     """
-    rises = {name: 0.0 for name in ("preemptions", "queried", "hit")}
+    rises = dict.fromkeys(("preemptions", "queried", "hit"), 0.0)
     told = set()
     gauges: dict[str, list[float]] = {name: [] for name in ("kv_use", "running", "waiting")}
     for scrapes, start in zip(turns, since, strict=True):
@@ -97,7 +98,7 @@ def server_load(turns: Sequence[Sequence[Scrape]], since: Sequence[float]) -> Se
         for name in rises:
             values = [one.values[name] for one in (*before[-1:], *measured) if name in one.values]
             # A server that was started again counts from zero.
-            rises[name] += sum(max(0.0, late - early) for early, late in zip(values, values[1:], strict=False))
+            rises[name] += sum(max(0.0, late - early) for early, late in pairwise(values))
             told |= {name} if values else set()
         for name, seen in gauges.items():
             seen += [one.values[name] for one in measured if name in one.values]

@@ -1,6 +1,6 @@
 """One streaming chat completion on geventhttpclient, timed: sends a body, notes when each piece of the reply comes.
 
-Owns the protocol (HTTP, server-sent events) and the kinds of failure. Knows no schedule. Runs in locust's processes only.
+Owns the protocol (HTTP, server-sent events) and the kinds of failure. Knows no schedule. Runs in locust's processes.
 
 The OpenAI client would do, at several times the CPU for each token (docs/loadtest.md has the figures): what the client
 spends is what the server's latencies drown in.

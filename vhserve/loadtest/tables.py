@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vhserve.loadtest.results import Distribution, Figures, LoadTest, Measured
+from vhserve.loadtest.results import ALONE, Distribution, Figures, LoadTest, Measured
 
 LATENCIES = {
     "ttft": "time to first token",
@@ -41,7 +41,9 @@ def grids(document: LoadTest) -> Iterator[Grid]:
     yield _totals(document)
     if document.ratios:
         yield _ratios(document)
-    found = [(one.name, error.kind, str(error.count), error.first) for one in document.endpoints for error in one.errors]
+    found: list[tuple[str, ...]] = [
+        (one.name, error.kind, str(error.count), error.first) for one in document.endpoints for error in one.errors
+    ]
     if found:
         yield Grid("Failed requests", ("endpoint", "kind", "requests", "the first said"), found)
     if document.conditions:
@@ -55,7 +57,7 @@ def _latencies(one: Measured) -> Grid:
             for kind, figures in one.kinds.items():
                 rows.append((f"{LATENCIES[key]}, {kind}", *_milliseconds(getattr(figures, key))))
     title = f"Latency of {one.server.base_url}, milliseconds"
-    return Grid(title if one.name == "all" else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows)
+    return Grid(title if one.name == ALONE else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows)
 
 
 def _milliseconds(found: Distribution | None) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ def _number(value: float | None, form: str) -> str:
 
 def _ratios(document: LoadTest) -> Grid:
     known = {ratio.figure: ratio for ratio in document.ratios}
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name.replace("_", " "),
             f"{known[name].pooled:.3f}",
@@ -129,9 +131,9 @@ def _ratios(document: LoadTest) -> Grid:
 
 
 def _conditions(document: LoadTest) -> Grid:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in document.conditions:
-        cells = [f"{_number(value, '{:g}')}" + ("" if name == "all" else f" ({name})") for name, value in one.found.items()]
+        cells = [_number(value, "{:g}") + ("" if name == ALONE else f" ({name})") for name, value in one.found.items()]
         rows.append((one.expression, ", ".join(cells), "fails" if one.violated else "passes"))
     return Grid("Conditions", ("fail if", "found", ""), rows)
 
@@ -153,7 +155,7 @@ def print_tables(document: LoadTest, console: Console) -> None:
 def warnings(document: LoadTest) -> Iterator[str]:
     """What a reader of the figures has to know, in words."""
     for one in document.endpoints:
-        which = "" if one.name == "all" else f"{one.name}: "
+        which = "" if one.name == ALONE else f"{one.name}: "
         if one.client.saturated:
             yield f"{which}the client is the bottleneck: {one.client.saturated}"
         if not one.figures.requests:
@@ -165,7 +167,7 @@ def warnings(document: LoadTest) -> Iterator[str]:
         elif one.figures.failed:
             yield f"{which}{one.figures.failed} requests failed and are in no latency"
         if 0 < one.figures.succeeded < 100:
-            yield f"{which}{one.figures.succeeded} requests are few for a 99th percentile, which is all but their maximum"
+            yield f"{which}{one.figures.succeeded} requests are few: their 99th percentile is all but their maximum"
 
 
 def print_warnings(document: LoadTest, console: Console) -> None:

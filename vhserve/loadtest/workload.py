@@ -40,6 +40,8 @@ class Workload(BaseModel):
         1024, gt=0, le=20_000, description="requests under way at a time; further ones count as failed, unsent"
     )
     seed: int | None = Field(
-        None, ge=0, description="seed of arrivals, pictures and words; a new one each run by default, as caches outlive runs"
+        None,
+        ge=0,
+        description="seed of arrivals, pictures and words; a new one each run by default, as caches outlive runs",
     )
     api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the API key, if any")

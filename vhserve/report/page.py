@@ -3,7 +3,6 @@
 Owns the page's words and looks. Everything that comes from outside is escaped; figures are data URLs.
 """
 
-import base64
 from collections.abc import Mapping
 from html import escape
 from string import Template
@@ -14,6 +13,7 @@ from profiles.pruning_plan import PruningPlan
 from profiles.rankings import ranking
 from vhserve.demo.results import DemoResults
 from vhserve.report.figures import accuracy_plot, head_map, treatment_map
+from vhserve.report.html import STYLE, figure
 from vhserve.report.rows import Section, sections
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -23,21 +23,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-p, li { max-width: 46rem; } .lead { color: #444; margin-top: .2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-tr.section th { text-align: left; padding-top: 1rem; border-bottom: 2px solid #888; }
-tr.strong { font-weight: 600; }
-table.facts td { text-align: left; overflow-wrap: anywhere; }
-figure { display: inline-block; margin: 0 1.5rem 1rem 0; vertical-align: top; max-width: 100%; }
-figure img { max-width: 100%; } figcaption { color: #444; font-size: .9rem; max-width: 28rem; }
-@media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
-</style>
+$style</style>
 </head>
 <body>
 <h1>$title</h1>
@@ -100,7 +86,7 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
     names = [arm.name for arm in results.arms]
     head = ["", *names, *(f"{name} against {names[0]}" for name in names[1:])]
     maps = [
-        _figure(
+        figure(
             head_map(profile.scores(), "score (higher: looks more at the picture)"),
             "Heat map of head scores by layer and head",
             f"Head scores, mean of {profile.samples} samples. White lines part early, middle and late layers.",
@@ -109,20 +95,21 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
     ]
     for name, plan in plans.items():
         maps.append(
-            _figure(
+            figure(
                 treatment_map(plan),
                 f"Map of treatments by layer and head of {name}",
                 f"What the plan of {name} does with each head. Dots: protected.",
             )
         )
     return _PAGE.substitute(
+        style=STYLE,
         title=escape(f"{results.model}: {' and '.join(names)}"),
         lead=escape(
             f"{results.started}, {results.arms[0].accuracy.figures[-1].samples} samples of {results.dataset.name}"
         ),
         head="".join(f'<th scope="col">{escape(name)}</th>' for name in head),
         body="\n".join(_section(section, len(head)) for section in sections(results)),
-        accuracy=_figure(accuracy_plot(results.arms), "Accuracy of each arm per question family", ""),
+        accuracy=figure(accuracy_plot(results.arms), "Accuracy of each arm per question family", ""),
         maps="\n".join(maps),
         arms="".join(f"<li><b>{escape(arm.name)}</b>: {escape(arm.about)}</li>" for arm in results.arms),
         facts="\n".join(
@@ -139,19 +126,13 @@ def _effect_maps(profile: HeadProfile) -> list[str]:
         ("text_only", "hiding the image from each head", "change if text-only (nats)"),
     )
     return [
-        _figure(
+        figure(
             head_map(ranking(profile, "effect", treatment), label),
             f"Heat map of what {doing} would do, by layer and head",
             f"What {doing} would do to the log-odds of the right answer, to first order.",
         )
         for treatment, doing, label in told
     ]
-
-
-def _figure(svg: str, alt: str, caption: str) -> str:
-    data = base64.b64encode(svg.encode()).decode("ascii")
-    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">{words}</figure>'
 
 
 def _section(section: Section, columns: int) -> str:

@@ -1,0 +1,128 @@
+"""The report page of a load test: one HTML file that needs nothing but itself, on screen and in print.
+
+Owns the page's words. Everything that comes from outside is escaped; plots are data URLs; there is no script.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from string import Template
+
+from vhserve.loadtest.plots import Series, latency_curves, latency_over_time, ratio_plot, server_side, throughput
+from vhserve.loadtest.records import Observation
+from vhserve.loadtest.results import LoadTest
+from vhserve.loadtest.tables import Grid, grids, warnings
+from vhserve.report.html import STYLE, figure
+
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>$title</title>
+<style>
+$style
+.warning { border-left: 4px solid #d55e00; padding-left: .8rem; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+$warnings
+<h2>Figures</h2>
+<p>Latencies count from the time when a request was due, so that a slow server cannot hide by delaying the client; they
+are of requests that succeeded. Warm-up is in no figure.</p>
+$tables
+<h2>Plots</h2>
+$plots
+<h2>Where this comes from</h2>
+<div class="wide"><table class="facts"><tbody>
+$facts
+</tbody></table></div>
+</body>
+</html>
+""")
+
+
+def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observation]]]) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    requests
+        Measured requests of every turn, by the endpoint's name.
+
+    Returns
+    -------
+    HTML without references to anything outside.
+    """
+    names = " and ".join(one.server.base_url for one in document.endpoints)
+    sent = sum(one.figures.requests for one in document.endpoints)
+    return _PAGE.substitute(
+        style=STYLE,
+        title=escape(f"Load test of {names}"),
+        lead=escape(f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all"),
+        warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(document)),
+        tables="\n".join(map(_table, grids(document))),
+        plots="\n".join(_plots(document, _series(document, requests))),
+        facts="\n".join(
+            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _facts(document)
+        ),
+    )
+
+
+def _series(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observation]]]) -> Series:
+    """What the plots tell apart: the endpoints, or, of a single one, the kinds of request."""
+    placed = {name: [one for turn in turns for one in _from_start(turn)] for name, turns in requests.items()}
+    if len(placed) > 1:
+        return placed
+    seen = placed[document.endpoints[0].name]
+    return {kind: [one for one in seen if one.kind == kind] for kind in sorted({one.kind for one in seen})}
+
+
+def _from_start(turn: Sequence[Observation]) -> list[Observation]:
+    return [replace(one, due=one.due - turn[0].due) for one in turn]
+
+
+def _plots(document: LoadTest, series: Series) -> list[str]:
+    if not any(one.outcome == "ok" for seen in series.values() for one in seen):
+        return ["<p>No request succeeded; there is nothing to draw.</p>"]
+    plots = [
+        figure(
+            latency_curves(series, document.slo), "Share of requests over latency", "Dashed: the SLO, where it is near."
+        ),
+        figure(latency_over_time(series), "Time to first token of every request", "Crosses on top: failed."),
+        figure(throughput(document.endpoints), "Output tokens and requests under way, by second", ""),
+    ]
+    told = server_side(document.endpoints)
+    if told is not None:
+        plots.append(figure(told, "KV cache in use and waiting requests, by second", "As the server's /metrics tell."))
+    if document.ratios:
+        words = "Dots: all turns together. Lines: from the lowest round to the highest."
+        plots.append(figure(ratio_plot(document.ratios), "Ratios of B to A", words))
+    return plots
+
+
+def _table(grid: Grid) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in grid.rows)
+    return (
+        f'<h3>{escape(grid.title)}</h3>\n<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _facts(document: LoadTest) -> list[tuple[str, str]]:
+    facts = []
+    for one in document.endpoints:
+        plan = f", plan {one.server.plan_digest}" if one.server.plan_digest else ""
+        facts.append((one.name, f"{one.server.base_url}, model {one.server.model}{plan}"))
+    return [
+        *facts,
+        ("arguments", ", ".join(f"{name} {value}" for name, value in document.arguments.items() if value is not None)),
+        ("seed", str(document.seed)),
+        ("versions", ", ".join(f"{name} {value}" for name, value in document.versions.items())),
+        ("commit", document.commit or "not in a git checkout"),
+        ("started", document.started),
+    ]
