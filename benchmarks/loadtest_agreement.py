@@ -2,8 +2,8 @@
 
     python -m benchmarks.loadtest_agreement [--rate 2] [--seconds 30] [--turns 2] [--output 16] [--out FILE]
 
-A server of the demo model gets the same kind of load from both, in turns (A B, B A): Poisson arrivals at one rate, every
-request with a picture of its own, replies of one length. Percentiles are of each client's requests of all its turns.
+A server of the demo model gets the same kind of load from both, in turns (A B, B A): Poisson arrivals at one rate,
+every request with a picture of its own, replies of one length. Percentiles are of each client's requests of all turns.
 """
 
 import argparse
@@ -27,6 +27,12 @@ from vhserve.loadtest.run import loadtest
 from vhserve.loadtest.workload import Workload
 
 IMAGE_SIZE = 96
+VLLM = """
+from vhserve.compat import ensure_torchvision
+ensure_torchvision()
+from vllm.entrypoints.cli.main import main
+main()
+"""
 QUANTILES = (0.5, 0.9, 0.99)
 Times = dict[str, list[float]]
 """Seconds by latency: `ttft`, `tpot`, `itl`, `e2e`."""
@@ -65,7 +71,7 @@ def theirs(server: DemoServer, options: argparse.Namespace, turn: int, folder: P
     dataset, result = folder / f"requests-{turn}.jsonl", folder / f"result-{turn}.json"
     dataset.write_text("\n".join(lines) + "\n")
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve"),
+        *(sys.executable, "-c", VLLM, "bench", "serve"),
         *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
         *("--base-url", server.base_url.removesuffix("/v1"), "--model", "demo", "--tokenizer", str(MODEL_DIR)),
         *("--dataset-name", "custom_image", "--dataset-path", str(dataset), "--enable-multimodal-chat"),

@@ -141,6 +141,7 @@ class Run:
     def close(self) -> None:
         """Write what is left and close the file."""
         self._sampler.kill()
+        self._endpoint.close()
         if self._file is not None:
             self._file.close()
             self._file = None

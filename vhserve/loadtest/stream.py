@@ -85,6 +85,10 @@ class Endpoint:
             if response is not None:
                 response.release()  # closes the connection unless the reply was read to its end
 
+    def close(self) -> None:
+        """Close the connections that are kept for further requests."""
+        self._http.close()
+
     def _read(self, response: HTTPSocketResponse, payload: Payload, seen: Observation) -> None:
         while line := response.readline(b"\n"):
             if not line.startswith(b"data:"):
