@@ -20,6 +20,12 @@ ARROWS = {
         ("vhserve", "vllm"),
     ),
     "the command line": (("vhserve", "vhserve.cli"), ("calibrate", *HEAVY)),
+    "the load test": (
+        ("vhserve.loadtest.run", "vhserve.loadtest.page", "vhserve.loadtest.tables"),
+        ("locust", "gevent", "torch", "transformers", "vllm"),
+    ),
+    # What it imports is what each of its processes costs before it sends anything; asyncio's clients do not go with gevent.
+    "what locust runs": (("vhserve.loadtest.locustfile",), ("calibrate", "openai", "httpx", *HEAVY)),
     "the engine": (("vhserve.engine.plugin", "vhserve.engine.models"), ("calibrate",)),
 }
 

@@ -26,6 +26,7 @@ from vhserve.engine.lanes import Prompt
 from vhserve.evaluation.latency import Load, measure
 from vhserve.evaluation.results import load
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
+from vhserve.loadtest.results import LoadTest
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -108,3 +109,29 @@ def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
     held = groups.blocks(Prompt.with_image(70, _plan().geometry.image_tokens, BLOCK))
     assert capacity.prompts["image"] > 1.05 * capacity.prompts["text"]
     assert capacity.prompts["image"] * held == pytest.approx(capacity.prompts["text"] * sum(groups) * 7)  # 214 tokens
+
+
+def test_load_test_of_a_real_server(base_url: str, tmp_path: Path) -> None:
+    out = tmp_path / "load.json"
+    load = ["--rate", "3", "--warm-up", "2", "--duration", "10", "--output-tokens", "8", "--image-size", "96"]
+    mix = ["--image-share", "0.7", "--repeated-share", "0.4", "--abort-share", "0.1", "--slo", "ttft<30,tpot<5"]
+    assert main(["loadtest", base_url, *load, *mix, "--out", str(out), "--fail-if", "error_share>0"]) == 0
+    document = LoadTest.model_validate_json(out.read_text(), strict=True)
+    (found,) = document.endpoints
+    figures = found.figures
+    assert found.server.plan_digest == _plan().digest
+    assert figures.failed == 0
+    assert figures.succeeded + figures.aborted == figures.requests > 10
+    assert figures.output_tokens == 8 * figures.succeeded  # the server's own count: every reply had its length
+    assert figures.good == figures.succeeded
+    # A picture takes 144 tokens of the prompt, which the server counts.
+    assert found.kinds["image"].prompt_tokens > 144 * found.kinds["image"].succeeded
+    assert found.kinds["text"].prompt_tokens < 100 * found.kinds["text"].succeeded
+    assert 0 < figures.ttft.p50 <= figures.ttft.p99 < figures.e2e.max
+    assert 0 < figures.tpot.p50 < figures.e2e.p50
+    told = found.server_load
+    assert told.scrapes > 5
+    assert told.preemptions == 0
+    assert 0 < told.kv_use_max <= 1
+    assert told.running_max >= 1
+    assert told.prefix_hit_share > 0  # pictures of the pool come again
