@@ -24,7 +24,7 @@ ARROWS = {
         ("vhserve.loadtest.run", "vhserve.loadtest.page", "vhserve.loadtest.tables"),
         ("locust", "gevent", "torch", "transformers", "vllm"),
     ),
-    # What it imports is what each of its processes costs before it sends anything; asyncio's clients do not go with gevent.
+    # What it imports is what each of its processes costs before it sends; asyncio's clients do not go with gevent.
     "what locust runs": (("vhserve.loadtest.locustfile",), ("calibrate", "openai", "httpx", *HEAVY)),
     "the engine": (("vhserve.engine.plugin", "vhserve.engine.models"), ("calibrate",)),
 }

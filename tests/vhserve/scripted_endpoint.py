@@ -65,7 +65,8 @@ def endpoint(
                 if isinstance(reply, int):
                     self.send(reply, {"error": {"message": f"scripted {reply}"}})
                 elif request.get("stream"):
-                    self.stream(request["max_tokens"])
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that gave up
+                        self.stream(request["max_tokens"])
                 else:
                     self.send(200, completion(reply))
             finally:

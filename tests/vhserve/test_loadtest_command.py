@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from scripted_endpoint import endpoint
 
@@ -174,6 +176,29 @@ def test_locust_alone_runs_the_locustfile(tmp_path: Path) -> None:
     requests = [line for line in lines if "client" not in line]
     assert told == {"ttft": len(requests), "e2e": len(requests)}
     assert len(requests) == len(here.seen) > 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_clients_too(number: signal.Signals, tmp_path: Path) -> None:
+    sending = threading.Event()
+
+    def answer(request) -> str:
+        sending.set()
+        return "x"
+
+    with endpoint(answer, token_seconds=0.5) as here:
+        flags = ["--rate", "5", "--duration", "60", "--image-size", "32", "--html", str(tmp_path / "page.html")]
+        command = [sys.executable, "-m", "vhserve.cli", "loadtest", here.base_url, *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert sending.wait(60)
+        clients = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        _, words = process.communicate(timeout=40)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in words
+    assert clients
+    assert not any(client.is_running() and client.status() != psutil.STATUS_ZOMBIE for client in clients)
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ from vhserve.loadtest.schedule import Ticket, Tickets
 from vhserve.loadtest.stream import Endpoint
 from vhserve.loadtest.workload import Workload
 
+AFTER_FAILURE = 0.1
+"""Seconds that a stream of a closed loop waits after a failure: a server that refuses at once would be hammered."""
+
 SAMPLE_EVERY = 0.25
 """Seconds between two looks at the process's own CPU."""
 
@@ -93,8 +96,8 @@ class Run:
         """What to send for a ticket."""
         return self._payloads.make(ticket.number)
 
-    def send(self, ticket: Ticket, payload: Payload, due: float) -> None:
-        """Send a request that is due at a time of `time.monotonic`, and write down what became of it."""
+    def send(self, ticket: Ticket, payload: Payload, due: float) -> bool:
+        """Send a request due at a time of `time.monotonic`, write down what became of it, and say whether it worked."""
         seen = Observation(ticket.number, payload.kind, ticket.warm_up, due)
         if self.in_flight >= self.load.max_in_flight:
             seen.error, seen.detail = (
@@ -102,13 +105,14 @@ class Run:
                 f"{self.in_flight} requests were under way, as many as --max-in-flight",
             )
             self._note(seen)
-            return
+            return False
         self.in_flight += 1
         try:
             self._endpoint.ask(payload, seen, None if self.load.free_length else self.load.output_tokens)
         finally:
             self.in_flight -= 1
         self._note(seen)
+        return seen.outcome != "failed"
 
     def _note(self, seen: Observation) -> None:
         if self._file is not None:
@@ -216,4 +220,5 @@ class VisionUser(User):
         run = self.run_
         while (ticket := run.next_now()) is not None:
             payload = run.payload(ticket)
-            run.send(ticket, payload, time.monotonic())
+            if not run.send(ticket, payload, time.monotonic()):
+                gevent.sleep(AFTER_FAILURE)

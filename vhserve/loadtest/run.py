@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.files import check_writable, write_atomically
+from vhserve.demo.processes import ending_on_signals
 from vhserve.evaluation import provenance
 from vhserve.evaluation.keys import api_key
 from vhserve.evaluation.results import Server, save
@@ -73,7 +74,8 @@ def loadtest(options: "Loadtest") -> Outcome:
     names = ["A", "B"] if options.compare else [ALONE]
     endpoints = [Endpoint(name, server) for name, server in zip(names, servers, strict=True)]
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
-    _run_turns(endpoints, options, seed)
+    with ending_on_signals():
+        _run_turns(endpoints, options, seed)
 
     measured = [_measured(one, slo) for one in endpoints]
     compared = ratios(measured[0].figures, measured[1].figures, _rounds(measured)) if options.compare else []
