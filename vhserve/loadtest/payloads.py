@@ -2,8 +2,8 @@
 
 The same seed, turn, client and number give the same bytes. Owns what is sent; does not know when, or to whom.
 
-PNG is written here and not by Pillow: one with stored blocks costs a millisecond at 336 pixels, Pillow's fastest takes
-ten times that, and whatever is spent here delays the clock of every stream of the process.
+PNG is written here and not by Pillow, whose fastest takes ten times as long as stored blocks do: whatever is spent here
+delays the clock of every stream of the process.
 """
 
 import base64
@@ -75,7 +75,7 @@ class Payloads:
             {"type": "text", "text": words},
         ]
         before, after = json.dumps(self._request(content)).encode().split(_PLACE.encode())
-        return Payload(before + picture + after, kind, abort_after)
+        return Payload(b"".join((before, picture, after)), kind, abort_after)
 
     def _request(self, content: Any) -> dict[str, Any]:
         load = self._load
@@ -96,17 +96,23 @@ class Payloads:
         # Another tint and another place of the same noise: as good as new to any cache, at a fifth of the cost.
         tint = rng.integers(0, 256, 3, dtype=np.uint8)
         rows, columns = rng.integers(0, self._load.image_size, 2)
-        return base64.b64encode(png(np.roll(self._noise, (int(rows), int(columns)), (0, 1)) + tint))
+        moved = np.roll(self._noise, (int(rows), int(columns)), (0, 1))
+        size = self._load.image_size
+        # Whole rows at a time: numpy takes 80 times as long to add three numbers to every pixel.
+        tinted = moved.reshape(size, 3 * size) + np.tile(tint, size)
+        return base64.b64encode(png(tinted.reshape(size, size, 3)))
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """Write pixels of shape `(height, width, 3)` as an uncompressed PNG (ISO/IEC 15948)."""
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: none
-    rows[:, 1:] = pixels.reshape(height, -1)
+    rows[:, 1:] = pixels.reshape(height, 3 * width)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b"")
-    chunks = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    parts = _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows.data, 0)), _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(data, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", check)))
