@@ -1,8 +1,11 @@
 """SLOs and --fail-if conditions: what is read, what is refused, and that a run without figures does not pass."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from vhserve.loadtest.conditions import NAMES, check, parse_conditions, value_of
+from vhserve.loadtest.conditions import LATENCIES, NAMES, STATISTICS, check, parse_conditions, value_of
 from vhserve.loadtest.errors import BadExpression
 from vhserve.loadtest.figures import figures
 from vhserve.loadtest.records import Observation
@@ -107,3 +110,12 @@ def test_bad_slos_are_refused(text: str) -> None:
 def test_slos_are_read() -> None:
     assert parse_slo(" ttft < 0.5, tpot<.05") == {"ttft": 0.5, "tpot": 0.05}
     assert parse_slo(None) == {}
+
+
+def test_the_docs_define_every_figure_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text()
+    table = page.split("| figure | definition |")[1].split("\n\n")[0]
+    told = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.removeprefix("| ").split(" | ")[0])
+    }
+    assert told == {*LATENCIES, *(name for name in NAMES if name.split("_", 1)[0] not in STATISTICS)}
