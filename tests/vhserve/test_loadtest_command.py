@@ -34,18 +34,18 @@ def picture(request) -> str:
 def test_an_open_loop_measures_from_when_requests_were_due(tmp_path: Path) -> None:
     """A server that answers one request at a time, and slower than they come: the queue has to show in the latencies.
 
-    A client that waited for replies, or counted from when it sent, would report the service time of 0.2 s.
+    A client that waited for replies, or counted from when it sent, would report the service time of 0.1 s.
     """
     one_at_a_time = threading.Lock()
 
     def answer(request) -> str:
         with one_at_a_time:
-            time.sleep(0.2)
+            time.sleep(0.1)
         return "x"
 
     out, rows, page = tmp_path / "out.json", tmp_path / "rows.csv", tmp_path / "page.html"
     files = ["--out", str(out), "--csv", str(rows), "--html", str(page)]
-    flags = ["--rate", "20", "--seed", "5", "--slo", "ttft<0.5", "--fail-if", "p50_ttft>0.5,failed>0"]
+    flags = ["--rate", "20", "--seed", "5", "--slo", "ttft<0.5", "--fail-if", "p90_ttft>0.5,failed>0"]
     with endpoint(answer) as here:
         assert main(["loadtest", here.base_url, *SHORT, *flags, *files]) == 1
     (found,) = read(out).endpoints
@@ -55,8 +55,8 @@ def test_an_open_loop_measures_from_when_requests_were_due(tmp_path: Path) -> No
     # Poisson with mean 50 over 2.5 s: within four standard deviations.
     assert 22 <= figures.requests <= 78
     assert figures.requests < sent <= figures.requests + 30  # the rest were warm-up
-    assert figures.e2e.max > 0.15 * figures.requests  # the last waited for all before it
-    assert figures.ttft.p50 > 1.0
+    assert figures.e2e.max >= 0.1 * sent - 3.0  # the last was due by then, and waited for all before it
+    assert figures.ttft.p90 > 0.5
     assert figures.lag.p99 < 0.5  # although it sent on time
     assert 0 <= figures.good_share < 0.5
     assert figures.good == pytest.approx(figures.good_share * figures.requests)
@@ -64,7 +64,7 @@ def test_an_open_loop_measures_from_when_requests_were_due(tmp_path: Path) -> No
     assert len({picture(request) for request in here.seen}) == sent
 
     conditions = read(out).conditions
-    assert [(one.expression, one.violated) for one in conditions] == [("p50_ttft>0.5", True), ("failed>0", False)]
+    assert [(one.expression, one.violated) for one in conditions] == [("p90_ttft>0.5", True), ("failed>0", False)]
     with rows.open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == figures.requests
@@ -134,9 +134,10 @@ def test_two_endpoints_take_turns_on_the_same_requests(tmp_path: Path, capsys: p
         return answer
 
     with endpoint(noting("A"), token_seconds=0.02) as first, endpoint(noting("B"), token_seconds=0.06) as second:
-        flags = ["--rate", "6", "--fail-if", "ratio_p50_tpot>1.5", "--out", str(out), "--html", str(page)]
+        load = ["--rate", "8", "--warm-up", "0.5", "--duration", "1.5", "--image-size", "32", "--output-tokens", "4"]
+        flags = ["--fail-if", "ratio_p50_tpot>1.5", "--out", str(out), "--html", str(page)]
         urls = ["--compare", first.base_url, second.base_url]
-        assert main(["loadtest", *urls, *SHORT, *flags]) == 1
+        assert main(["loadtest", *urls, *load, *flags]) == 1
     document = read(out)
     assert [one.name for one in document.endpoints] == ["A", "B"]
     ratios = {one.figure: one for one in document.ratios}
