@@ -41,6 +41,9 @@ def test_warm_up_is_marked_and_the_duration_ends_it() -> None:
     assert all(one.warm_up == (one.due < 2) for one in tickets)
     assert max(one.due for one in tickets) < 6
     assert 250 < len(tickets) < 350
+    late = list(Tickets(load).poisson(np.random.default_rng(SEED), since=3.0))
+    assert [one.due for one in late] == [one.due + 3.0 for one in tickets[: len(late)]]
+    assert min(one.due for one in late) > 3.0
 
 
 def test_the_number_of_requests_counts_measured_ones() -> None:

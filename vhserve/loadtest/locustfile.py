@@ -86,10 +86,10 @@ class Run:
         self._sampler = gevent.spawn(self._sample)
 
     def arrivals(self) -> Iterator[Ticket]:
-        """The tickets of one user's open loop."""
+        """The tickets of one user's open loop, from now on: users start one after the other."""
         # A number of its own for each user: two users with the same arrivals would send in pairs.
         seed = [self.load.seed or 0, 3, *self._place, next(self._user_numbers)]
-        return self._tickets.poisson(np.random.default_rng(seed))
+        return self._tickets.poisson(np.random.default_rng(seed), since=time.monotonic() - self.start)
 
     def next_now(self) -> Ticket | None:
         """A ticket for a stream that is free."""
@@ -103,10 +103,8 @@ class Run:
         """Send a request due at a time of `time.monotonic`, write down what became of it, and say whether it worked."""
         seen = Observation(ticket.number, payload.kind, ticket.warm_up, due)
         if self.in_flight >= self.load.max_in_flight:
-            seen.error, seen.detail = (
-                "not sent",
-                f"{self.in_flight} requests were under way, as many as --max-in-flight",
-            )
+            seen.error = "not sent"
+            seen.detail = f"{self.in_flight} requests were under way, as many as --max-in-flight"
             self._note(seen)
             return False
         self.in_flight += 1

@@ -63,10 +63,16 @@ class Tickets:
         self._measured += not warm_up
         return ticket
 
-    def poisson(self, rng: np.random.Generator) -> Iterator[Ticket]:
-        """All tickets of an open loop: whoever sends them does so at their time, whatever became of earlier ones."""
+    def poisson(self, rng: np.random.Generator, since: float = 0.0) -> Iterator[Ticket]:
+        """All tickets of an open loop: whoever sends them does so at their time, whatever became of earlier ones.
+
+        Parameters
+        ----------
+        since
+            When the process begins, in seconds after the run's start.
+        """
         for due in poisson_arrivals(self._load.rate, rng):
-            ticket = self.at(due)
+            ticket = self.at(since + due)
             if ticket is None:
                 return
             yield ticket
