@@ -174,6 +174,15 @@ def _write(
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
         _fill(name, weight, generator)
+    return save_as_on_the_hub(path, model, processor)
+
+
+def save_as_on_the_hub(
+    path: Path,
+    model: LlavaForConditionalGeneration | LlavaNextForConditionalGeneration,
+    processor: LlavaProcessor | LlavaNextProcessor,
+) -> Path:
+    """Write a model in float32, in the files and under the tensor names of the Hub's checkpoints."""
     path.mkdir(parents=True, exist_ok=True)
     weights = {_hub_name(name): weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
