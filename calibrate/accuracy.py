@@ -66,18 +66,36 @@ class Judge:
         judged = [self._is_right(token, sample) for token, sample in zip(tokens.tolist(), samples, strict=True)]
         return np.array(judged, dtype=np.bool_)
 
-    def _is_right(self, token: int, sample: Sample) -> bool:
-        answer = sample.answer.casefold()
-        if self._tokenizer.decode([token]).strip().casefold() == answer:
-            return True
-        alike = [o for o in sample.options if o.casefold() != answer and self.first(o) == self.first(sample.answer)]
+    def said(self, token: int, sample: Sample) -> str | None:
+        """The option of a sample that a token is, or begins; `None` where it is none of them."""
+        word = self._word(token)
+        whole = next((option for option in sample.options if option.casefold() == word), None)
+        return whole or next((option for option in sample.options if self.first(option) == token), None)
+
+    def telling(self, sample: Sample) -> int:
+        """First token of a sample's answer.
+
+        Raises
+        ------
+        AnswersAlike
+            Another of its options begins with the same.
+        """
+        answer, token = sample.answer.casefold(), self.first(sample.answer)
+        alike = [option for option in sample.options if option.casefold() != answer and self.first(option) == token]
         if alike:
             raise AnswersAlike(
                 f"sample {sample.id}: answers {sample.answer!r} and {alike[0]!r} begin with the same token",
                 expected="answers that this model's first token tells apart",
-                fix="measure with `vhserve evaluate`, which lets a server write whole answers",
+                fix="use `vhserve evaluate`, where a server writes whole answers, or calibrate without --effects",
             )
-        return token == self.first(sample.answer)
+        return token
+
+    def _is_right(self, token: int, sample: Sample) -> bool:
+        return self._word(token) == sample.answer.casefold() or token == self.telling(sample)
+
+    def _word(self, token: int) -> str:
+        word: str = self._tokenizer.decode([token])
+        return word.strip().casefold()
 
     def first(self, answer: str) -> int:
         """First token of an answer, where it stands behind a prompt."""

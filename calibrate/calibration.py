@@ -16,7 +16,8 @@ from calibrate.accuracy import Judge
 from calibrate.attention_rows import attention_rows
 from calibrate.datasets import Dataset
 from calibrate.effects import head_effects
-from calibrate.errors import DatasetBroken, NotFiniteAttention, OutOfDeviceMemory
+from calibrate.errors import DatasetBroken
+from calibrate.failures import not_finite, telling_full_devices
 from calibrate.interrupts import Interrupts, held_back
 from calibrate.loading import LoadedModel
 from calibrate.processes import ALONE, Processes
@@ -84,6 +85,8 @@ def calibrate(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Proces
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
+    AnswersAlike
+        `effects` are asked for, and a sample's answer begins as another of its options does.
     OutOfDeviceMemory, DatasetBroken, NotFiniteAttention, FileUnwritable
     """
     state = SavedState(run.out, processes, _settings(loaded, dataset, run, processes))
@@ -128,26 +131,19 @@ def _measure(
     with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
         while samples := list(islice(rest, run.batch_size)):
             interrupts.check()
-            try:
+            # Before anything of the batch is measured: an answer that its first token does not tell has no log-odds.
+            answers = [judge.telling(sample) for sample in samples] if run.effects else []
+            with telling_full_devices(loaded, run.batch_size):
                 batch = make_batch(loaded, samples)
                 rows = read(batch)
                 effects = None
                 if run.effects:
-                    answers = torch.tensor([judge.first(sample.answer) for sample in samples], device=loaded.device)
                     with head_effects(loaded, run.block_size) as measure:
-                        effects = measure(batch, answers)
+                        effects = measure(batch, torch.tensor(answers, device=loaded.device))
                 scores = score_rows(rows.rows, batch.image, batch.box, run.layer_function)
                 more = sums.plus(batch, scores, rows, effects)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise _too_large(loaded, run) from error
             if not more.finite():
-                raise NotFiniteAttention(
-                    f"model {loaded.ref.name} gives NaN or infinite attention in {loaded.dtype}",
-                    expected="finite numbers",
-                    fix="use --dtype bfloat16 or float32, and check the weights",
-                )
+                raise not_finite(loaded)
             sums.arrays = more.arrays
             advance(len(samples))
             if time.monotonic() - saved_at >= run.save_every:
@@ -205,16 +201,3 @@ def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Process
         mean_output=total.mean_output(),
     )
 
-
-def _is_out_of_memory(error: Exception) -> bool:
-    full_host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-    return full_host or isinstance(error, torch.OutOfMemoryError)
-
-
-def _too_large(loaded: LoadedModel, run: Run) -> OutOfDeviceMemory:
-    smaller = f"run the same again with --batch-size {run.batch_size // 2}, which continues where it stopped"
-    return OutOfDeviceMemory(
-        f"a batch of {run.batch_size} does not fit in the memory of {loaded.device}",
-        expected="a batch that fits",
-        fix=smaller if run.batch_size > 1 else "use --dtype bfloat16, smaller images or a larger device",
-    )

@@ -1,0 +1,159 @@
+"""The analysis run: every sample once through the tapped model, for attention rows, logit lens and answer together.
+
+Owns the loop, its settings and what is done when it is stopped. Formulas, taps, sums and the state file are elsewhere.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrate.accuracy import Judge, batches
+from calibrate.analysis.lens import logit_lens
+from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally
+from calibrate.attention_rows import attention_rows
+from calibrate.datasets import Dataset, Sample
+from calibrate.errors import DatasetBroken
+from calibrate.failures import not_finite, telling_full_devices
+from calibrate.interrupts import held_back
+from calibrate.loading import LoadedModel
+from calibrate.processes import ALONE
+from calibrate.progress import progress_bar
+from calibrate.prompts import make_batch
+from calibrate.resume import SavedState
+from calibrate.scores import EPSILON, score_rows
+from profiles.provenance import versions
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of an analysis.
+
+    Attributes
+    ----------
+    out
+        Where the results will go; the state of an interrupted run lies beside it.
+    batch_size
+        Samples in one forward pass; changes nothing beyond float error.
+    restart
+        Discard the state of an interrupted run.
+    save_every
+        Seconds between two savings of the state.
+    show_progress
+        Whether to draw a bar on standard error.
+    """
+
+    out: Path
+    batch_size: int = 16
+    restart: bool = False
+    save_every: float = 20.0
+    show_progress: bool = True
+
+
+def saved_state(loaded: LoadedModel, dataset: Dataset, run: Run) -> SavedState:
+    """The state of the run; whoever has written the results discards it."""
+    return SavedState(run.out, ALONE, _settings(loaded, dataset))
+
+
+def measure(loaded: LoadedModel, dataset: Dataset, run: Run) -> Measured:
+    """Run every sample once; continues an interrupted run of the same settings.
+
+    The state is kept when all samples are done, for what follows may be stopped too.
+
+    Raises
+    ------
+    Stopped
+        By a signal; the state has been saved.
+    StateMismatch
+        The saved state belongs to other settings.
+    DatasetBroken, AnswersAlike, OutOfDeviceMemory, NotFiniteAttention, FileUnwritable
+    """
+    state = saved_state(loaded, dataset, run)
+    if run.restart:
+        state.discard()
+    saved = state.load()
+    tally = Tally.empty(loaded.geometry)
+    seen: dict[str, None] = {}
+    done = 0 if saved is None else len(saved["family"])
+    rest = _behind(dataset, done, seen)
+    judge, saved_at = Judge(loaded), time.monotonic()
+    with held_back() as interrupts, attention_rows(loaded) as rows_of, logit_lens(loaded) as read:
+        try:
+            with progress_bar("analysing", len(dataset), done, shown=run.show_progress) as advance:
+                for samples in batches(rest, run.batch_size):
+                    if saved is not None and not tally.samples:
+                        # The families of the samples before are known only now that these have been gone through.
+                        tally = _taken_up(saved, seen, samples)
+                    interrupts.check()
+                    tally = _plus(loaded, judge, tally, samples, rows_of, read, run)
+                    advance(len(samples))
+                    if time.monotonic() - saved_at >= run.save_every:
+                        state.save(tally.arrays)
+                        saved_at = time.monotonic()
+                if saved is not None and not tally.samples:
+                    tally = _taken_up(saved, seen, [])
+        finally:
+            if tally.samples:
+                state.save(tally.arrays)
+        interrupts.check()
+    if not tally.samples:
+        raise DatasetBroken(
+            f"dataset {dataset.name} has no sample to measure", expected="at least one", fix="check the dataset"
+        )
+    return Measured(tally)
+
+
+def _behind(dataset: Dataset, done: int, seen: dict[str, None]) -> Iterator[Sample]:
+    """Samples behind the first `done`; notes the families of all on the way."""
+    for index, sample in enumerate(dataset):
+        seen.setdefault(sample.family)
+        if index >= done:
+            yield sample
+
+
+def _taken_up(saved: dict[str, Any], seen: dict[str, None], samples: list[Sample]) -> Tally:
+    """The saved tally. `seen` holds its families and perhaps new ones, of `samples`, behind them."""
+    return Tally(list(seen)[: len(saved["samples"])], saved)
+
+
+def _plus(
+    loaded: LoadedModel, judge: Judge, tally: Tally, samples: list[Sample], rows_of: Any, read: Any, run: Run
+) -> Tally:
+    with telling_full_devices(loaded, run.batch_size):
+        batch = make_batch(loaded, samples)
+        lens, rows = read(batch, rows_of)
+        scores = score_rows(rows.rows, batch.image, batch.box)
+    right = judge.right(lens.tokens, samples)
+    said = [judge.said(token, sample) for token, sample in zip(lens.tokens.tolist(), samples, strict=True)]
+    answers = Answers(
+        [sample.id for sample in samples],
+        [sample.family for sample in samples],
+        right.tolist(),
+        [one is not None for one in said],
+    )
+    more = tally.plus(answers, scores, batch.has_box.tolist(), lens.ranks.cpu().numpy().astype(np.float64))
+    if not more.finite():
+        raise not_finite(loaded)
+    return more
+
+
+def _settings(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
+    """All that the sums depend on beyond float error; the batch size is not among them."""
+    ref = dataset.ref()
+    return {
+        "model": loaded.ref.name,
+        "revision": loaded.ref.revision,
+        "dataset": ref.name,
+        "dataset digest": ref.digest,
+        "split": ref.split,
+        "dataset settings": ref.settings,
+        "samples": len(dataset),
+        "folds": FOLDS,
+        "epsilon": EPSILON,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "versions": versions("vhserve", "torch", "transformers"),
+    }
