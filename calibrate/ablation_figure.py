@@ -11,7 +11,7 @@ from calibrate.ablation_tables import DONE, of_family
 from calibrate.accuracy import ALL
 from calibrate.drawing import SERIES, new_figure, svg
 
-_LABELS = {"bottom": "lowest {} first", "random": "random", "top": "highest {} first"}
+_LABELS = {"bottom": "lowest {} first", "random": "random", "top": "highest {} first", "others": "not the highest {}"}
 
 
 def accuracy_curve(ablation: Ablation) -> str:

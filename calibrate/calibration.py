@@ -200,4 +200,3 @@ def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Process
         effects=total.mean_effects(run.block_size) if run.effects else None,
         mean_output=total.mean_output(),
     )
-

@@ -12,7 +12,16 @@ import matplotlib
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: "Color universal design" (2008).
-SERIES: Final = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"))
+SERIES: Final = (
+    ("#0072b2", "o"),
+    ("#d55e00", "s"),
+    ("#009e73", "^"),
+    ("#cc79a7", "D"),
+    ("#56b4e9", "v"),
+    ("#e69f00", "P"),
+    ("#000000", "X"),
+    ("#777777", "*"),
+)
 """Colour and marker of the first, second, … series."""
 
 _STYLE: Final[Any] = {
@@ -34,5 +43,5 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 def svg(figure: Figure) -> str:
     """The figure as SVG; the same figure gives the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)  # of pictures within it; the rest is lines
     return buffer.getvalue()

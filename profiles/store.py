@@ -20,7 +20,7 @@ from profiles.strict import FROM_FILE, Strict
 # A profile of 128 layers of 128 heads of 128 values takes about 14 MiB.
 MAX_BYTES = 64 * 2**20
 
-Document = TypeVar("Document", HeadProfile, PruningPlan)
+Document = TypeVar("Document", bound=Strict)
 
 
 def save(document: Strict, path: Path) -> None:
@@ -63,6 +63,21 @@ def plan_from_dict(data: dict[str, Any], source: str = "additional_config") -> P
     WrongVersion, UnknownField, MissingField, WrongValue, WrongShape, NotFinite, ProtectedHeadTreated, SplitGroup
     """
     return _from_data(PruningPlan, PLAN_FORMAT, data, source)
+
+
+def load_as(kind: type[Document], format_name: str, path: Path) -> Document:
+    """Read a document of a kind that this package does not know, as strictly as its own.
+
+    Parameters
+    ----------
+    format_name
+        What its field `format` says.
+
+    Raises
+    ------
+    As `load_profile`.
+    """
+    return _from_data(kind, format_name, parse(_read(path), str(path)), str(path))
 
 
 def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], source: str) -> Document:

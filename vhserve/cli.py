@@ -15,6 +15,7 @@ from rich.markup import escape
 from profiles.errors import UserError
 from vhserve import __version__
 from vhserve.commands.ablate import Ablate
+from vhserve.commands.analyze import Analyze
 from vhserve.commands.calibrate import Calibrate
 from vhserve.commands.demo import Demo
 from vhserve.commands.evaluate import Evaluate
@@ -45,6 +46,7 @@ class Vhserve(BaseSettings):
     evaluate: CliSubCommand[Evaluate]
     loadtest: CliSubCommand[Loadtest]
     ablate: CliSubCommand[Ablate]
+    analyze: CliSubCommand[Analyze]
     models: CliSubCommand[Models]
     demo: CliSubCommand[Demo]
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t
 
-from calibrate.analysis.tallies import FOLDS, Measured
+from calibrate.analysis.tallies import Measured
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,33 +26,59 @@ class Estimate:
     high: float | None
 
 
-def jackknife(
-    measured: Measured, figure: Callable[[Sequence[int]], float | None], families: Sequence[str | None] = (None,)
-) -> Estimate | None:
+@dataclass(frozen=True)
+class Estimates:
+    """The same of every head: arrays of one shape."""
+
+    value: Array
+    low: Array | None
+    high: Array | None
+
+    @property
+    def apart(self) -> int | None:
+        """How many intervals do not hold 0; of heads that do not differ, one in twenty would by chance."""
+        if self.low is None or self.high is None:
+            return None
+        return int(((self.low > 0) | (self.high < 0)).sum())
+
+
+def jackknife(measured: Measured, figure: Callable[[Sequence[int]], float | None]) -> Estimate | None:
     """Work out a figure on all folds, and its interval from those without one.
 
     Parameters
     ----------
     figure
         Takes the folds to use; `None` where they do not give it.
-    families
-        Whose folds count: those that hold a sample of one of these. `None` is all families.
 
     Returns
     -------
     `None` where all folds together do not give the figure.
     """
-    counts = measured.tally.arrays["samples"].sum(axis=1)
-    rows = counts if None in families else counts[[measured.families.index(str(family)) for family in families]]
-    used = [fold for fold in range(FOLDS) if rows[:, fold].any()]
+
+    def boxed(folds: Sequence[int]) -> Array | None:
+        value = figure(folds)
+        return None if value is None else np.array(value, dtype=np.float64)
+
+    found = jackknife_arrays(measured, boxed)
+    if found is None:
+        return None
+    if found.low is None or found.high is None:
+        return Estimate(float(found.value), None, None)
+    return Estimate(float(found.value), float(found.low), float(found.high))
+
+
+def jackknife_arrays(measured: Measured, figure: Callable[[Sequence[int]], Array | None]) -> Estimates | None:
+    """The same of a figure that is an array."""
+    used = np.flatnonzero(measured.tally.arrays["samples"].sum(axis=(0, 1))).tolist()
     value = figure(used)
     if value is None:
         return None
     left = [figure([fold for fold in used if fold != out]) for out in used] if len(used) > 1 else []
-    known = [one for one in left if one is not None]
-    if len(known) < max(len(left), 2):
-        return Estimate(value, None, None)
+    known = np.array([one for one in left if one is not None])
     groups = len(known)
-    error = sqrt((groups - 1) / groups * float(np.square(np.subtract(known, np.mean(known))).sum()))
+    # A fold without which there is no figure is one that all of it hangs on.
+    if groups < 2 or groups < len(left):
+        return Estimates(value, None, None)
+    error = sqrt((groups - 1) / groups) * np.sqrt(np.square(known - known.mean(0)).sum(0))
     reach = float(t.ppf(0.975, groups - 1)) * error
-    return Estimate(value, value - reach, value + reach)
+    return Estimates(value, value - reach, value + reach)

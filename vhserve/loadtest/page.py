@@ -12,24 +12,10 @@ from vhserve.loadtest.plots import Series, latency_curves, latency_over_time, ra
 from vhserve.loadtest.records import Observation
 from vhserve.loadtest.results import LoadTest
 from vhserve.loadtest.tables import Grid, grids, warnings
-from vhserve.report.html import STYLE, figure
+from vhserve.report import html
+from vhserve.report.html import figure
 
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-$style
-.warning { border-left: 4px solid #d55e00; padding-left: .8rem; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="lead">$lead</p>
-$warnings
+_BODY = Template("""$warnings
 <h2>Figures</h2>
 <p>Latencies count from the time when a request was due, so that a slow server cannot hide by delaying the client; they
 are of requests that succeeded. Warm-up is in no figure.</p>
@@ -37,11 +23,7 @@ $tables
 <h2>Plots</h2>
 $plots
 <h2>Where this comes from</h2>
-<div class="wide"><table class="facts"><tbody>
 $facts
-</tbody></table></div>
-</body>
-</html>
 """)
 
 
@@ -59,17 +41,14 @@ def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observat
     """
     names = " and ".join(one.server.base_url for one in document.endpoints)
     sent = sum(one.figures.requests for one in document.endpoints)
-    return _PAGE.substitute(
-        style=STYLE,
-        title=escape(f"Load test of {names}"),
-        lead=escape(f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all"),
+    body = _BODY.substitute(
         warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(document)),
         tables="\n".join(map(_table, grids(document))),
         plots="\n".join(_plots(document, _series(document, requests))),
-        facts="\n".join(
-            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _facts(document)
-        ),
+        facts=html.facts(_facts(document)),
     )
+    lead = f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all"
+    return html.page(f"Load test of {names}", lead, body)
 
 
 def _series(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observation]]]) -> Series:
@@ -105,12 +84,7 @@ def _plots(document: LoadTest, series: Series) -> list[str]:
 
 
 def _table(grid: Grid) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in grid.rows)
-    return (
-        f'<h3>{escape(grid.title)}</h3>\n<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    return f"<h3>{escape(grid.title)}</h3>\n{html.table(grid.columns, [[[cell] for cell in row] for row in grid.rows])}"
 
 
 def _facts(document: LoadTest) -> list[tuple[str, str]]:

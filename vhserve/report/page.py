@@ -1,6 +1,6 @@
-"""The report page: one HTML file that needs nothing but itself, on screen and in print.
+"""The demo's report page.
 
-Owns the page's words and looks. Everything that comes from outside is escaped; figures are data URLs.
+Owns its words. Looks are `vhserve.report.html`'s; everything that comes from outside is escaped.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,11 @@ from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import PruningPlan
 from profiles.rankings import ranking
 from vhserve.demo.results import DemoResults
+from vhserve.report import html
 from vhserve.report.figures import accuracy_plot, head_map, treatment_map
-from vhserve.report.html import STYLE, figure
 from vhserve.report.rows import Section, sections
 
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-$style</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="lead">$lead</p>
-<h2>What to look at</h2>
+_BODY = Template("""<h2>What to look at</h2>
 <ul>
 <li><b>Capacity</b>: the same memory holds more, so more requests run at a time. This is what pruning is for. In text
 tokens it should rise as bytes per text token fall; text-only heads keep the text and drop the image, so they show in
@@ -56,12 +44,7 @@ $maps
 <h2>Arms</h2>
 <ul>$arms</ul>
 <h2>Where this comes from</h2>
-<div class="wide"><table class="facts"><tbody>
-$facts
-</tbody></table></div>
-</body>
-</html>
-""")
+$facts""")
 
 
 _STRONG = '<tr class="strong">'
@@ -86,7 +69,7 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
     names = [arm.name for arm in results.arms]
     head = ["", *names, *(f"{name} against {names[0]}" for name in names[1:])]
     maps = [
-        figure(
+        html.figure(
             head_map(profile.scores(), "score (higher: looks more at the picture)"),
             "Heat map of head scores by layer and head",
             f"Head scores, mean of {profile.samples} samples. White lines part early, middle and late layers.",
@@ -95,26 +78,25 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
     ]
     for name, plan in plans.items():
         maps.append(
-            figure(
+            html.figure(
                 treatment_map(plan),
                 f"Map of treatments by layer and head of {name}",
                 f"What the plan of {name} does with each head. Dots: protected.",
             )
         )
-    return _PAGE.substitute(
-        style=STYLE,
-        title=escape(f"{results.model}: {' and '.join(names)}"),
-        lead=escape(
-            f"{results.started}, {results.arms[0].accuracy.figures[-1].samples} samples of {results.dataset.name}"
-        ),
+    body = _BODY.substitute(
         head="".join(f'<th scope="col">{escape(name)}</th>' for name in head),
         body="\n".join(_section(section, len(head)) for section in sections(results)),
-        accuracy=figure(accuracy_plot(results.arms), "Accuracy of each arm per question family", ""),
+        accuracy=html.figure(accuracy_plot(results.arms), "Accuracy of each arm per question family", ""),
         maps="\n".join(maps),
         arms="".join(f"<li><b>{escape(arm.name)}</b>: {escape(arm.about)}</li>" for arm in results.arms),
-        facts="\n".join(
-            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _facts(results, plans)
-        ),
+        facts=html.facts(_facts(results, plans)),
+    )
+    samples = results.arms[0].accuracy.figures[-1].samples
+    return html.page(
+        f"{results.model}: {' and '.join(names)}",
+        f"{results.started}, {samples} samples of {results.dataset.name}",
+        body,
     )
 
 
@@ -126,7 +108,7 @@ def _effect_maps(profile: HeadProfile) -> list[str]:
         ("text_only", "hiding the image from each head", "change if text-only (nats)"),
     )
     return [
-        figure(
+        html.figure(
             head_map(ranking(profile, "effect", treatment), label),
             f"Heat map of what {doing} would do, by layer and head",
             f"What {doing} would do to the log-odds of the right answer, to first order.",

@@ -1,0 +1,104 @@
+"""The ablation table in the paper's form (5.1, supplement 8): a row for each choice of heads, a column for each family.
+
+Owns the layout; the figures are `calibrate.ablation`'s.
+"""
+
+from collections.abc import Sequence
+
+from calibrate.ablation_figure import accuracy_curve
+from calibrate.ablation_results import Ablation, Compared
+from calibrate.ablation_results import Row as AblationRow
+from calibrate.ablation_tables import DONE, Grid, of_family
+from calibrate.accuracy import ALL
+from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.words import number, percent
+
+SIGNIFICANT = 0.05
+
+
+def ablation_section(ablation: Ablation) -> Section:
+    """Loss of accuracy of every row and family, with intervals and paired tests."""
+    heads = len({(row.select, row.stage, row.k) for row in ablation.rows})
+    return Section(
+        name="ablation",
+        title="What heads are worth: ablation",
+        look_for=f"Heads are {DONE[ablation.treatment]}, chosen by {ablation.rank_by.replace('_', ' ')}. Each cell of "
+        "the table is what that costs in accuracy against the whole model on the same samples, in percentage points, "
+        "with its 95% interval (Newcombe's method 10); `n.s.`: not significant, McNemar's exact p is 0.05 or more. Of "
+        "random draws, mean and range. In the paper the top heads of early layers cost most, those of late layers "
+        "little, and random ones least. Many cells are tested: one in twenty is significant by chance alone.",
+        figures=[
+            Figure(
+                accuracy_curve(ablation),
+                "Accuracy over the share of heads treated, a panel for each stage",
+                f"{ablation.samples:,} samples of all families; grey is the whole model.",
+            )
+        ],
+        statements=[] if heads else ["Nothing was ablated."],
+        rows=_rows(ablation),
+        table=_table(ablation),
+    )
+
+
+def groups(ablation: Ablation) -> dict[str, list[AblationRow]]:
+    """Rows by what the paper calls their category, random draws together."""
+    found: dict[str, list[AblationRow]] = {}
+    for row in ablation.rows:
+        found.setdefault(f"{row.stage} {row.select} {row.k}", []).append(row)
+    return found
+
+
+def _table(ablation: Ablation) -> Grid:
+    families = [one.family for one in ablation.baseline]
+    rows = [[["no head"], *([percent(one.accuracy)] for one in ablation.baseline)]]
+    for name, draws in groups(ablation).items():
+        rows.append([[name], *(_cell([of_family(row.figures, family) for row in draws]) for family in families)])
+    return Grid(
+        f"Accuracy of the whole model, and what treating heads costs in points (n = {ablation.samples:,})",
+        ["heads", *families],
+        rows,
+    )
+
+
+def _cell(draws: Sequence[Compared]) -> list[str]:
+    if len(draws) == 1:
+        one = draws[0]
+        interval = f"({number(one.difference_low, 1, 100)} to {number(one.difference_high, 1, 100)})"
+        return [number(one.difference, 1, 100), interval, *(["n.s."] if one.p >= SIGNIFICANT else [])]
+    changes = [one.difference for one in draws]
+    few = sum(one.p >= SIGNIFICANT for one in draws)
+    ends = f"{number(min(changes), 1, 100)} to {number(max(changes), 1, 100)}"
+    return [number(sum(changes) / len(changes), 1, 100), ends, *([f"{few} of {len(draws)} n.s."] if few else [])]
+
+
+def _rows(ablation: Ablation) -> list[Row]:
+    rows: list[Row] = [
+        {"category": "no head", "family": one.family, "samples": one.samples, "accuracy": one.accuracy}
+        for one in ablation.baseline
+    ]
+    for name, draws in groups(ablation).items():
+        for row in draws:
+            for one in row.figures:
+                rows.append(
+                    {
+                        "category": name,
+                        "family": one.family,
+                        "samples": one.samples,
+                        "accuracy": one.accuracy,
+                        "stage": row.stage,
+                        "select": row.select,
+                        "k": row.k,
+                        "seed": row.seed,
+                        "difference": one.difference,
+                        "low": one.difference_low,
+                        "high": one.difference_high,
+                        "p": one.p,
+                        "significant": one.p < SIGNIFICANT,
+                    }
+                )
+    return rows
+
+
+def overall(row: AblationRow) -> Compared:
+    """A row's figures of all families together."""
+    return of_family(row.figures, ALL)

@@ -1,0 +1,40 @@
+"""Several datasets as one, one after the other, so that one run measures and compares them.
+
+Owns the names of their families. Knows datasets only as `Dataset`.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+from calibrate.datasets import Dataset, Sample
+from profiles.head_profile import DatasetRef
+
+
+class Joined(Dataset):
+    """Samples of several datasets; a family is called `dataset/family`.
+
+    Broken images are counted over all together.
+    """
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        super().__init__(",".join(part.name for part in parts))
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def ref(self) -> DatasetRef:
+        refs = [part.ref() for part in self._parts]
+        settings = {f"{ref.name} {name}": value for ref in refs for name, value in ref.settings.items()}
+        settings |= {f"{ref.name} digest": ref.digest for ref in refs if ref.digest}
+        splits = ",".join(ref.split or "" for ref in refs)
+        return DatasetRef(name=self.name, digest=None, split=splits if splits.strip(",") else None, settings=settings)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def read(self, index: int) -> Sample:
+        number = bisect_right(self._ends, index)
+        part = self._parts[number]
+        sample = part.read(index - (self._ends[number - 1] if number else 0))
+        return replace(sample, family=f"{part.name.partition(':')[0]}/{sample.family}")

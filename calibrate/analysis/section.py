@@ -1,0 +1,63 @@
+"""A report's section: what every part of the analysis hands over, and its rows as CSV.
+
+Owns the shape, so that whoever measures something new can add it to the report. Knows nothing of what is in it, nor of
+the page.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from calibrate.ablation_tables import Grid
+
+Cell = str | int | float | bool | None
+Row = Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as SVG, what it shows for those who don't see it, and its caption."""
+
+    svg: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis.
+
+    Attributes
+    ----------
+    name
+        What its files are called; letters and hyphens.
+    title, look_for
+        Heading, and a paragraph that says how to read the figures.
+    figures
+        May be none.
+    statements
+        What comes out of it, in words with numbers; a paragraph each.
+    rows
+        All the numbers behind the figures, each row with the same fields.
+    table
+        What of them is shown on the page; nothing by default.
+    """
+
+    name: str
+    title: str
+    look_for: str
+    figures: Sequence[Figure] = ()
+    statements: Sequence[str] = ()
+    rows: Sequence[Row] = ()
+    table: Grid | None = None
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows as RFC 4180 has them, the fields' names in the first; nothing is an empty cell."""
+    text = io.StringIO(newline="")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

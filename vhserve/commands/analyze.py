@@ -1,0 +1,205 @@
+"""`vhserve analyze`: the flags, and which files are written.
+
+What is analysed is in `calibrate.analysis`; the page is `vhserve.report.analysis`'s.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, Field, PositiveInt
+
+if TYPE_CHECKING:
+    from calibrate.ablation_results import Ablation
+    from calibrate.analysis.report import Report
+    from calibrate.analysis.tallies import Measured
+    from calibrate.datasets import Dataset
+    from calibrate.loading import LoadedModel
+    from profiles.head_profile import HeadProfile
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where everything goes: the page, and the numbers beside it."""
+
+    page: Path
+    document: Path
+    ablation: Path
+    prefix: str
+
+    @classmethod
+    def of(cls, out: Path) -> "Files":
+        """A folder for all of them; or a page, whose stem the others' names begin with."""
+        if out.suffix != ".html":
+            return cls(out / "report.html", out / "analysis.json", out / "ablation.json", "")
+        stem = out.stem
+        return cls(out, out.with_name(f"{stem}.json"), out.with_name(f"{stem}-ablation.json"), f"{stem}-")
+
+    def table(self, name: str) -> Path:
+        """The CSV file of a section."""
+        return self.page.with_name(f"{self.prefix}{name}.csv")
+
+
+class Analyze(BaseModel):
+    """Look at where a model's attention heads look, as the paper does, and whether its findings hold.
+
+    Writes one page with figures, and the numbers beside it as CSV and JSON: image and box weight, plain against drawn
+    boxes, right against wrong answers, weight against concentration, logit lens, similarity of question families and
+    models, and the ablation table. An interrupted run continues where it stopped when it is started again with the
+    same flags.
+    """
+
+    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
+    dataset: list[str] = Field(
+        ["synthetic"],
+        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope; "
+        "several, comma-separated, are compared",
+    )
+    split: str | None = Field(None, description="split of the datasets; `held_out` for synthetic if not given")
+    samples: PositiveInt = Field(1000, description="how many samples of each dataset")
+    families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
+    seed: int = Field(0, ge=0, description="seed of the choice of samples")
+    variants: list[Path] = Field([], description="head profiles of variants of the model, to compare with")
+    others: list[Path] = Field([], description="head profiles of models of other families, to compare with")
+    ablation: Path | None = Field(
+        None, description="results of `vhserve ablate` to show; the table is measured if not given"
+    )
+    ablation_samples: PositiveInt = Field(1000, description="how many samples of each dataset to ablate on, at most")
+    k: list[str] = Field(
+        ["4", "8", "16"],
+        description="numbers of heads to ablate, or percentages of each stage's heads, comma-separated",
+    )
+    draws: PositiveInt = Field(3, description="random selections for each k")
+    no_ablation: bool = Field(False, description="leave the ablation table out, which takes most of the time")
+    batch_size: PositiveInt = Field(16, description="samples in one forward pass; does not change the result")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
+    )
+    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
+    out: Path = Field(
+        Path("analysis"), description="folder to write report.html and the numbers into, or an .html file"
+    )
+    restart: bool = Field(False, description="discard the state of an interrupted run")
+    json_: bool = Field(False, alias="json", description="print all numbers as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Analyse, write page and numbers, and print what becomes of the findings."""
+        from rich.console import Console
+
+        from calibrate.models import find
+        from profiles.files import check_writable
+        from profiles.store import load_profile
+
+        files = Files.of(self.out)
+        if self.out.suffix != ".html":
+            self._make_folder()
+        for path in (files.page, files.document, files.ablation):
+            check_writable(path)
+        find(self.model)  # a wrong name is told before the seconds that importing torch takes
+        variants = {path.stem: load_profile(path) for path in self.variants}
+        others = {path.stem: load_profile(path) for path in self.others}
+        report = self._analyse(files, variants, others)
+        if self.json_:
+            print(files.document.read_text(encoding="utf-8"), end="")
+            return
+        from rich.table import Table
+
+        table = Table(title=report.title, title_justify="left", show_lines=True)
+        table.add_column("finding of the paper")
+        table.add_column("here")
+        for finding in report.findings:
+            table.add_row(finding.title, finding.verdict)
+        console = Console(highlight=False)
+        console.print(table)
+        console.print(f"Wrote {files.page}: {report.lead}", markup=False, soft_wrap=True)
+
+    def _make_folder(self) -> None:
+        from profiles.errors import FileUnwritable
+
+        try:
+            self.out.mkdir(exist_ok=True)
+        except OSError as error:
+            raise FileUnwritable(
+                f"cannot make the folder {self.out}: {error.strerror}",
+                expected="a folder, or a path where one can be made",
+                fix="give another --out",
+            ) from error
+
+    def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
+        from rich.console import Console
+
+        from vhserve.compat import ensure_torchvision
+
+        ensure_torchvision()
+        from calibrate.analysis.measure import Run, measure, saved_state
+        from calibrate.analysis.report import make_report
+        from calibrate.interrupts import Stopped
+        from calibrate.loading import load_model
+        from profiles.files import write_atomically
+
+        dataset = self._dataset(self.samples)
+        loaded = load_model(self.model, self.dtype, self.device)
+        run = Run(files.document, self.batch_size, self.restart)
+        try:
+            measured = measure(loaded, dataset, run)
+            ablation = self._ablation(files, loaded, dataset, measured)
+        except Stopped as stop:
+            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
+            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+            raise SystemExit(stop.code) from None
+        settings = self.model_dump(mode="json", exclude={"out", "restart", "json_"}) | {
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "device": loaded.device.type,
+        }
+        report = make_report(
+            loaded, dataset, measured, ablation=ablation, variants=variants, others=others, settings=settings
+        )
+        self._write(files, report)
+        write_atomically(files.document, report.document())
+        saved_state(loaded, dataset, run).discard()
+        return report
+
+    def _dataset(self, samples: int) -> "Dataset":
+        from calibrate.analysis.joined import Joined
+        from calibrate.datasets import open_dataset
+
+        opened = [
+            open_dataset(name, samples=samples, seed=self.seed, split=self.split, families=self.families)
+            for name in self.dataset
+        ]
+        return opened[0] if len(opened) == 1 else Joined(opened)
+
+    def _ablation(
+        self, files: Files, loaded: "LoadedModel", dataset: "Dataset", measured: "Measured"
+    ) -> "Ablation | None":
+        from calibrate.analysis.ablating import head_profile, load_ablation, run_ablation
+        from calibrate.analysis.accuracy_section import answers_count
+
+        if self.ablation is not None:
+            from profiles.fit import check_fit
+
+            earlier = load_ablation(self.ablation)
+            check_fit(head_profile(loaded, dataset, measured), earlier.model, loaded.geometry)
+            return earlier
+        if self.no_ablation or not answers_count(measured):
+            return None
+        return run_ablation(
+            loaded,
+            head_profile(loaded, dataset, measured),
+            self._dataset(min(self.samples, self.ablation_samples)),
+            files.ablation,
+            self.k,
+            draws=self.draws,
+            batch_size=min(self.batch_size, 8),
+            restart=self.restart,
+        )
+
+    def _write(self, files: Files, report: "Report") -> None:
+        from calibrate.analysis.section import as_csv
+        from profiles.files import write_atomically
+        from vhserve.report.analysis import render
+
+        for section in report.sections:
+            if section.rows:
+                write_atomically(files.table(section.name), as_csv(section.rows))
+        write_atomically(files.page, render(report))
