@@ -4,6 +4,7 @@ Knows matplotlib and nothing of what is drawn; no pyplot, so that no figure outl
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -24,6 +25,9 @@ SERIES: Final = (
 )
 """Colour and marker of the first, second, … series."""
 
+_PLACES: Final = re.compile(r' (?:d|x|y)="[^"]*"')
+_LONG: Final = re.compile(r"(\.\d\d)\d+")
+
 _STYLE: Final[Any] = {
     "svg.hashsalt": "vhserve",
     "svg.fonttype": "path",
@@ -41,7 +45,7 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG; the same figure gives the same text."""
+    """The figure as SVG; the same figure gives the same text. Places are rounded to a hundredth of a point."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)  # of pictures within it; the rest is lines
-    return buffer.getvalue()
+    return _PLACES.sub(lambda places: _LONG.sub(r"\1", places[0]), buffer.getvalue())

@@ -59,13 +59,10 @@ def attention_section(measured: Measured) -> Section:
     families = measured.families
     means = {family: measured.means(family) for family in families}
     known = {family: one for family, one in means.items() if one is not None}
-    columns = 2 if pairs(families) and len(families) <= 8 else 4
     titles = {family: f"{family} (n = {one.samples:,})" for family, one in known.items()}
     figures = [
         Figure(
-            head_panels(
-                {titles[family]: one.image_weight for family, one in known.items()}, "image weight", columns=columns
-            ),
+            head_panels({titles[family]: one.image_weight for family, one in known.items()}, "image weight", columns=4),
             "Maps of image weight by layer and head, one for each question family",
             "Image weight: share of the last prompt position's attention that falls on image tokens.",
         )
@@ -75,7 +72,7 @@ def attention_section(measured: Measured) -> Section:
     if boxed:
         figures.append(
             Figure(
-                head_panels(boxed, "box weight", columns=columns),
+                head_panels(boxed, "box weight", columns=4),
                 "Maps of box weight by layer and head, one for each question family with boxes",
                 "Box weight: share of attention on image tokens inside the question's box.",
             )

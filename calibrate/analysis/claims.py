@@ -41,10 +41,9 @@ class Finding:
         verdicts = [claim.verdict for claim in self.claims if claim.verdict != "not measured"]
         if not verdicts:
             return "not measured"
-        for one in ("holds", "does not hold", "not decided"):
-            if all(verdict == one for verdict in verdicts):
-                return one
-        return "holds in part" if "holds" in verdicts else "not borne out"
+        same = len(set(verdicts)) == 1
+        word: str = verdicts[0] if same else "holds in part" if "holds" in verdicts else "not borne out"
+        return word if len(verdicts) == len(self.claims) else f"{word}, as far as measured"
 
 
 def above(claim: str, estimate: Estimate | None, bound: float, words: str, why_not: str = "") -> Claim:
@@ -65,16 +64,6 @@ def below(claim: str, estimate: Estimate | None, bound: float, words: str, why_n
     if estimate.low is not None and estimate.high is not None:
         verdict = "holds" if estimate.high < bound else "does not hold" if estimate.low > bound else "not decided"
     return Claim(claim, words, verdict, estimate.value, estimate.low, estimate.high, bound)
-
-
-def mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean of independent figures."""
-    value = float(np.mean([one.value for one in estimates]))
-    reaches = [one.high - one.value for one in estimates if one.high is not None]
-    if len(reaches) < len(estimates):
-        return Estimate(value, None, None)
-    reach = float(np.sqrt(np.square(reaches).sum())) / len(reaches)
-    return Estimate(value, value - reach, value + reach)
 
 
 def minus(first: Estimate, second: Estimate) -> Estimate:

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, spearmanr
+from scipy.stats import norm
 
 from calibrate.ablation_results import Ablation
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import DRAWN, FEW_WRONG, pairs
-from calibrate.analysis.claims import Finding, above, below, mean, minus
+from calibrate.analysis.claims import Finding, above, below, minus
 from calibrate.analysis.heads import narrowness
 from calibrate.analysis.jackknife import Estimate, jackknife
 from calibrate.analysis.lens_section import settled_layer
@@ -24,7 +24,7 @@ from calibrate.analysis.stages_finding import stages_finding
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import number, percent
-from profiles.geometry import stage_layers
+from profiles.geometry import Stage, stage_layers
 from profiles.head_profile import HeadProfile
 
 Array = npt.NDArray[np.float64]
@@ -190,10 +190,11 @@ def _settling(measured: Measured) -> Finding:
     if twice and once:
         slow = settled_layer(measured, twice[0])
         quick = [settled_layer(measured, family) for family in once]
-        later = minus(slow, mean(quick))
-        settles = mean(quick)
+        settles = max(quick, key=lambda one: one.value)
+        later = minus(slow, settles)
         each = "; ".join(f"{name} {told(one, 2)}" for name, one in zip(once, quick, strict=True))
-        words = f"{twice[0]} settles {told(later, 2)} layers later, at layer {told(slow, 2)} of 0 to {layers - 1}"
+        words = f"{twice[0]} settles at layer {told(slow, 2)} of 0 to {layers - 1}, {told(later, 2)} layers behind "
+        words += "the last of the others"
         first_words = f"mean settled layer: {each}; the first third ends before layer {layers // 3}"
     why = "needs general questions (PointQA's) beside other benchmarks"
     return Finding(
@@ -201,19 +202,28 @@ def _settling(measured: Measured) -> Finding:
         "4.2, supplement 7: on POPE and MMBench the final token ranks first after the initial layers, on general "
         "questions it takes more.",
         [
-            above("general questions settle later than other benchmarks'", later, 0.0, words, why),
-            below("other benchmarks' answers settle in the early layers", settles, layers / 3, first_words, why),
+            above("general questions settle later than any other benchmark's", later, 0.0, words, why),
+            below("all other benchmarks' answers settle in the early layers", settles, layers / 3, first_words, why),
         ],
     )
 
 
 def _concentration(measured: Measured) -> Finding:
-    def trend(means: Means) -> float:
-        narrow = narrowness(means)
-        return float(spearmanr(range(len(narrow)), narrow).statistic) if np.ptp(narrow) else 0.0
-
     layers = measured.ranks().shape[1]
-    rho = jackknife(measured, _of_means(measured, trend)) if layers > 2 else None
+
+    def later(stage: Stage) -> Estimate | None:
+        early, own = list(stage_layers("early", layers)), list(stage_layers(stage, layers))
+
+        def gain(means: Means) -> float:
+            narrow = narrowness(means)
+            return float(narrow[own].mean() - narrow[early].mean())
+
+        return jackknife(measured, _of_means(measured, gain)) if early and own else None
+
+    def deeper(stage: Stage) -> Claim:
+        gain = later(stage)
+        words = f"concentration, heads counted by their image weight, is {told(gain)} higher there"
+        return above(f"{stage} layers look more narrowly than early ones", gain, 0.0, words, "needs three layers")
 
     def narrower(folds: Sequence[int]) -> float | None:
         right, wrong = (measured.means(right=side, folds=folds) for side in (True, False))
@@ -230,13 +240,8 @@ def _concentration(measured: Measured) -> Finding:
         "4.2 to 4.5: early heads look at the whole image, later ones at regions; concentrated heads go with better "
         "performance.",
         [
-            above(
-                "concentration rises with the layer",
-                rho,
-                0.0,
-                f"Spearman's rho of layer and concentration (heads counted by their image weight) is {told(rho, 2)}",
-                "needs three layers",
-            ),
+            deeper("middle"),
+            deeper("late"),
             above(
                 "attention is narrower when the answer is right",
                 gain,

@@ -117,7 +117,7 @@ def layers_section(measured: Measured) -> Section:
             for stage in STAGES[1:]:
                 axes.axvline(stage_layers(stage, len(mid)).start - 0.5, color="#999999", linewidth=0.8, linestyle=":")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
         drawing = svg(figure)
     rows: list[Row] = [
         {

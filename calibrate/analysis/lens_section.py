@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from calibrate.ablation_tables import Grid
 from calibrate.analysis.jackknife import Estimate
@@ -45,12 +46,13 @@ def lens_section(measured: Measured) -> Section:
         )
         left.set_yticks(range(len(families)), families)
         left.set_xticks(range(0, layers, -(-layers // 12)))
-        left.set(xlabel="layer", title="median rank of the final token (1 is the likeliest)")
-        figure.colorbar(image, ax=left)
+        left.set(xlabel="layer", title="median rank of the final token")
+        bar = figure.colorbar(image, ax=left, format=FuncFormatter(lambda rank, _: f"{rank:g}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         for number, (family, share) in enumerate(zip(families, first, strict=True)):
             colour, marker = SERIES[number % len(SERIES)]
             right.plot(100 * share, color=colour, marker=marker, markersize=3.5, linewidth=1, label=family)
-        right.set(xlabel="layer", title="samples whose final token is the likeliest (%)", ylim=(-3, 103))
+        right.set(xlabel="layer", title="share of samples at rank 1 (%)", ylim=(-3, 103))
         right.grid(linewidth=0.3)
         right.spines[["top", "right"]].set_visible(False)
         for stage in STAGES[1:]:

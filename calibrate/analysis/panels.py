@@ -35,7 +35,7 @@ def head_panels(tables: Mapping[str, Array], label: str, *, columns: int, differ
     layers, heads = next(iter(tables.values())).shape
     largest = max(float(np.abs(table).max()) for table in tables.values()) or 1.0
     colours = {"cmap": "PuOr", "vmin": -largest, "vmax": largest} if difference else {"vmin": 0, "vmax": largest}
-    width = 7.2 / max(columns, 3)
+    width = 7.8 / max(columns, 3)
     height = max(0.9, min(width * layers / heads, 2.6))
     with new_figure(width * columns + 0.9, (height + 0.35) * rows + 0.3) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)

@@ -16,7 +16,7 @@ from calibrate.analysis.claims import Finding
 from calibrate.analysis.findings import findings
 from calibrate.analysis.heads import layers_section, scatter_section, top_section
 from calibrate.analysis.lens_section import lens_section
-from calibrate.analysis.section import Section
+from calibrate.analysis.section import Cell, Row, Section, short
 from calibrate.analysis.similarity_sections import families_section, models_section
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
@@ -51,11 +51,15 @@ class Report:
         """The numbers as one JSON document."""
         found = [asdict(one) | {"verdict": one.verdict} for one in self.findings]
         sections = {
-            one.name: {"title": one.title, "statements": list(one.statements), "rows": [dict(row) for row in one.rows]}
+            one.name: {"title": one.title, "statements": list(one.statements), "rows": _short(one.rows)}
             for one in self.sections
         }
         content = {"format": FORMAT, "version": 1, **self.provenance, "findings": found, "sections": sections}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _short(rows: Sequence[Row]) -> list[dict[str, Cell]]:
+    return [{name: short(cell) for name, cell in row.items()} for row in rows]
 
 
 def make_report(

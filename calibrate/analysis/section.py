@@ -53,11 +53,16 @@ class Section:
     table: Grid | None = None
 
 
+def short(cell: Cell) -> Cell:
+    """A cell with six digits at most, which is more than any of these numbers is worth."""
+    return float(f"{cell:.6g}") if isinstance(cell, float) else cell
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Rows as RFC 4180 has them, the fields' names in the first; nothing is an empty cell."""
     text = io.StringIO(newline="")
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: short(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
