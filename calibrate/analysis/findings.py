@@ -14,7 +14,7 @@ from scipy.stats import norm
 from calibrate.ablation_results import Ablation
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import DRAWN, FEW_WRONG, pairs
-from calibrate.analysis.claims import Finding, above, below, minus
+from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.heads import narrowness
 from calibrate.analysis.jackknife import Estimate, jackknife
 from calibrate.analysis.lens_section import settled_layer
