@@ -4,6 +4,7 @@ Owns this section.
 """
 
 from calibrate.ablation_tables import Grid
+from calibrate.accuracy import ALL
 from calibrate.analysis.section import Row, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, percent
@@ -24,13 +25,13 @@ def accuracy_section(measured: Measured) -> Section:
     """Accuracy of every family with its interval, and the share of answers that are options."""
     never = never_among(measured)
     rows: list[Row] = []
-    for family in [None, *measured.families]:
+    for family in measured.groups:
         right, among = measured.right(family), measured.among(family)
         low, high = wilson(int(right.sum()), len(right))
         counts = family not in never and answers_count(measured)
         rows.append(
             {
-                "family": family or "all",
+                "family": family or ALL,
                 "samples": len(right),
                 "right": int(right.sum()),
                 "accuracy": float(right.mean()) if counts else None,

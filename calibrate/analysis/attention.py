@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from calibrate.accuracy import ALL
 from calibrate.analysis.jackknife import Estimates, jackknife_arrays
 from calibrate.analysis.panels import head_panels
 from calibrate.analysis.section import Figure, Row, Section
@@ -95,14 +96,14 @@ def attention_section(measured: Measured) -> Section:
 
 def _head_rows(measured: Measured) -> list[Row]:
     rows: list[Row] = []
-    for family in [None, *measured.families]:
+    for family in measured.groups:
         one = measured.means(family)
         if one is None:
             continue
         for layer, head in np.ndindex(*one.image_weight.shape):
             rows.append(
                 {
-                    "family": family or "all",
+                    "family": family or ALL,
                     "layer": layer,
                     "head": head,
                     "samples": one.samples,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from calibrate.accuracy import ALL
 from calibrate.scores import HeadSamples, layer_factors
 from profiles.geometry import ModelGeometry
 
@@ -144,6 +145,11 @@ class Measured:
     @property
     def families(self) -> list[str]:
         return self.tally.families
+
+    @property
+    def groups(self) -> list[str | None]:
+        """All samples, as `None`, and each family; not twice the same where a dataset has the one family `all`."""
+        return list(self.families) if self.families == [ALL] else [None, *self.families]
 
     def means(
         self, family: str | None = None, *, right: bool | None = None, folds: Sequence[int] | None = None

@@ -10,12 +10,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibrate.accuracy import Judge
 from calibrate.calibration import Run, calibrate
-from calibrate.datasets import open_dataset
+from calibrate.datasets import Dataset, open_dataset
 from calibrate.decoder_attention import decoder_attention
 from calibrate.effects import head_effects, log_odds
+from calibrate.errors import AnswersAlike
 from calibrate.image_blocks import image_blocks
 from calibrate.prompts import make_batch, next_token_logits
 from calibrate.treatments import text_only_output
+from profiles.head_profile import DatasetRef
 from profiles.store import load_profile
 
 STEP = 0.03
@@ -116,3 +118,28 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, 4, show_progress=False))
     assert plain.effects is None
     assert plain.heads == profile.heads
+
+
+class Alike(Dataset):
+    """Answers that begin with the same word."""
+
+    def __init__(self, samples):
+        super().__init__("alike")
+        self._samples = [replace(one, options=("red circle", "red square"), answer="red circle") for one in samples]
+
+    def ref(self):
+        return DatasetRef(name=self.name, digest=None, split=None, settings={})
+
+    def __len__(self):
+        return len(self._samples)
+
+    def read(self, index):
+        return self._samples[index]
+
+
+def test_answers_that_begin_alike_have_no_effects(llava, samples, tmp_path):
+    """The first token would be judged, which both have; without effects nothing needs the answer."""
+    with pytest.raises(AnswersAlike, match="red square"):
+        calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", effects=True, show_progress=False))
+    assert not list(tmp_path.iterdir())
+    calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", show_progress=False))

@@ -91,9 +91,8 @@ class Analyze(BaseModel):
         from profiles.store import load_profile
 
         files = Files.of(self.out)
-        if self.out.suffix != ".html":
-            self._make_folder()
-        for path in (files.page, files.document, files.ablation):
+        # A folder is made once there is something to put into it; until then its place must be free.
+        for path in (files.page, files.document) if files.page.parent.is_dir() else (self.out,):
             check_writable(path)
         find(self.model)  # a wrong name is told before the seconds that importing torch takes
         variants = {path.stem: load_profile(path) for path in self.variants}
@@ -113,14 +112,14 @@ class Analyze(BaseModel):
         console.print(table)
         console.print(f"Wrote {files.page}: {report.lead}", markup=False, soft_wrap=True)
 
-    def _make_folder(self) -> None:
+    def _make_folder(self, files: Files) -> None:
         from profiles.errors import FileUnwritable
 
         try:
-            self.out.mkdir(exist_ok=True)
+            files.page.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise FileUnwritable(
-                f"cannot make the folder {self.out}: {error.strerror}",
+                f"cannot make the folder {files.page.parent}: {error.strerror}",
                 expected="a folder, or a path where one can be made",
                 fix="give another --out",
             ) from error
@@ -131,18 +130,21 @@ class Analyze(BaseModel):
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
+        from calibrate.analysis.ablating import load_ablation
         from calibrate.analysis.measure import Run, measure, saved_state
         from calibrate.analysis.report import make_report
         from calibrate.interrupts import Stopped
         from calibrate.loading import load_model
         from profiles.files import write_atomically
 
+        earlier = None if self.ablation is None else load_ablation(self.ablation)
         dataset = self._dataset(self.samples)
         loaded = load_model(self.model, self.dtype, self.device)
+        self._make_folder(files)
         run = Run(files.document, self.batch_size, self.restart)
         try:
             measured = measure(loaded, dataset, run)
-            ablation = self._ablation(files, loaded, dataset, measured)
+            ablation = self._ablation(files, loaded, dataset, measured, earlier)
         except Stopped as stop:
             line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
             Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
@@ -170,15 +172,18 @@ class Analyze(BaseModel):
         return opened[0] if len(opened) == 1 else Joined(opened)
 
     def _ablation(
-        self, files: Files, loaded: "LoadedModel", dataset: "Dataset", measured: "Measured"
+        self,
+        files: Files,
+        loaded: "LoadedModel",
+        dataset: "Dataset",
+        measured: "Measured",
+        earlier: "Ablation | None",
     ) -> "Ablation | None":
-        from calibrate.analysis.ablating import head_profile, load_ablation, run_ablation
+        from calibrate.analysis.ablating import head_profile, run_ablation
         from calibrate.analysis.accuracy_section import answers_count
+        from profiles.fit import check_fit
 
-        if self.ablation is not None:
-            from profiles.fit import check_fit
-
-            earlier = load_ablation(self.ablation)
+        if earlier is not None:
             check_fit(head_profile(loaded, dataset, measured), earlier.model, loaded.geometry)
             return earlier
         if self.no_ablation or not answers_count(measured):
