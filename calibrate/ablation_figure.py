@@ -46,7 +46,9 @@ def _draw_stage(axes: Axes, ablation: Ablation, rows: list[Row]) -> None:
         x = 100 * np.array(shares)
         if all(len(drawn) == 1 for drawn in draws):
             low, high = (100 * np.array([getattr(one, end) for (one,) in draws]) for end in ("low", "high"))
-            axes.errorbar(x, mid, yerr=np.stack([mid - low, high - mid]), color=colour, marker=marker, markersize=4, capsize=2)
+            axes.errorbar(
+                x, mid, yerr=np.stack([mid - low, high - mid]), color=colour, marker=marker, markersize=4, capsize=2
+            )
             axes.plot([], [], color=colour, marker=marker, markersize=4, label=label)
             continue
         axes.plot(x, mid, color=colour, linewidth=1.2)

@@ -37,7 +37,7 @@ def scatter_section(measured: Measured) -> Section:
     families = measured.families
     columns = min(4, len(families))
     rows = -(-len(families) // columns)
-    with new_figure(2.05 * columns + 0.4, 2.1 * rows + 0.7) as figure:
+    with new_figure(max(2.05 * columns + 0.4, 4.2), 2.1 * rows + 0.8) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(families) :]:
             axes.set_visible(False)

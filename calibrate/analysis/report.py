@@ -58,6 +58,12 @@ class Report:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _ablation(ablation: Ablation) -> dict[str, Any]:
+    """What the ablation was measured on and with, which an earlier run may have been."""
+    told = {"samples", "dataset", "profile_digest", "rank_by", "treatment", "granularity", "commit"}
+    return ablation.model_dump(include=told)
+
+
 def _short(rows: Sequence[Row]) -> list[dict[str, Cell]]:
     return [{name: short(cell) for name, cell in row.items()} for row in rows]
 
@@ -115,6 +121,7 @@ def make_report(
             "samples": samples,
             "skipped": list(dataset.broken),
             "compared": {name: one.digest for name, one in {**variants, **others}.items()},
+            "ablation": None if ablation is None else _ablation(ablation),
             "settings": dict(settings or {}),
             "versions": versions("vhserve", "torch", "transformers", "numpy", "scipy", "matplotlib"),
             "commit": git_commit(),

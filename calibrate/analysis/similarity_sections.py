@@ -134,7 +134,7 @@ def models_section(
     mine = measured.means()
     if mine is None or not (variants or others):
         return None
-    tables = {model: mine.image_weight * mine.concentration}
+    tables = {model.rstrip("/").rpartition("/")[2]: mine.image_weight * mine.concentration}
     tables |= {name: profile_product(profile) for name, profile in {**variants, **others}.items()}
     names = list(tables)
     alike = np.full((len(names), len(names)), np.nan)
@@ -177,7 +177,7 @@ def _known(value: float) -> float | None:
 
 
 def _matrices(tables: Mapping[str, Array], names: Sequence[str]) -> str:
-    side = 1.6 + 0.34 * len(names)
+    side = 1.1 + 0.34 * len(names) + 0.075 * max(map(len, names))
     with new_figure((side + 0.8) * len(tables), side) as figure:
         panels = figure.subplots(1, len(tables), squeeze=False)[0]
         for axes, (title, values) in zip(panels, tables.items(), strict=True):

@@ -117,7 +117,7 @@ def test_batches_and_order_change_nothing(model, tmp_path):
 
 def _decoder(kind, **sizes):
     shared = {
-        "hidden_size": 120,
+        "hidden_size": 240,
         "intermediate_size": 136,
         "num_hidden_layers": 3,
         "vocab_size": 400,
@@ -163,8 +163,8 @@ def test_every_family_of_the_paper_is_analysed(family, llava, llava_next, tmp_pa
     model.save_pretrained(tmp_path / "model")
     pattern.processor.save_pretrained(tmp_path / "model")
     loaded = load_model(str(tmp_path / "model"), "float32", "cpu")
-    samples = 9
-    given = dataset(samples)
+    samples = 8
+    given = open_dataset("synthetic", samples=samples, seed=3, families=["general", "general_box"])
     if pattern is llava_next:
         given = Wide(given)
     found = run(loaded, given, tmp_path, batch_size=4)

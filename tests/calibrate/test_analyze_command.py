@@ -87,6 +87,7 @@ def test_page_and_numbers(folder, tmp_path, capsys):
     # A page that is named, without boxes, without ablation, against its own profile.
     assert main(["calibrate", "--model", str(folder / "model"), "--dataset", str(folder / "plain.jsonl"), "--out",
                  str(tmp_path / "twin.json")]) == 0  # fmt: skip
+    capsys.readouterr()
     flags = ["--dataset", str(folder / "plain.jsonl"), "--no-ablation", "--variants", str(tmp_path / "twin.json")]
     assert analyze(folder, *flags, "--out", str(tmp_path / "page.html"), "--json") == 0
     document = json.loads(capsys.readouterr().out)

@@ -64,6 +64,7 @@ class Analyze(BaseModel):
     ablation: Path | None = Field(
         None, description="results of `vhserve ablate` to show; the table is measured if not given"
     )
+    rankings: Path | None = Field(None, description="comparison of rankings to show, as `vhserve rankings` writes it")
     ablation_samples: PositiveInt = Field(1000, description="how many samples of each dataset to ablate on, at most")
     k: list[str] = Field(
         ["4", "8", "16"],
@@ -132,12 +133,14 @@ class Analyze(BaseModel):
         ensure_torchvision()
         from calibrate.analysis.ablating import load_ablation
         from calibrate.analysis.measure import Run, measure, saved_state
+        from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
         from calibrate.interrupts import Stopped
         from calibrate.loading import load_model
         from profiles.files import write_atomically
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
+        more = [] if self.rankings is None else [rankings_section(self.rankings)]
         dataset = self._dataset(self.samples)
         loaded = load_model(self.model, self.dtype, self.device)
         self._make_folder(files)
@@ -154,7 +157,7 @@ class Analyze(BaseModel):
             "device": loaded.device.type,
         }
         report = make_report(
-            loaded, dataset, measured, ablation=ablation, variants=variants, others=others, settings=settings
+            loaded, dataset, measured, ablation=ablation, variants=variants, others=others, more=more, settings=settings
         )
         self._write(files, report)
         write_atomically(files.document, report.document())
