@@ -39,7 +39,7 @@ def lens_section(measured: Measured) -> Section:
     layers = measured.ranks().shape[1]
     median = np.array([np.median(own, axis=0) for own in ranks.values()])
     first = np.array([(own == 1).mean(0) for own in ranks.values()])
-    with new_figure(9.4, 1.3 + 0.26 * len(families) + 1.6) as figure:
+    with new_figure(9.8, 1.3 + 0.26 * len(families) + 1.6) as figure:
         left, right = figure.subplots(1, 2)
         image = left.imshow(
             median, aspect="auto", interpolation="nearest", cmap="cividis_r", norm=LogNorm(1, max(median.max(), 2))
@@ -57,7 +57,7 @@ def lens_section(measured: Measured) -> Section:
         right.spines[["top", "right"]].set_visible(False)
         for stage in STAGES[1:]:
             right.axvline(stage_layers(stage, layers).start - 0.5, color="#999999", linewidth=0.8, linestyle=":")
-        right.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         drawing = svg(figure)
     where = {family: settled_layer(measured, family) for family in families}
     rows: list[Row] = []

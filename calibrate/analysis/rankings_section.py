@@ -32,9 +32,9 @@ def rankings_section(path: Path) -> Section:
         name="rankings",
         title="Which ranking finds the heads that matter",
         look_for="Spearman's rank correlation of every ranking with what taking heads away costs, each head by itself "
-        "and groups of heads together; 1 is the right order. Grey is what 95% of random rankings reach: a ranking with its "
-        "mark there says no more than chance. Where another ranking than the score stands first, plan by that "
-        "one (`vhserve plan --rank-by`).",
+        "and groups of heads together; 1 is the right order. Grey is what 95% of random rankings reach: a ranking "
+        "within it says no more than chance. Where another ranking than the score stands first, plan by that one "
+        "(`vhserve plan --rank-by`).",
         figures=[
             Figure(
                 _drawn(result),

@@ -13,6 +13,10 @@ from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.words import figure, percent
 
+TOP_SHARE: Final = 60 / 1024
+"""Of a stage's heads: the 20 that the paper removes from each third of the 1,024 of a 7B model."""
+SPARE_SHARE: Final = 300 / 1024
+"""Of the late heads: the 100 that the paper says can go."""
 FEW_POINTS: Final = 0.05
 """What the paper calls little loss is here less than 5 points."""
 
@@ -26,23 +30,22 @@ def stages_finding(ablation: Ablation | None) -> Finding:
     claims = [
         "the top heads of early layers cost more than those of late layers",
         "the top heads of late layers cost little",
-        "the lowest ranked third of the late heads can go",
+        "the lowest ranked three tenths of the late heads can go",
         "top heads of early layers cost more than random ones of late layers",
     ]
     if ablation is None:
         why = "no ablation, or the model's answers are none of the options"
         return Finding(title, paper, [Claim(claim, why, "not measured") for claim in claims])
-    early, late, low, random = (
-        _loss(ablation, *which) for which in (("top", "early"), ("top", "late"), ("bottom", "late"), ("random", "late"))
+    early, late, random = (
+        _loss(ablation, *which, TOP_SHARE) for which in (("top", "early"), ("top", "late"), ("random", "late"))
     )
-    third = None if low is None else low[2]
     return Finding(
         title,
         paper,
         [
             _apart(claims[0], early, late),
             _little(claims[1], late),
-            _little(claims[2], _loss(ablation, "bottom", "late", share=1 / 3) if third else None),
+            _little(claims[2], _loss(ablation, "bottom", "late", SPARE_SHARE)),
             _apart(claims[3], early, random),
         ],
     )
@@ -51,30 +54,21 @@ def stages_finding(ablation: Ablation | None) -> Finding:
 Loss = tuple[Estimate, str, float]
 
 
-def _loss(ablation: Ablation, select: str, stage: str, share: float | None = None) -> Loss | None:
+def _loss(ablation: Ablation, select: str, stage: str, share: float) -> Loss | None:
     """What one choice of heads costs in accuracy, its name, and its share of the stage's heads.
 
-    The most heads that every choice has, or as near as can be to a share. Of random draws the median one.
+    Of the numbers of heads that were ablated, the one nearest to a share; of random draws, the median one.
     """
     rows: list[AblationRow] = [row for row in ablation.rows if (row.select, row.stage) == (select, stage)]
     if not rows:
         return None
-    common = {row.k for row in ablation.rows if all(_has(ablation, row.k, other) for other in ablation.rows)}
-    best = max(common or {row.k for row in rows})
-    if share is not None:
-        best = min(rows, key=lambda row: (abs(row.share - share), row.k)).k
-    draws = sorted((row for row in rows if row.k == best), key=lambda row: of_family(row.figures, ALL).difference)
-    if not draws:
-        return None
+    nearest = min(rows, key=lambda row: (abs(row.share - share), row.k)).k
+    draws = sorted((row for row in rows if row.k == nearest), key=lambda row: of_family(row.figures, ALL).difference)
     row = draws[len(draws) // 2]
     one = of_family(row.figures, ALL)
     loss = Estimate(-one.difference, -one.difference_high, -one.difference_low)
     drawn = f" (median of {len(draws)} draws)" if len(draws) > 1 else ""
-    return loss, f"{stage} {select} {best}{drawn}", row.share
-
-
-def _has(ablation: Ablation, k: int, other: AblationRow) -> bool:
-    return any(row.k == k and (row.select, row.stage) == (other.select, other.stage) for row in ablation.rows)
+    return loss, f"{stage} {select} {nearest}{drawn}", row.share
 
 
 def _apart(claim: str, first: Loss | None, second: Loss | None) -> Claim:

@@ -5,7 +5,7 @@ What is analysed is in `calibrate.analysis`; the page is `vhserve.report.analysi
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
@@ -152,7 +152,7 @@ class Analyze(BaseModel):
             line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
             Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
             raise SystemExit(stop.code) from None
-        settings = self.model_dump(mode="json", exclude={"out", "restart", "json_"}) | {
+        settings = self._settings() | {
             "dtype": str(loaded.dtype).removeprefix("torch."),
             "device": loaded.device.type,
         }
@@ -163,6 +163,18 @@ class Analyze(BaseModel):
         write_atomically(files.document, report.document())
         saved_state(loaded, dataset, run).discard()
         return report
+
+    def _settings(self) -> dict[str, Any]:
+        """Flags that the numbers depend on; of files their names, for folders are this machine's."""
+        flags = self.model_dump(exclude={"out", "restart", "json_"}, exclude_defaults=True)
+        return {
+            name: [one.name if isinstance(one, Path) else one for one in value]
+            if isinstance(value, list)
+            else value.name
+            if isinstance(value, Path)
+            else value
+            for name, value in flags.items()
+        } | {"samples": self.samples, "seed": self.seed}
 
     def _dataset(self, samples: int) -> "Dataset":
         from calibrate.analysis.joined import Joined
