@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from calibrate.ablation_results import Ablation
 from calibrate.ablation_tables import of_family
 from calibrate.analysis.accuracy_section import answers_count
+from calibrate.analysis.attention import pairs
 from calibrate.analysis.section import Figure, Row, Section
 from calibrate.analysis.similarity import earth_movers_distance, mantel, pearson, shuffled_pearson
 from calibrate.analysis.tallies import FOLDS, Means, Measured
@@ -94,13 +95,6 @@ def families_section(measured: Measured, ablation: Ablation | None) -> Section |
     )
 
 
-def prediction(measured: Measured, ablation: Ablation | None) -> tuple[float, float] | None:
-    """Mantel's rho and p of the distance against how differently accuracy moves under ablation."""
-    if ablation is None or not answers_count(measured):
-        return None
-    return mantel(distances(measured), moves(ablation, measured.families))
-
-
 def _predictions(measured: Measured, ablation: Ablation | None, far: Array) -> dict[str, tuple[Array, str]]:
     """By name: how families differ in accuracy, and in words whether the distance goes with it."""
     if not answers_count(measured):
@@ -109,15 +103,19 @@ def _predictions(measured: Measured, ablation: Ablation | None, far: Array) -> d
     others = {"accuracy_apart": (np.abs(accuracy[:, None] - accuracy[None]), "accuracy of the whole model")}
     if ablation is not None and {*measured.families} <= {one.family for one in ablation.baseline}:
         others["moves_apart"] = moves(ablation, measured.families), "change of accuracy when heads are ablated"
+    # A drawn twin asks the same questions: counted beside its own, it would make distances and moves agree by itself.
+    twins = {drawn for _, drawn in pairs(measured.families)}
+    own = [number for number, family in enumerate(measured.families) if family not in twins]
+    without = ", their twins with a drawn box left out" if twins else ""
     found = {}
     for name, (apart, words) in others.items():
-        test = mantel(far, apart)
+        test = mantel(far[np.ix_(own, own)], apart[np.ix_(own, own)])
         if test is None:
             text = f"Distance against difference in {words}: too few families, or no difference, to say."
         else:
             verdict = "they go together" if test[1] < 0.05 else "no connection can be told from chance"
             text = f"Distance against difference in {words}: Spearman's rho {number(test[0], 2)}, Mantel's p "
-            text += f"{test[1]:.3f} (one-sided, {len(far)} families): {verdict}."
+            text += f"{test[1]:.3f} (one-sided, {len(own)} families{without}): {verdict}."
         found[name] = apart, text
     return found
 
