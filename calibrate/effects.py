@@ -26,11 +26,20 @@ from calibrate.treatments import text_only_output
 class EffectSamples:
     """Effects of treating every head, for every sample; each `(layers, batch, query heads)`, float64, at least 0.
 
-    In nats of log-odds of the right answer's first token; higher means worth more: keep.
+    Higher means worth more: keep.
+
+    Attributes
+    ----------
+    removed, text_only
+        In nats of log-odds of the right answer's first token.
+    gradient
+        Of removal, in nats of the loss −log p: |∂loss/∂gate| of Michel et al. With p = σ(log-odds), it is
+        (1 − p) times `removed`, exactly.
     """
 
     removed: Tensor
     text_only: Tensor
+    gradient: Tensor
 
 
 @contextmanager
@@ -75,13 +84,16 @@ class _Tap:
                 hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state
                 logits = answer_logits(model, hidden, batch.last)
                 outputs = [self._outputs[layer] for layer in range(len(self._layer))]
-                gradients = torch.autograd.grad(log_odds(logits, answers).sum(), outputs)
+                odds = log_odds(logits, answers)
+                gradients = torch.autograd.grad(odds.sum(), outputs)
             removed, text_only = [], []
             for layer, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
                 output, gradient = output.detach().float(), gradient.float()
                 removed.append(_inner(gradient, output))
                 text_only.append(_inner(gradient, self._text_only[layer].float() - output))
-            return EffectSamples(torch.stack(removed), torch.stack(text_only))
+            effects = torch.stack(removed)
+            unsure = torch.sigmoid(-odds.detach()).to(effects)  # 1 − p
+            return EffectSamples(effects, torch.stack(text_only), effects * unsure[None, :, None])
         finally:
             self._dropped, self._outputs, self._text_only = None, {}, {}
 

@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float64]
 
 COUNTS = ("samples", "with_box", "positions")
 TABLES = ("image_weight", "box_weight", "concentration", "score")
-EFFECTS = ("removed", "text_only")
+EFFECTS = ("removed", "text_only", "gradient")
 
 
 class Sums:

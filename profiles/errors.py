@@ -96,5 +96,9 @@ class RankingMissing(UserError):
     """Heads are to be ranked by a table that the profile does not have."""
 
 
+class ScoresBroken(UserError):
+    """A file of another project's head scores is malformed, or of another geometry."""
+
+
 class MeansMissing(UserError):
     """Mean compensation is asked for, but the profile has no mean outputs."""

@@ -53,13 +53,37 @@ class HeadEffects(Strict):
     ----------
     removed, text_only
         By treatment.
+    gradient
+        Size of the change in the loss −log p of that token instead, for removal: the importance of Michel et al.
+        (NeurIPS 2019); None where it was not measured.
     block_size
         Of the image blocks that a text-only head would not see; None for single image tokens.
     """
 
     removed: list[list[NonNegativeFloat]]
     text_only: list[list[NonNegativeFloat]]
+    gradient: list[list[NonNegativeFloat]] | None = None
     block_size: PositiveInt | None
+
+
+ImportedName = Literal["sparsemm", "duo_attention"]
+
+
+class ImportedScores(Strict):
+    """Scores of the same heads that another project has published (`profiles.published_scores`).
+
+    Attributes
+    ----------
+    source, digest
+        Name of the file, and ``sha256:…`` of its bytes.
+    scores
+        ``[layer][query head]``; higher means keep.
+    """
+
+    name: ImportedName
+    source: Name
+    digest: Name
+    scores: list[list[float]]
 
 
 class ScoreFormula(Strict):
@@ -104,6 +128,8 @@ class HeadProfile(Strict):
         How the run was made: dtype, device, batch_size, processes.
     effects
         Effects of treatments; None where they were not measured.
+    imported
+        Scores of other projects, each at most once.
     mean_output
         ``[layers][query_heads][head_size]``: mean over samples and positions of each head's output before `o_proj`.
     """
@@ -123,6 +149,7 @@ class HeadProfile(Strict):
     commit: str | None = None
     heads: HeadScores
     effects: HeadEffects | None = None
+    imported: list[ImportedScores] = Field(default_factory=list)
     mean_output: Float32Array | None = None
 
     @model_validator(mode="after")
@@ -134,6 +161,12 @@ class HeadProfile(Strict):
         if self.effects is not None:
             check_rows(self.effects.removed, self.geometry, "effects.removed")
             check_rows(self.effects.text_only, self.geometry, "effects.text_only")
+            if self.effects.gradient is not None:
+                check_rows(self.effects.gradient, self.geometry, "effects.gradient")
+        for index, one in enumerate(self.imported):
+            check_rows(one.scores, self.geometry, f"imported[{index}].scores")
+            if one.name in [other.name for other in self.imported[:index]]:
+                raise defect(WrongValue, f"imported[{index}].name", f"is {one.name!r} again", expected="each name once")
         shape = (self.geometry.layers, self.geometry.query_heads, self.geometry.head_size)
         if self.mean_output is not None and self.mean_output.shape != shape:
             found = f"has shape {list(self.mean_output.shape)}"

@@ -19,7 +19,9 @@ PLAN_FORMAT: Final = "vhserve.pruning-plan"
 
 Treatment = Literal["full", "text_only", "removed"]
 Granularity = Literal["query_head", "kv_group"]
-RankBy = Literal["score", "image_weight", "concentration", "box_weight", "effect"]
+RankBy = Literal[
+    "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
+]
 TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "removed")
 
 # JSON has no tuples: a list of two is taken for one.

@@ -3,6 +3,7 @@
 Does not know how an order becomes a plan.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,9 +11,17 @@ import numpy.typing as npt
 
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
-from profiles.pruning_plan import RankBy, Treatment
+from profiles.pruning_plan import RankBy
 
 Table = npt.NDArray[np.float64]
+
+_CURES = {
+    "effect": "calibrate again with --effects",
+    "gradient": "calibrate again with --effects",
+    "box_weight": "calibrate on a dataset with boxes",
+    "sparsemm": "import them with vhserve profile import",
+    "duo_attention": "import them with vhserve profile import",
+}
 
 
 def ranking(profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed", "text_only"]) -> Table:
@@ -22,24 +31,30 @@ def ranking(profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed",
     ----------
     rank_by
         ``effect``: the measured effect of this treatment. The others are the same for both treatments: ``score``,
-        ``image_weight``, ``concentration``, ``box_weight``.
+        ``image_weight``, ``concentration``, ``box_weight``; ``gradient``, of `effects`; ``sparsemm`` and
+        ``duo_attention``, imported.
 
     Raises
     ------
     RankingMissing
         The profile was made without that table.
     """
-    tables = profile.effects if rank_by == "effect" else profile.heads
-    name: Treatment | RankBy = treatment if rank_by == "effect" else rank_by
-    table = getattr(tables, name, None)
+    table = _table(profile, rank_by, treatment)
     if table is None:
-        cure = {
-            "effect": "calibrate again with --effects",
-            "box_weight": "calibrate on a dataset with boxes",
-        }
         raise RankingMissing(
-            f"the profile has no {'effects' if rank_by == 'effect' else rank_by} (null)",
+            f"the profile has no {'effects' if rank_by == 'effect' else rank_by}",
             expected=f"a profile with them for --rank-by {rank_by}",
-            fix=f"{cure.get(rank_by, 'calibrate again')}, or rank by score",
+            fix=f"{_CURES.get(rank_by, 'calibrate again')}, or rank by score",
         )
     return np.array(table, dtype=np.float64)
+
+
+def _table(
+    profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed", "text_only"]
+) -> Sequence[Sequence[float]] | None:
+    if rank_by in ("sparsemm", "duo_attention"):
+        return next((one.scores for one in profile.imported if one.name == rank_by), None)
+    if rank_by in ("effect", "gradient"):
+        return getattr(profile.effects, treatment if rank_by == "effect" else "gradient", None)
+    table: list[list[float]] | None = getattr(profile.heads, rank_by)
+    return table

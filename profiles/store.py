@@ -41,7 +41,7 @@ def load_profile(path: Path) -> HeadProfile:
     FileUnreadable, FileTooLarge, FileTruncated, NotJson, DuplicateField, WrongVersion, UnknownField, MissingField,
     WrongValue, WrongShape, NotFinite
     """
-    return _from_data(HeadProfile, PROFILE_FORMAT, parse(_read(path), str(path)), str(path))
+    return _from_data(HeadProfile, PROFILE_FORMAT, parse(read_bytes(path), str(path)), str(path))
 
 
 def load_plan(path: Path) -> PruningPlan:
@@ -52,7 +52,7 @@ def load_plan(path: Path) -> PruningPlan:
     FileUnreadable, FileTooLarge, FileTruncated, NotJson, DuplicateField, WrongVersion, UnknownField, MissingField,
     WrongValue, WrongShape, NotFinite, ProtectedHeadTreated, SplitGroup
     """
-    return plan_from_dict(parse(_read(path), str(path)), source=str(path))
+    return plan_from_dict(parse(read_bytes(path), str(path)), source=str(path))
 
 
 def plan_from_dict(data: dict[str, Any], source: str = "additional_config") -> PruningPlan:
@@ -88,7 +88,13 @@ def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], sou
         raise named_error(error, source) from None
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A file's content.
+
+    Raises
+    ------
+    FileUnreadable, FileTooLarge
+    """
     try:
         if path.exists() and not path.is_file():  # opening a pipe or device could block, or never end
             raise OSError("it is not a file")
@@ -99,5 +105,7 @@ def _read(path: Path) -> bytes:
         raise FileUnreadable(wrong, expected="a readable file", fix="check the path") from error
     if len(raw) > MAX_BYTES:
         expected = f"at most {MAX_BYTES // 2**20} MiB"
-        raise FileTooLarge(f"{path}: is too large for a profile or plan", expected=expected, fix="check the path")
+        raise FileTooLarge(
+            f"{path}: is too large for a profile, plan or scores", expected=expected, fix="check the path"
+        )
     return raw

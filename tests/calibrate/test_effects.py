@@ -53,11 +53,12 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
     with torch.no_grad(), decoder_attention(loaded, attend):
         hidden = loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state
         logits = loaded.model.lm_head(hidden[torch.arange(len(batch)), batch.last])
-    return log_odds(logits, answers)
+    odds = log_odds(logits, answers)
+    return -torch.nn.functional.cross_entropy(logits, answers, reduction="none") if treatment == "gradient" else odds
 
 
 @pytest.mark.parametrize("block_size", [None, 16])
-@pytest.mark.parametrize("treatment", ["removed", "text_only"])
+@pytest.mark.parametrize("treatment", ["removed", "text_only", "gradient"])
 def test_effects_are_slopes(model, samples, treatment, block_size):
     double = replace(model, model=copy.deepcopy(model.model).double(), dtype=torch.float64)
     batch = make_batch(double, samples)
@@ -74,7 +75,7 @@ def test_effects_are_slopes(model, samples, treatment, block_size):
                 after_step(double, batch, answers, layer, head, treatment, block_size, step) for step in (STEP, -STEP)
             ]
             slopes[layer, :, head] = (ends[0] - ends[1]).abs() / (2 * STEP)
-    assert slopes.max() > 1e-4
+    assert slopes.max() > 1e-4 * (0.01 if treatment == "gradient" else 1)
     torch.testing.assert_close(found, slopes, rtol=0.01, atol=2e-3 * float(slopes.max()))
 
 
@@ -82,7 +83,7 @@ def test_a_batch_is_its_samples(model, samples):
     with head_effects(model, 16) as measure:
         together = measure(make_batch(model, samples), answers_of(model, samples))
         alone = [measure(make_batch(model, [one]), answers_of(model, [one])) for one in samples]
-    for name in ("removed", "text_only"):
+    for name in ("removed", "text_only", "gradient"):
         one_by_one = torch.cat([getattr(one, name) for one in alone], 1)
         torch.testing.assert_close(getattr(together, name), one_by_one, rtol=1e-3, atol=1e-5)
 
@@ -114,6 +115,7 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     assert profile.effects is not None
     assert profile.effects.block_size == 16
     np.testing.assert_allclose(profile.effects.removed, found.removed.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(profile.effects.gradient, found.gradient.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(profile.effects.text_only, found.text_only.mean(1), rtol=1e-3, atol=1e-6)
     plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, 4, show_progress=False))
     assert plain.effects is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.head_profile import DatasetRef, HeadEffects, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadEffects, HeadProfile, HeadScores, ImportedScores, ScoreFormula
 from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
 
 MODEL = ModelRef(
@@ -57,8 +57,17 @@ def example_profile() -> HeadProfile:
         effects=HeadEffects(
             removed=[[0.5, 0.25, 1.5, 0.125], [2.0, 0.0, 0.25, 0.5], [1.0, 0.125, 0.0625, 3.0]],
             text_only=[[0.5, 0.125, 1.0, 0.0], [0.25, 0.0, 0.125, 0.0], [0.0, 0.125, 0.0, 0.5]],
+            gradient=[[0.25, 0.125, 0.75, 0.0], [1.0, 0.0, 0.125, 0.25], [0.5, 0.0, 0.0, 1.5]],
             block_size=32,
         ),
+        imported=[
+            ImportedScores(
+                name="sparsemm",
+                source="llava-v1.6.json",
+                digest="sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                scores=[[0.0, 0.0, 0.25, 0.0], [0.125, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0625]],
+            )
+        ],
         mean_output=np.arange(12, dtype=np.float32).reshape(3, 4, 1) / 8,
     )
 
@@ -183,10 +192,15 @@ def profiles(draw: st.DrawFn) -> HeadProfile:
         effects=HeadEffects(
             removed=table(st.floats(0, 1e9)),
             text_only=table(st.floats(0, 1e9)),
+            gradient=table(st.floats(0, 1e9)) if draw(st.booleans()) else None,
             block_size=draw(st.none() | st.just(16)),
         )
         if draw(st.booleans())
         else None,
+        imported=[
+            ImportedScores(name=name, source=draw(names), digest=draw(names), scores=table(st.floats(-1e9, 1e9)))
+            for name in draw(st.lists(st.sampled_from(["sparsemm", "duo_attention"]), unique=True))
+        ],
         mean_output=draw(
             st.none() | arrays((geometry.layers, geometry.query_heads, geometry.head_size)),
         ),

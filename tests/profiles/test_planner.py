@@ -20,7 +20,7 @@ from profiles.errors import (
     WrongValue,
 )
 from profiles.geometry import stage_layers
-from profiles.head_profile import HeadEffects, HeadProfile, HeadScores
+from profiles.head_profile import HeadEffects, HeadProfile, HeadScores, ImportedName, ImportedScores
 from profiles.layout import layer_layouts
 from profiles.planner import make_plan, protected_heads
 from profiles.pruning_plan import PruningPlan, RankBy
@@ -303,18 +303,31 @@ def test_each_treatment_goes_by_its_own_effect() -> None:
 def test_every_ranking_orders_by_its_table(rank_by: RankBy) -> None:
     rng = np.random.default_rng(3)
     profile = example_profile()
-    tables = {name: rng.random((3, 4)) for name in ("image_weight", "concentration", "score", "box_weight", "effect")}
-    heads = {name: table.tolist() for name, table in tables.items() if name != "effect"}
-    profile = with_effects(
-        profile.model_copy(update={"heads": HeadScores(**heads)}), tables["effect"], tables["effect"]
-    )
+    tables = {name: rng.random((3, 4)) for name in get_args(RankBy)}
+    rows = {name: table.tolist() for name, table in tables.items()}
+    heads = HeadScores(**{name: rows[name] for name in HeadScores.model_fields})
+    effects = HeadEffects(removed=rows["effect"], text_only=rows["effect"], gradient=rows["gradient"], block_size=None)
+    imported = [
+        ImportedScores(name=name, source="file", digest="sha256:0", scores=rows[name])
+        for name in get_args(ImportedName)
+    ]
+    profile = profile.model_copy(update={"heads": heads, "effects": effects, "imported": imported})
     groups = tables[rank_by].reshape(3, 2, 2).mean(2)
     least = np.unravel_index(groups.argmin(), groups.shape)
     plan = plan_for(profile, remove=2, rank_by=rank_by, granularity="kv_group")
     assert plan.heads("removed") == [(least[0], 2 * least[1]), (least[0], 2 * least[1] + 1)]
 
 
-@pytest.mark.parametrize(("rank_by", "cure"), [("effect", "--effects"), ("box_weight", "boxes")])
+@pytest.mark.parametrize(
+    ("rank_by", "cure"),
+    [
+        ("effect", "--effects"),
+        ("gradient", "--effects"),
+        ("box_weight", "boxes"),
+        ("sparsemm", "profile import"),
+        ("duo_attention", "profile import"),
+    ],
+)
 def test_a_ranking_that_was_not_measured_is_refused(rank_by: RankBy, cure: str) -> None:
     profile = profile_of(np.arange(12.0).reshape(3, 4))
     with pytest.raises(RankingMissing, match=cure):
