@@ -1,6 +1,6 @@
 """Head scores as other projects publish them: SparseMM's JSON and DuoAttention's TSV, for the heads of a profile.
 
-Owns these two formats; docs/rankings.md says which files they were read off. Does not know what the scores are good for.
+Owns these two formats; docs/rankings.md says which files they were read off. Does not know what the scores mean.
 """
 
 import hashlib
