@@ -9,12 +9,14 @@ from typing import Final, Literal, NamedTuple
 
 from profiles.budget import heads_of
 from profiles.errors import WrongValue
-from profiles.geometry import StageOrAll, stage_layers
+from profiles.geometry import STAGES, StageOrAll, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.planner import make_plan
 from profiles.pruning_plan import Granularity, PruningPlan, RankBy
 
-Select = Literal["top", "bottom", "random"]
+Select = Literal["top", "bottom", "others", "random"]
+"""Highest ranked, lowest ranked; drawn among those that are not the highest ranked, or among all, of a stage."""
+
 How = Literal["removed", "mean", "uniform", "text_only"]
 """What is done to heads: they put out zero, or their mean in the profile; attend uniformly, as under the paper's own
 mask (which cannot be served); or attend to text only."""
@@ -28,9 +30,14 @@ class Shape(NamedTuple):
 
 
 TABLE: Final = Shape(
+    tuple((select, stage) for stage in STAGES for select in ("top", "others", "random", "bottom")), ("4", "8", "16")
+)
+"""The paper's table: in each stage the highest ranked heads, as many others, random and lowest ranked ones."""
+
+SHORT: Final = Shape(
     (("top", "early"), ("top", "middle"), ("top", "late"), ("bottom", "late"), ("random", "late")), ("4", "8", "16")
 )
-"""The paper's table: highest scores of each stage, and lowest scores and random heads of the late one."""
+"""Of the table, what costs a third of it: highest ranked heads of each stage, the controls in the late one only."""
 
 CURVE: Final = Shape(
     (
@@ -91,6 +98,8 @@ def configurations(
 ) -> list[Configuration]:
     """Every row of a shape for every budget, random rows once for each draw.
 
+    `others` are left out where fewer than the budget are there.
+
     Parameters
     ----------
     budgets
@@ -107,31 +116,33 @@ def configurations(
     """
     ks = {stage: _numbers(profile, budgets, stage, granularity) for _, stage in shape.rows}
     heads = {stage: len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads for stage in ks}
-    return [
-        Configuration(
-            select,
-            stage,
-            k,
-            k / heads[stage],
-            draw,
-            how,
-            make_plan(
-                profile,
-                remove=0 if how == "text_only" else k,
-                text_only=k if how == "text_only" else 0,
-                stage=stage,
-                select=select,
-                protect_top=0,
-                seed=draw or 0,
-                granularity=granularity,
-                compensation="mean" if how == "mean" else "none",
-                rank_by=rank_by,
-            ),
+
+    def plan(select: Select, stage: StageOrAll, k: int, draw: int | None) -> PruningPlan:
+        return make_plan(
+            profile,
+            remove=0 if how == "text_only" else k,
+            text_only=k if how == "text_only" else 0,
+            stage=stage,
+            select="random" if select == "others" else select,
+            protect_top=0,
+            seed=draw or 0,
+            granularity=granularity,
+            compensation="mean" if how == "mean" else "none",
+            rank_by=rank_by,
+            avoid=_treated(plan("top", stage, k, None)) if select == "others" else (),
         )
+
+    return [
+        Configuration(select, stage, k, k / heads[stage], draw, how, plan(select, stage, k, draw))
         for select, stage in shape.rows
         for k in ks[stage]
-        for draw in (range(seed, seed + draws) if select == "random" else (None,))
+        if select != "others" or 2 * k <= heads[stage]
+        for draw in (range(seed, seed + draws) if select in ("random", "others") else (None,))
     ]
+
+
+def _treated(plan: PruningPlan) -> list[tuple[int, int]]:
+    return plan.heads("text_only") + plan.heads("removed")
 
 
 def _numbers(profile: HeadProfile, budgets: Sequence[str], stage: StageOrAll, granularity: Granularity) -> list[int]:

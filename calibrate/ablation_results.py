@@ -10,11 +10,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from calibrate.ablation_plans import How, Select
 from calibrate.accuracy import Right, by_family
+from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.statistics import difference_interval, mcnemar_exact, wilson
 from profiles.geometry import ModelRef, StageOrAll
 from profiles.head_profile import DatasetRef
 from profiles.pruning_plan import Granularity, RankBy
 from profiles.strict import JsonScalar, Strict
+
+Published = dict[str, dict[str, float | None]]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -62,6 +65,8 @@ class Row(Strict):
         Of a random draw.
     heads
         `[layer, head]`.
+    published
+        By family, `all` last: the figures of the dataset's own metric; empty where that is plain accuracy.
     """
 
     select: Select
@@ -71,6 +76,7 @@ class Row(Strict):
     seed: int | None
     heads: list[list[NonNegativeInt]]
     figures: list[Compared]
+    published: Published
 
 
 class Ablation(Strict):
@@ -80,6 +86,8 @@ class Ablation(Strict):
     ----------
     treatment, block_size
         What was done to heads; the size of image blocks of text-only ones, `None` for single image tokens.
+    metric
+        How the dataset's authors count (`calibrate.datasets.metrics`).
     """
 
     format: Literal["vhserve.ablation"] = "vhserve.ablation"
@@ -93,7 +101,9 @@ class Ablation(Strict):
     rank_by: RankBy
     treatment: How
     block_size: PositiveInt | None
+    metric: Metric
     baseline: list[Figures]
+    baseline_published: Published
     rows: list[Row]
     settings: dict[str, JsonScalar]
     versions: dict[str, str]
@@ -103,6 +113,11 @@ class Ablation(Strict):
 def figures(families: Sequence[str], right: Right) -> list[Figures]:
     """Accuracy of `right`, `(samples,)`, per family; `all` first."""
     return [Figures(family=family, **_share(right[own])) for family, own in by_family(families).items()]
+
+
+def published(metric: Metric, counted: Sequence[Counted]) -> Published:
+    """Figures of a dataset's own metric, by family, `all` last; none where it is accuracy, which `figures` has."""
+    return {} if metric == "accuracy" else count(metric, counted)
 
 
 def compared(families: Sequence[str], baseline: Right, right: Right) -> list[Compared]:

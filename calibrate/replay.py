@@ -1,7 +1,8 @@
 """One forward pass kept at some layers, to be taken up again from there with other heads treated.
 
 Owns what has to be kept of a pass. What lies below the first treated layer (vision tower, projector, lower layers) is
-the same for every treatment, so that many of them cost one pass and their upper layers. Knows no plan.
+the same for every treatment, so that many of them cost one pass and their upper layers; `branches` runs these. Knows no
+plan.
 """
 
 from collections.abc import Collection
@@ -28,32 +29,62 @@ class Pass:
     ----------
     logits
         Of the first answer token of each prompt, `(batch, vocabulary)`, float32, nothing treated.
+    kept
+        Input of the layers in `keep`, each `(batch, n, hidden)`.
     """
 
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, batch: Batch, keep: Collection[int]) -> None:
         self._model, self._last = loaded.model, batch.last
         self._layers = decoder_layers(loaded.model)
-        self._kept: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+        self.kept: dict[int, Tensor] = {}
+        self._options: dict[int, dict[str, Any]] = {}
+        self._batch = len(batch)
         with ExitStack() as stack:
-            for index in set(keep):
-                hook = self._layers[index].register_forward_pre_hook(self._keeper(index), with_kwargs=True)
+            for index, layer in enumerate(self._layers):
+                hook = layer.register_forward_pre_hook(self._keeper(index, index in keep), with_kwargs=True)
                 stack.callback(hook.remove)
-            self.logits = self._logits(self._model.model(**batch.inputs, use_cache=False).last_hidden_state)
+            last_hidden = self._model.model(**batch.inputs, use_cache=False).last_hidden_state
+            self.logits: Tensor = answer_logits(self._model, last_hidden, self._last)
 
     @torch.inference_mode()
     def logits_from(self, layer: int) -> Tensor:
         """Take the pass up again at a kept layer; logits as above, of what is treated now."""
-        hidden, options = self._kept[layer]
-        for module in list(self._layers)[layer:]:
-            hidden = module(hidden, **options)
-        return self._logits(self._model.model.language_model.norm(hidden))
+        hidden = self.kept[layer]
+        for index in range(layer, len(self._layers)):
+            hidden = self.through(index, hidden)
+        return self.logits_of(hidden)
 
-    def _keeper(self, index: int) -> Any:
+    @torch.inference_mode()
+    def through(self, layer: int, hidden: Tensor) -> Tensor:
+        """Through one layer; of the batch, or of several copies of it one after another."""
+        copies = len(hidden) // self._batch
+        options = self._options[layer]
+        if copies > 1:
+            options = {name: _repeated(value, self._batch, copies) for name, value in options.items()}
+        result: Tensor = self._layers[layer](hidden, **options)
+        return result
+
+    @torch.inference_mode()
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Logits as above of what the last layer put out, `(batch, n, hidden)`."""
+        last = hidden[torch.arange(len(hidden), device=hidden.device), self._last]
+        logits: Tensor = self._model.lm_head(self._model.model.language_model.norm(last))
+        return logits.float()
+
+    def _keeper(self, index: int, whole: bool) -> Any:
         def keep(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            self._kept[index] = (args[0], options)
+            self._options[index] = options
+            if whole:
+                self.kept[index] = args[0]
 
         return keep
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return answer_logits(self._model, hidden, self._last)
+
+def _repeated(value: Any, batch: int, copies: int) -> Any:
+    """An option of a layer, for copies of the batch; what is the same for every sample stays."""
+    if isinstance(value, tuple):
+        return tuple(_repeated(one, batch, copies) for one in value)
+    if isinstance(value, Tensor) and value.ndim > 1 and len(value) == batch > 1:
+        return value.repeat(copies, *(1,) * (value.ndim - 1))
+    return value

@@ -5,7 +5,7 @@ know where rankings come from, or how a plan is served.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 from typing import Final, Literal
 
@@ -38,6 +38,7 @@ def make_plan(
     compensation: Literal["none", "mean"],
     text_only: int = 0,
     rank_by: RankBy = "score",
+    avoid: Collection[tuple[int, int]] = (),
 ) -> PruningPlan:
     """Choose heads by a ranking of the profile.
 
@@ -55,6 +56,8 @@ def make_plan(
         refuses.
     rank_by
         See `profiles.rankings.ranking`.
+    avoid
+        Heads that are not chosen either, nor any unit with one of them; for controls.
     compensation
         ``mean``: put the removed heads' mean outputs into the plan.
 
@@ -84,6 +87,7 @@ def make_plan(
     for treatment, budget in zip(_CHOSEN, (remove, text_only), strict=True):
         order = _order(everything, worth[treatment], stage, select, seed)
         pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
+        pool = [unit for unit in pool if _is_free(unit, set(avoid))]
         check_budget(remove + text_only, stage, len(order) * size, len(pool) * size, protect_top)
         chosen = [unit for unit in pool if _is_free(unit, taken)][: budget // size]
         _refuse_protected(chosen, protected, protect_top)

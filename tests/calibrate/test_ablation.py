@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from calibrate import ablation as ablation_module
+from calibrate import masked_runs
 from calibrate.ablation import Run, ablate
 from calibrate.ablation_plans import CURVE, TABLE, How, configurations
 from calibrate.ablation_results import Ablation, compared, figures
@@ -95,14 +95,21 @@ def whole(llava, profile, dataset, tmp_path_factory):
 def test_configurations_are_the_rows_of_the_table(profile):
     chosen = chosen_for(profile)
     layers, scores = profile.geometry.layers, profile.scores()
-    assert len(chosen) == len(TABLE.rows) * 2 + 2  # the random row twice
+    assert len(TABLE.rows) == 12
+    others = [one for one in chosen if one.select == "others"]
+    # Early and middle have six heads, late has twelve: six others are only there.
+    assert {(one.stage, one.k) for one in others} == {("early", 3), ("middle", 3), ("late", 3), ("late", 6)}
+    assert len(chosen) == 3 * 2 * (1 + 1 + 2) + 4 * 2  # random ones twice
+    for one in others:
+        (top,) = (c for c in chosen if (c.select, c.stage, c.k) == ("top", one.stage, one.k))
+        assert not set(one.heads) & set(top.heads)
     for one in chosen:
         assert len(one.heads) == one.k
         assert {layer for layer, _ in one.heads} <= set(stage_layers(one.stage, layers))
     top, bottom = (next(c for c in chosen if (c.select, c.stage) == (s, "late")) for s in ("top", "bottom"))
     assert np.mean([scores[head] for head in top.heads]) > np.mean([scores[head] for head in bottom.heads])
-    draws = [one.heads for one in chosen if one.select == "random" and one.k == 3]
-    assert draws == [one.heads for one in chosen_for(profile) if one.select == "random" and one.k == 3]
+    draws = [one.heads for one in chosen if one.select in ("random", "others")]
+    assert draws == [one.heads for one in chosen_for(profile) if one.select in ("random", "others")]
     assert len({str(one.heads) for one in chosen_for(profile, draws=8) if one.select == "random"}) > 2
 
 
@@ -171,7 +178,7 @@ def test_the_file_is_the_document(whole):
 def test_an_interrupted_run_continues_to_the_same_file(llava, profile, dataset, whole, tmp_path, monkeypatch):
     result, out = whole
     run = Run(tmp_path / "ablation.json", batch_size=6, show_progress=False)
-    answered, calls = ablation_module._answered, []
+    answered, calls = masked_runs._answered, []
 
     def then_interrupt(*arguments):
         calls.append(1)
@@ -180,7 +187,7 @@ def test_an_interrupted_run_continues_to_the_same_file(llava, profile, dataset, 
             signal.raise_signal(signal.SIGINT)
         return rows
 
-    monkeypatch.setattr(ablation_module, "_answered", then_interrupt)
+    monkeypatch.setattr(masked_runs, "_answered", then_interrupt)
     with pytest.raises(Stopped) as stopped:
         ablate(llava, profile, dataset, chosen_for(profile), run)
     assert stopped.value.code == 130
@@ -215,16 +222,29 @@ def test_tables_show_the_figures(whole):
     text = markdown(stages)
     lines = text.splitlines()
     assert lines[2] == "| heads | k = 3 | k = 6 |"
-    assert [line.split(" | ")[0] for line in lines[4:]] == [
+    assert [line.split(" | ")[0] for line in lines[4:] if line.startswith("|")] == [
         "| none",
         *(f"| {select} {stage}" for select, stage in TABLE.rows),
     ]
     first = next(row for row in result.rows if (row.select, row.stage, row.k) == ("top", "early", 3)).figures[0]
     assert f"| {100 * first.accuracy:.1f}%<br>" in lines[5]
-    draws = [row.figures[0].accuracy for row in result.rows if row.select == "random" and row.k == 6]
-    assert lines[-1].endswith(f"<br>{100 * min(draws):.1f}% to {100 * max(draws):.1f}% in 2 draws |")
-    assert f"| {100 * np.mean(draws):.1f}%<br>" in lines[-1]
-    assert [row[0] for row in families.rows] == [[one.family] for one in result.baseline]
+    late = [row for row in result.rows if (row.select, row.stage, row.k) == ("random", "late", 6)]
+    draws = [row.figures[0].accuracy for row in late]
+    (random,) = (line for line in lines if line.startswith("| random late"))
+    assert random.endswith(f"<br>{100 * min(draws):.1f}% to {100 * max(draws):.1f}% in 2 draws |")
+    assert f"| {100 * np.mean(draws):.1f}%<br>" in random
+    (early,) = (line for line in lines if line.startswith("| others early"))
+    assert early.endswith("| \N{EN DASH} |")  # six others of six heads are none
+    assert families.header == ["heads", *(one.family for one in result.baseline)]
+    weak = [one.p >= 0.05 for row in result.rows for one in row.figures[:1]]
+    assert any(weak)
+    assert "n.s." in text
+    assert lines[-1].startswith("n.s.: not significant")
+    for row in result.rows:
+        if row.seed is None:
+            (line,) = (line for line in lines if line.startswith(f"| {row.select} {row.stage} "))
+            cell = line.split(" | ")[1 + (row.k == 6)]
+            assert ("n.s." in cell) == (row.figures[0].p >= 0.05)
     assert drawn(stages).row_count == 1 + len(TABLE.rows)
 
 
@@ -261,7 +281,9 @@ def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
     assert main([*flags, "--treatment", "text_only", "--figure", str(figure), "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| heads | 50% | 100% |"
-    assert [line.split(" | ")[0] for line in lines[5:]] == [f"| {select} {stage}" for select, stage in CURVE.rows]
+    assert [line.split(" | ")[0] for line in lines[5:] if line.startswith("|")] == [
+        f"| {select} {stage}" for select, stage in CURVE.rows
+    ]
     rows = json.loads(out.read_text())["rows"]
     assert {(row["stage"], row["share"], row["k"]) for row in rows} == {
         (stage, share, len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads * share)

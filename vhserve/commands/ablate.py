@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Ablate(BaseModel):
     """Measure what heads are worth: accuracy with the most visual heads of each stage removed, and controls.
 
-    Removes the k heads with the highest scores among early, middle and late layers, the k with the lowest scores and k
-    random ones among late layers, and compares each with the whole model on the same samples. An interrupted run
-    continues where it stopped when it is started again with the same flags.
+    Removes among early, middle and late layers the k heads with the highest scores, k others, k random ones and the k
+    with the lowest scores, and compares each with the whole model on the same samples. An interrupted run continues
+    where it stopped when it is started again with the same flags.
     """
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
@@ -31,6 +31,10 @@ class Ablate(BaseModel):
     )
     split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
     families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
+    rows: Literal["paper", "short"] = Field(
+        "paper",
+        description="rows of the table: all controls in every stage, or only in the late one, in a third of the time",
+    )
     curve: bool = Field(
         False,
         description="accuracy over the share of heads instead: lowest scores first, random and highest first, in the "
@@ -42,8 +46,12 @@ class Ablate(BaseModel):
         "given, for a curve 12.5%,25%,… to 100%",
     )
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
-    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
-        "score", description="what heads are ranked by; effect needs a profile made with --effects"
+    rank_by: Literal[
+        "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
+    ] = Field(
+        "score",
+        description="what heads are ranked by; effect and gradient need a profile made with --effects, sparsemm and "
+        "duo_attention one that they were imported into",
     )
     treatment: Literal["removed", "mean", "uniform", "text_only"] = Field(
         "removed",
@@ -62,6 +70,9 @@ class Ablate(BaseModel):
     )
     # Few enough for a layer of a small model to stay in a CPU's cache: with the demo model 8 beat 32 by half.
     batch_size: PositiveInt = Field(8, description="samples in one forward pass; does not change the result")
+    together: PositiveInt | None = Field(
+        None, description="selections of heads in one forward pass; 1 on CPUs and 8 on GPUs if not given"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
     )
@@ -76,7 +87,7 @@ class Ablate(BaseModel):
         """Ablate, write the results, and print the tables."""
         from rich.console import Console
 
-        from calibrate.ablation_plans import CURVE, TABLE, configurations
+        from calibrate.ablation_plans import CURVE, SHORT, TABLE, configurations
         from calibrate.models import find
         from profiles.files import check_writable, write_atomically
         from profiles.store import load_profile
@@ -84,7 +95,7 @@ class Ablate(BaseModel):
         profile = load_profile(self.profile)
         check_writable(self.out)
         self._check_figure()
-        shape = CURVE if self.curve else TABLE
+        shape = CURVE if self.curve else SHORT if self.rows == "short" else TABLE
         name = self.model or profile.model.name
         find(name)  # a wrong name is told before the seconds that importing torch takes
         granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
@@ -107,9 +118,11 @@ class Ablate(BaseModel):
             print(self.out.read_text(encoding="utf-8"), end="")
             return
 
-        from calibrate.ablation_tables import drawn, family_grid, markdown, share_grid, stage_grid
+        from calibrate.ablation_tables import drawn, family_grid, markdown, published_grid, share_grid, stage_grid
 
-        grids = (share_grid(result),) if self.curve else (stage_grid(result), family_grid(result))
+        grids = [share_grid(result)] if self.curve else [stage_grid(result), family_grid(result)]
+        if (of_authors := published_grid(result)) is not None:
+            grids.append(of_authors)
         if self.markdown:
             print("\n\n".join(map(markdown, grids)))
             return
@@ -144,7 +157,7 @@ class Ablate(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
-        run = Run(self.out, self.batch_size, self.block_size, self.restart)
+        run = Run(self.out, self.batch_size, self.block_size, self.restart, together=self.together)
         try:
             return ablate(loaded, profile, dataset, chosen, run)
         except Stopped as stop:

@@ -42,10 +42,12 @@ class Plan(BaseModel):
     select: Literal["bottom", "top", "random"] = Field(
         "bottom", description="lowest ranked first; highest first and random are controls"
     )
-    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
+    rank_by: Literal[
+        "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
+    ] = Field(
         "score",
-        description="what heads are ranked by; effect is what treating them would do to the answers, from a profile "
-        "made with --effects",
+        description="what heads are ranked by; effect is what treating them would do to the answers, and gradient "
+        "Michel et al.'s importance, from a profile made with --effects; sparsemm and duo_attention are imported",
     )
     protect_top: float = Field(
         10.0, ge=0, le=100, description="percentage of the model's heads, the highest ranked, that are never treated"
