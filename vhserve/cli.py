@@ -22,6 +22,7 @@ from vhserve.commands.evaluate import Evaluate
 from vhserve.commands.loadtest import Loadtest
 from vhserve.commands.models import Models
 from vhserve.commands.plan import Plan
+from vhserve.commands.rankings import Rankings
 from vhserve.commands.serve import Serve
 
 USER_ERROR = 2
@@ -47,6 +48,7 @@ class Vhserve(BaseSettings):
     loadtest: CliSubCommand[Loadtest]
     ablate: CliSubCommand[Ablate]
     analyze: CliSubCommand[Analyze]
+    rankings: CliSubCommand[Rankings]
     models: CliSubCommand[Models]
     demo: CliSubCommand[Demo]
 

@@ -1,0 +1,98 @@
+"""The document of a comparison of rankings: what heads cost when they were taken away, and who foresaw it.
+
+Owns the schema. Does not know how anything was measured.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from profiles.geometry import ModelRef
+from profiles.head_profile import DatasetRef
+from profiles.strict import JsonScalar, Strict
+
+Kind = Literal["head", "group"]
+Outcome = Literal["log_odds", "accuracy"]
+Treated = Literal["removed", "text_only"]
+
+Rho = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Correlation(Strict):
+    """Spearman's rank correlation of a ranking with measured importance.
+
+    Attributes
+    ----------
+    rho
+        Above 0 where heads that the ranking likes better are worth more; None where either is the same for all.
+    low, high
+        95% interval, by bootstrap of heads (or groups) and samples together.
+    behind_best, behind_best_low, behind_best_high
+        How far it lies behind the best ranking, on the same resamples.
+    beats_random
+        Whether rho lies above 97.5% of the random rankings'.
+    """
+
+    ranking: str
+    kind: Kind
+    outcome: Outcome
+    n: PositiveInt
+    rho: Rho | None
+    low: Rho | None
+    high: Rho | None
+    behind_best: float | None
+    behind_best_low: float | None
+    behind_best_high: float | None
+    beats_random: bool
+
+
+class Taken(Strict):
+    """Heads taken away together, and what that cost: means over the samples, positive where heads were of use.
+
+    Attributes
+    ----------
+    heads
+        `[layer, head]`.
+    log_odds
+        Loss of log-odds of the right answer, in nats.
+    accuracy
+        Loss of accuracy, −1 to 1.
+    """
+
+    heads: list[list[NonNegativeInt]]
+    log_odds: float
+    accuracy: float
+
+
+class RandomRankings(Strict):
+    """Middle and 95% range of rho of random rankings."""
+
+    kind: Kind
+    outcome: Outcome
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class RankingComparison(Strict):
+    """Everything that one run found."""
+
+    format: Literal["vhserve.ranking-comparison"] = "vhserve.ranking-comparison"
+    version: Literal[1] = 1
+    model: ModelRef
+    profile_digest: str
+    dataset: DatasetRef
+    samples: PositiveInt
+    broken: list[str]
+    treatment: Treated
+    block_size: PositiveInt | None
+    accuracy: float
+    heads: list[Taken]
+    groups: list[Taken]
+    rankings: list[str]
+    absent: dict[str, str]
+    correlations: list[Correlation]
+    random: list[RandomRankings]
+    settings: dict[str, JsonScalar]
+    versions: dict[str, str]
+    commit: str | None
