@@ -46,6 +46,10 @@ def test_version() -> None:
         (["plan", "missing.json", "--stage", "latest"], "--stage"),
         (["plan", "missing.json", "--bogus"], "--bogus"),
         (["plan"], "profile"),
+        (["profile"], "show, diff or import"),
+        (["profile", "show", "missing.json"], "missing.json"),
+        (["profile", "show", "missing.json", "--table", "bogus"], "--table 'bogus'"),
+        (["profile", "diff", "missing.json"], "second"),
         (["nonsense"], "nonsense"),
     ],
 )

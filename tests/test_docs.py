@@ -33,6 +33,9 @@ def test_every_command_of_the_docs_parses(page: str, line: str) -> None:
     words = shlex.split(re.sub(r"\[.*?\]", "", line))[1:]
     command = Vhserve.model_fields[words[0]].annotation
     model = next(part for part in command.__args__ if part is not type(None))
+    own = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    if words[0] == "profile":  # which has commands of its own
+        model = next(part for part in own[words[1]].__args__ if part is not type(None))
     names = [(field.alias or name).replace("_", "-") for name, field in model.model_fields.items()]
     known = {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}  # as pydantic-settings makes flags
     flags = {word.split("=")[0] for word in words if word.startswith("-")}

@@ -22,6 +22,7 @@ from vhserve.commands.evaluate import Evaluate
 from vhserve.commands.loadtest import Loadtest
 from vhserve.commands.models import Models
 from vhserve.commands.plan import Plan
+from vhserve.commands.profile import Profile
 from vhserve.commands.rankings import Rankings
 from vhserve.commands.serve import Serve
 
@@ -42,6 +43,7 @@ class Vhserve(BaseSettings):
     )
 
     calibrate: CliSubCommand[Calibrate]
+    profile: CliSubCommand[Profile]
     plan: CliSubCommand[Plan]
     serve: CliSubCommand[Serve]
     evaluate: CliSubCommand[Evaluate]
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         if error.title not in (root.__name__, *Vhserve.model_fields):
             raise  # not the command line's: a defect of ours, which keeps its traceback
-        return _refuse(_first_line(error, args[0]))
+        return _refuse(_first_line(error, args))
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:
@@ -99,9 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _first_line(error: ValidationError, command: str) -> str:
+def _first_line(error: ValidationError, args: Sequence[str]) -> str:
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"] if str(part) != command]
+    path = [str(part) for part in first["loc"]]
+    words: list[str] = []
+    while path and path[0] in args[len(words) : len(words) + 1]:  # a command, or one of its own commands
+        words.append(path.pop(0))
+    command = " ".join(words) or args[0]
     flag = "--" + path[0].replace("_", "-") if path else "the command line"
     found = f" {first['input']!r}" if first["type"] != "missing" else ""
     return f"{flag}{found}: {first['msg'].lower()}; see vhserve {command} --help"

@@ -41,7 +41,7 @@ class Evaluate(BaseModel):
         from rich.console import Console
 
         from vhserve.evaluation.run import evaluate
-        from vhserve.evaluation.tables import accuracy_table, paired_table
+        from vhserve.evaluation.tables import accuracy_table, paired_table, published_table
 
         evaluation = evaluate(self)
         if self.json_:
@@ -49,6 +49,8 @@ class Evaluate(BaseModel):
         else:
             console = Console()
             console.print(accuracy_table(evaluation.arms, f"{evaluation.dataset.name}, seed {evaluation.seed}"))
+            if (of_authors := published_table(evaluation.arms)) is not None:
+                console.print(of_authors)
             if evaluation.paired:
                 console.print(paired_table(evaluation.paired))
         errors = [answer for arm in evaluation.arms for answer in arm.answers if answer.error]

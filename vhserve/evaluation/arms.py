@@ -12,7 +12,7 @@ from calibrate.progress import progress_bar
 from vhserve.evaluation.client import Limits, ask_all
 from vhserve.evaluation.errors import NothingToMeasure
 from vhserve.evaluation.results import Arm, Server
-from vhserve.evaluation.scoring import figures
+from vhserve.evaluation.scoring import figures, published
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def ask_arm(name: str, server: Server, open_samples: Callable[[], Dataset], limi
         server=server,
         seconds=time.perf_counter() - started,
         figures=figures(answers),
+        metric=dataset.metric,
+        published=published(dataset.metric, answers),
         answers=answers,
     )
     return Asked(arm, list(dataset.broken))

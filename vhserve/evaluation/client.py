@@ -164,4 +164,5 @@ async def _ask(
         outcome="error" if reply is None else score(reply, sample.answer, sample.options),
         error=None if error is None else " ".join(error.split())[:300],
         seconds=time.perf_counter() - started,
+        group=sample.group,
     )

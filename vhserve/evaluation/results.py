@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from calibrate.datasets.metrics import Metric
 from profiles.errors import FileUnreadable
 from profiles.files import write_atomically
 from profiles.head_profile import DatasetRef
@@ -21,7 +22,10 @@ class Record(BaseModel):
 
 
 class Answer(Record):
-    """One sample's reply. `reply` is absent when the request failed, and then `error` says how."""
+    """One sample's reply. `reply` is absent when the request failed, and then `error` says how.
+
+    Answers of one `group` count as one in circular evaluation.
+    """
 
     id: str
     family: str
@@ -30,6 +34,7 @@ class Answer(Record):
     outcome: Literal["correct", "wrong", "off_list", "error"]
     error: str | None = None
     seconds: float = Field(ge=0)
+    group: str | None = None
 
 
 class Figures(Record):
@@ -57,12 +62,18 @@ class Server(Record):
 
 
 class Arm(Record):
-    """One server's answers, and what they come to per family."""
+    """One server's answers, and what they come to per family.
+
+    `published` has the figures of the dataset's own `metric` (`calibrate.datasets.metrics`) by family, `all` last; it
+    is empty where that is accuracy. Failed requests are in none of them.
+    """
 
     name: str
     server: Server
     seconds: float = Field(ge=0)
     figures: list[Figures]
+    metric: Metric = "accuracy"
+    published: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     answers: list[Answer]
 
 

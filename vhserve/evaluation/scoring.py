@@ -6,6 +6,8 @@ Owns the rule by which a reply counts as right. Knows no server and no file.
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
+from calibrate.datasets import metrics
+from calibrate.datasets.metrics import Metric
 from calibrate.statistics import wilson
 from vhserve.evaluation.results import Answer, Figures
 
@@ -63,6 +65,20 @@ def figures(answers: Iterable[Answer]) -> list[Figures]:
         by_family.setdefault(answer.family, []).append(answer)
     everything = [answer for group in by_family.values() for answer in group]
     return [_count(family, group) for family, group in [*by_family.items(), (ALL, everything)]]
+
+
+def published(metric: Metric, answers: Iterable[Answer]) -> dict[str, dict[str, float | None]]:
+    """Figures of a dataset's own metric per family, `all` last, failed requests left out; none where it is accuracy."""
+    if metric == "accuracy":
+        return {}
+    return metrics.count(
+        metric,
+        [
+            metrics.Counted(one.family, one.answer, one.reply, one.outcome == "correct", one.group)
+            for one in answers
+            if one.reply is not None
+        ],
+    )
 
 
 def _count(family: str, answers: Sequence[Answer]) -> Figures:

@@ -33,6 +33,26 @@ def accuracy_table(arms: Sequence[Arm], title: str) -> Table:
     return table
 
 
+def published_table(arms: Sequence[Arm]) -> Table | None:
+    """One row per family and arm: the figures of the dataset's own metric; None where that is accuracy."""
+    arms = [arm for arm in arms if arm.published]
+    if not arms:
+        return None
+    table = Table(title="As the dataset's authors count")
+    table.add_column("family", no_wrap=True)
+    table.add_column("arm")
+    names = list(next(iter(arms[0].published.values())))
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for family in dict.fromkeys(family for arm in arms for family in arm.published):
+        for arm in arms:
+            found = arm.published.get(family, {})
+            values = (found.get(name) for name in names)
+            cells = ("-" if value is None else f"{value:.1%}" for value in values)
+            table.add_row(escape(family), escape(arm.name), *cells, style="bold" if family == ALL else None)
+    return table
+
+
 def paired_table(paired: Sequence[Paired]) -> Table:
     """One row per family: difference of the second arm to the first, flips, and the exact test."""
     first, second = paired[0].first, paired[0].second

@@ -1,0 +1,143 @@
+"""`vhserve profile show|diff|import`: the flags, and what is printed.
+
+Maps and comparisons are in `vhserve.profile_views`, the formats of other projects in `profiles.published_scores`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
+
+if TYPE_CHECKING:
+    from profiles.pruning_plan import RankBy
+
+TABLES = Literal[
+    "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
+]
+
+
+class Show(BaseModel):
+    """Draw a table of a profile as a map in the terminal: a row for each layer, a field for each head."""
+
+    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    table: TABLES = Field("score", description="what to draw; effect is that of --treatment")
+    treatment: Literal["removed", "text_only"] = Field("removed", description="treatment whose effect is drawn")
+    top: int = Field(10, ge=0, description="highest heads to list below the map")
+    values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
+    json_: bool = Field(False, alias="json", description="print the table as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Print the map, and the highest heads."""
+        from rich.console import Console
+
+        from profiles.rankings import ranking
+        from profiles.store import load_profile
+        from vhserve.profile_views import head_map, heads_table, table_document
+
+        profile = load_profile(self.profile)
+        values = ranking(profile, _rank_by(self.table), self.treatment)
+        if self.json_:
+            print(table_document(profile, self.table, values))
+            return
+        console = Console(highlight=False)
+        title = f"{profile.model.name}: {self.table.replace('_', ' ')}, {profile.samples} samples"
+        console.print(head_map(values, title, numbers=self.values), soft_wrap=True)
+        if self.top:
+            console.print(heads_table(values, self.top))
+
+
+class Diff(BaseModel):
+    """Compare a table of two profiles of one geometry: rank correlation, heads that both rank highest, and a map."""
+
+    first: CliPositionalArg[Path] = Field(description="head profile")
+    second: CliPositionalArg[Path] = Field(description="head profile to compare with it")
+    table: TABLES = Field("score", description="what to compare; effect is that of --treatment")
+    second_table: TABLES | None = Field(None, description="table of the second profile, if it is another")
+    treatment: Literal["removed", "text_only"] = Field("removed", description="treatment whose effect is compared")
+    top: int = Field(10, ge=1, description="heads that have changed most to list, and highest ones to count in common")
+    json_: bool = Field(False, alias="json", description="print the comparison as one JSON document")
+
+    def cli_cmd(self) -> None:
+        """Print the comparison."""
+        from rich.console import Console
+
+        from profiles.errors import WrongShape
+        from profiles.rankings import ranking
+        from profiles.store import load_profile
+        from vhserve.profile_views import compared, difference_map, difference_table
+
+        profiles = [load_profile(path) for path in (self.first, self.second)]
+        names = (self.table, self.second_table or self.table)
+        first, second = (
+            ranking(profile, _rank_by(name), self.treatment) for profile, name in zip(profiles, names, strict=True)
+        )
+        if first.shape != second.shape:
+            raise WrongShape(
+                f"{self.second}: has {second.shape[0]} layers of {second.shape[1]} heads",
+                expected=f"{first.shape[0]} layers of {first.shape[1]}, as {self.first} has",
+                fix="give profiles of one geometry",
+            )
+        comparison = compared(profiles, names, first, second, self.top)
+        if self.json_:
+            print(comparison.model_dump_json(indent=2))
+            return
+        console = Console(highlight=False)
+        console.print(difference_map(first, second), soft_wrap=True)
+        console.print(difference_table(comparison))
+
+
+class Import(BaseModel):
+    """Add another project's head scores to a profile, for `vhserve plan --rank-by` and `vhserve rankings`."""
+
+    profile: CliPositionalArg[Path] = Field(description="head profile of the model that the scores are of")
+    scores: CliPositionalArg[Path] = Field(
+        description="SparseMM's JSON (visual_head/head_score/*.json) or DuoAttention's full_attention_heads.tsv"
+    )
+    kind: Literal["auto", "sparsemm", "duo_attention"] = Field(
+        "auto", description="whose scores they are; auto goes by the file's name: .json or .tsv"
+    )
+    out: Path | None = Field(None, description="profile to write; the one that was read if not given")
+
+    def cli_cmd(self) -> None:
+        """Write the profile with the scores."""
+        from rich.console import Console
+
+        from profiles.errors import WrongValue
+        from profiles.files import check_writable
+        from profiles.published_scores import read_scores, with_scores
+        from profiles.store import load_profile, save
+
+        by_name: dict[str, Literal["sparsemm", "duo_attention"]] = {".json": "sparsemm", ".tsv": "duo_attention"}
+        kind = by_name.get(self.scores.suffix.lower()) if self.kind == "auto" else self.kind
+        if kind is None:
+            wrong = f"{self.scores}: its name does not say whose scores it holds"
+            raise WrongValue(wrong, expected="a name that ends in .json or .tsv", fix="give --kind")
+        profile, out = load_profile(self.profile), self.out or self.profile
+        check_writable(out)
+        scores = read_scores(self.scores, kind, profile.geometry)
+        save(with_scores(profile, scores), out)
+        line = f"Wrote {out}: with {kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"
+        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+
+
+class Profile(BaseModel):
+    """Look at head profiles in the terminal, compare two, and import other projects' scores."""
+
+    show: CliSubCommand[Show]
+    diff: CliSubCommand[Diff]
+    import_: CliSubCommand[Import] = Field(alias="import")
+
+    def cli_cmd(self) -> None:
+        """Run one of them."""
+        if get_subcommand(self, is_required=False) is None:
+            from profiles.errors import WrongValue
+
+            raise WrongValue(
+                "profile: nothing to do", expected="show, diff or import", fix="see vhserve profile --help"
+            )
+        CliApp.run_subcommand(self)
+
+
+def _rank_by(table: str) -> "RankBy":
+    return table  # type: ignore[return-value]  # the same names, written here so that help needs no import
