@@ -5,8 +5,8 @@ the same for every treatment, so that many of them cost one pass and their upper
 plan.
 """
 
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -57,13 +57,18 @@ class Pass:
 
     @torch.inference_mode()
     def through(self, layer: int, hidden: Tensor) -> Tensor:
-        """Through one layer; of the batch, or of several copies of it one after another."""
+        """Through one layer; of the batch, or of several copies of it one after another.
+
+        What the last layer puts out is right at the position of the answer only.
+        """
         copies = len(hidden) // self._batch
         options = self._options[layer]
         if copies > 1:
             options = {name: _repeated(value, self._batch, copies) for name, value in options.items()}
-        result: Tensor = self._layers[layer](hidden, **options)
-        return result
+        if layer < len(self._layers) - 1:
+            return self._layers[layer](hidden, **options)
+        with _at(self._layers[layer], self._last.repeat(copies)):
+            return self._layers[layer](hidden, **options)
 
     @torch.inference_mode()
     def logits_of(self, hidden: Tensor) -> Tensor:
@@ -79,6 +84,29 @@ class Pass:
                 self.kept[index] = args[0]
 
         return keep
+
+
+@contextmanager
+def _at(layer: Any, last: Tensor) -> Iterator[None]:
+    """Let a layer's output projection and MLP, most of its work, run at one position of each sample; zero elsewhere."""
+    rows = torch.arange(len(last), device=last.device)
+    length = 0
+
+    def only(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal length
+        length = args[0].shape[1]
+        return (args[0][rows, last][:, None], *args[1:])
+
+    def spread(module: Any, args: Any, output: Tensor) -> Tensor:
+        whole = output.new_zeros(len(last), length, output.shape[2])
+        whole[rows, last] = output[:, 0]
+        return whole
+
+    with ExitStack() as stack:
+        for module in (layer.self_attn.o_proj, layer.mlp):
+            stack.callback(module.register_forward_pre_hook(only).remove)
+            stack.callback(module.register_forward_hook(spread).remove)
+        yield
 
 
 def _repeated(value: Any, batch: int, copies: int) -> Any:
