@@ -7,6 +7,8 @@ import json
 
 from PIL import Image
 
+from calibrate.datasets import open_dataset
+
 
 def picture(path, colour=(30, 160, 60), size=(48, 32)):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,3 +185,8 @@ MAKERS = {
     "seed-bench": seed_bench,
     "q-bench": q_bench,
 }
+
+
+def opened(name, path, samples=1000, seed=0, **options):
+    """A benchmark, by name and where it is."""
+    return open_dataset(f"{name}:{path}", samples=samples, seed=seed, **options)
