@@ -1,16 +1,14 @@
 """The ablation against the slow way: every configuration by full forward passes of its own."""
 
-import json
 import signal
 from typing import get_args
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from calibrate import masked_runs
 from calibrate.ablation import Run, ablate
-from calibrate.ablation_plans import CURVE, TABLE, How, configurations
+from calibrate.ablation_plans import TABLE, How, configurations
 from calibrate.ablation_results import Ablation, compared, figures
 from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
 from calibrate.datasets import Dataset, Sample, open_dataset
@@ -23,8 +21,6 @@ from calibrate.treatments import plan_treated, treated
 from profiles.errors import BudgetTooLarge, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
-from profiles.store import save
-from vhserve.cli import main
 
 SAMPLES = 15
 
@@ -246,52 +242,3 @@ def test_tables_show_the_figures(whole):
             cell = line.split(" | ")[1 + (row.k == 6)]
             assert ("n.s." in cell) == (row.figures[0].p >= 0.05)
     assert drawn(stages).row_count == 1 + len(TABLE.rows)
-
-
-def test_the_command(llava, llava_path, profile, tmp_path, capsys):
-    path, out = tmp_path / "profile.json", tmp_path / "ablation.json"
-    save(profile, path)
-    flags = ["ablate", str(path), "--samples", "5", "-k", "3", "--draws", "1", "--out", str(out)]
-    flags += ["--treatment", "text_only", "--block-size", "32"]
-    assert main([*flags, "--json", "--families", "yes_no,object"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document == json.loads(out.read_text())
-    assert (document["samples"], document["treatment"], document["block_size"]) == (5, "text_only", 32)
-    assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
-    for wrong, said in (
-        (["-k", "99"], "99"),
-        (["-k", "0"], "0 heads"),
-        (["--curve", "-k", "120%"], "120%"),
-        (["--figure", str(tmp_path / "curve.svg")], "--curve"),
-        (["--dataset", "nothing"], "nothing"),
-        (["--families", "nothing"], "nothing"),
-        (["--model", str(tmp_path)], "config.json"),
-        (["--out", str(tmp_path / "no" / "folder.json")], "folder"),
-    ):
-        assert main([*flags, *wrong]) == 2
-        error = capsys.readouterr().err
-        assert said in error
-        assert error.count("\n") == 1
-
-
-def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
-    path, out, figure = tmp_path / "profile.json", tmp_path / "curve.json", tmp_path / "curve.svg"
-    save(profile, path)
-    flags = ["ablate", str(path), "--samples", "5", "--curve", "-k", "50%,100%", "--draws", "2", "--out", str(out)]
-    assert main([*flags, "--treatment", "text_only", "--figure", str(figure), "--markdown"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| heads | 50% | 100% |"
-    assert [line.split(" | ")[0] for line in lines[5:] if line.startswith("|")] == [
-        f"| {select} {stage}" for select, stage in CURVE.rows
-    ]
-    rows = json.loads(out.read_text())["rows"]
-    assert {(row["stage"], row["share"], row["k"]) for row in rows} == {
-        (stage, share, len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads * share)
-        for stage in ("late", "all")
-        for share in (0.5, 1.0)
-    }
-    # With all heads of a stage treated, it does not matter which come first.
-    whole_late = [row["figures"] for row in rows if (row["stage"], row["share"]) == ("late", 1.0)]
-    assert all(figures == whole_late[0] for figures in whole_late)
-    drawing = ElementTree.parse(figure).getroot()
-    assert drawing.tag.endswith("svg")
