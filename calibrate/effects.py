@@ -17,9 +17,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibrate.decoder_attention import decoder_attention
 from calibrate.image_blocks import image_blocks
-from calibrate.layer_treatments import text_only_output
 from calibrate.loading import LoadedModel
 from calibrate.prompts import Batch, answer_logits
+from calibrate.treatments import text_only_output
 
 
 @dataclass(frozen=True)

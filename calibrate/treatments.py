@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from calibrate.layer_treatments import LayerTreatment, Positions, layers_treated
+from calibrate.layer_treatments import LayerTreatment, Positions, layers_treated, text_only_output
 from profiles.pruning_plan import PruningPlan
+
+__all__ = ["Ablation", "decoder_layers", "layer_treatments", "plan_treated", "text_only_output", "treated"]
 
 Ablation = Literal["full", "text_only", "removed", "uniform"]
 """The treatments of a plan, and `uniform`: the head attends uniformly to every position of its sequence, later ones

@@ -44,13 +44,13 @@ class Vhserve(BaseSettings):
 
     calibrate: CliSubCommand[Calibrate]
     profile: CliSubCommand[Profile]
+    rankings: CliSubCommand[Rankings]
     plan: CliSubCommand[Plan]
     serve: CliSubCommand[Serve]
     evaluate: CliSubCommand[Evaluate]
     loadtest: CliSubCommand[Loadtest]
     ablate: CliSubCommand[Ablate]
     analyze: CliSubCommand[Analyze]
-    rankings: CliSubCommand[Rankings]
     models: CliSubCommand[Models]
     demo: CliSubCommand[Demo]
 

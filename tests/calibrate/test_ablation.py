@@ -8,6 +8,7 @@ import pytest
 
 from calibrate import masked_runs
 from calibrate.ablation import Run, ablate
+from calibrate.ablation_figure import accuracy_curve
 from calibrate.ablation_plans import TABLE, How, configurations
 from calibrate.ablation_results import Ablation, compared, figures
 from calibrate.ablation_tables import drawn, family_grid, markdown, stage_grid
@@ -214,6 +215,7 @@ def test_figures_by_hand():
 
 def test_tables_show_the_figures(whole):
     result, _ = whole
+    assert accuracy_curve(result).count("<svg") == 1  # of a table too
     stages, families = stage_grid(result), family_grid(result)
     text = markdown(stages)
     lines = text.splitlines()

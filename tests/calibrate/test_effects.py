@@ -15,8 +15,8 @@ from calibrate.decoder_attention import decoder_attention
 from calibrate.effects import head_effects, log_odds
 from calibrate.errors import AnswersAlike
 from calibrate.image_blocks import image_blocks
-from calibrate.layer_treatments import text_only_output
 from calibrate.prompts import make_batch, next_token_logits
+from calibrate.treatments import text_only_output
 from profiles.head_profile import DatasetRef
 from profiles.store import load_profile
 
