@@ -20,7 +20,7 @@ NAMES = {
     "image_weight": "image weight",
     "box_weight": "box weight",
     "gradient": "gradient",
-    "gradient_by_layer": "gradient, normalised by layer",
+    "gradient_by_layer": "gradient by layer",
     "sparsemm": "SparseMM",
     "duo_attention": "DuoAttention",
 }
@@ -83,7 +83,8 @@ def _chance(one: RandomRankings) -> list[str]:
 
 
 def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.2f}".replace("-", MINUS)
+    # Plus zero, or what rounds to zero from below would be written −0.00.
+    return NONE if value is None else f"{round(value, 2) + 0.0:+.2f}".replace("-", MINUS)
 
 
 def _number(value: float | None) -> float:
