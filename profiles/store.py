@@ -77,7 +77,7 @@ def load_as(kind: type[Document], format_name: str, path: Path) -> Document:
     ------
     As `load_profile`.
     """
-    return _from_data(kind, format_name, parse(_read(path), str(path)), str(path))
+    return _from_data(kind, format_name, parse(read_bytes(path), str(path)), str(path))
 
 
 def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], source: str) -> Document:
