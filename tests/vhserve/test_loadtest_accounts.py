@@ -61,8 +61,8 @@ def test_counters_rise_from_the_last_reading_before_measuring() -> None:
     assert (nothing.scrapes, nothing.preemptions, nothing.kv_use_max) == (0, None, None)
 
 
-def client(cpu: float, late: float) -> str:
-    seen = [Observation(n, "image", False, float(n), float(n), [0.1], 1, 1, "ok") for n in range(10)]
+def client(cpu: float, late: float, lag: float = 0.0) -> str:
+    seen = [Observation(n, "image", False, float(n), n + lag, [0.1], 1, 1, "ok") for n in range(10)]
     samples = [ClientSample(-5.0, 1.0, 9.0, 0), *(ClientSample(n / 4, cpu, late, 1) for n in range(40))]
     return client_load([Turn(seen, 0, [samples], [], 0.0)]).saturated
 
@@ -71,6 +71,7 @@ def test_a_busy_client_is_called_the_bottleneck() -> None:
     assert client(0.3, 0.001) == ""  # the warm-up's sample does not count
     assert "95% of a core" in client(0.95, 0.001)
     assert "100 ms late" in client(0.3, 0.1)
+    assert "sent 50 ms late" in client(0.3, 0.001, lag=0.05)
     unsent = Observation(0, "image", False, 0.0, outcome="failed", error="not sent")
     assert "--max-in-flight" in client_load([Turn([unsent], 0, [[]], [], 0.0)]).saturated
     assert any("the client is the bottleneck: a client process used 90%" in line for line in warnings(load_test(2)[0]))
