@@ -50,8 +50,8 @@ def _saturated(cpu: float, late: float, seen: Sequence[Observation]) -> str:
     lags = [one.lag for one in seen if one.sent is not None]
     if lags and (lag := float(np.quantile(lags, 0.99))) > LATE:
         return (
-            f"the client sent {1000 * lag:.0f} ms late at the 99th percentile, which is in its latencies; its machine is "
-            "too busy: run it on another machine"
+            f"the client sent {1000 * lag:.0f} ms late at the 99th percentile, which is in its latencies; its machine "
+            "is too busy: run it on another machine"
         )
     if any(one.error == "not sent" for one in seen):
         return "requests were due while as many as --max-in-flight were under way; they count as failed"
