@@ -12,6 +12,8 @@ ARROWS = {
     "what calibrate is made of": (
         (
             "calibrate.calibration",
+            "calibrate.analysis.report",
+            "calibrate.analysis.measure",
             "calibrate.ablation",
             "calibrate.treatments",
             "calibrate.demo",
