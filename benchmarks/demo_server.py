@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vhserve.demo.processes import VHSERVE, free_port, serving
+from vhserve.demo.processes import VHSERVE, ending_on_signals, free_port, serving
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "8", "--enforce-eager")
 """Enough for the demo model's prompts; few streams, so that two cores can be saturated and blocks run short."""
@@ -32,10 +32,10 @@ class DemoServer:
 
 @contextmanager
 def demo_server(log: Path, flags: Sequence[str] = (), plan: Path | None = None) -> Iterator[DemoServer]:
-    """Serve the demo model until the block ends."""
+    """Serve the demo model until the block ends, by SIGTERM too."""
     port = free_port()
     planned = ("--plan", str(plan)) if plan is not None else ()
     command = (*VHSERVE, "serve", "demo", *planned, "--host", "127.0.0.1", "--port", str(port), *FLAGS, *flags)
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", **os.environ}
-    with serving("demo", command, port, log, environment, _START_LIMIT):
+    with ending_on_signals(), serving("demo", command, port, log, environment, _START_LIMIT):
         yield DemoServer(port, log)
