@@ -19,7 +19,8 @@ class Page(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        named = [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.addresses += [value for value in named if value != "data:,"]  # the icon that keeps browsers from asking
         if tag not in VOID:
             self.open.append(tag)
         if tag == "tr":
