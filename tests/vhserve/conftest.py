@@ -86,7 +86,9 @@ def vllm_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def engine_host(tmp_path_factory: pytest.TempPathFactory, vllm_environment: dict[str, str]) -> Iterator[EngineHost]:
-    host = EngineHost(tmp_path_factory.mktemp("engines"), {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    # oneDNN keeps what it made for the last 1,024 shapes, tens of MiB that would pass for a leak.
+    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1"}
+    host = EngineHost(tmp_path_factory.mktemp("engines"), {**vllm_environment, **settings})
     yield host
     host.close()
 
