@@ -158,7 +158,9 @@ def run(engine: Any, workload: Workload) -> Result:
         outputs = core.step()
         now = time.perf_counter()
         if not preempted[0]:
-            result.most_running = max(result.most_running, len(scheduler.running))
+            # Not those that wait for the encoder with the text before their image prefilled.
+            answering = sum(request.num_output_tokens > 0 for request in scheduler.running)
+            result.most_running = max(result.most_running, answering)
         for output in outputs:
             tokens = len(output.outputs[0].token_ids)
             first.setdefault(output.request_id, now)
