@@ -68,13 +68,12 @@ class TextOnlyBuilder:
         scheduler = vllm_config.scheduler_config
         capture = vllm_config.compilation_config.max_cudagraph_capture_size or 0
         self.supports_draft_decode_metadata_update = False  # stock builders set it on the instance
-        self._on_cpu = device.type == "cpu"
-        self._compact = Compactor(
-            max(scheduler.max_num_seqs, capture),
-            max(scheduler.max_num_batched_tokens, capture),
-            block_size,
-            device,
-        )
+        self._block_size = block_size
+        self._compact: Compactor | None = None  # on hosts, which have no use for its buffers
+        if device.type != "cpu":
+            requests = max(scheduler.max_num_seqs, capture)
+            tokens = max(scheduler.max_num_batched_tokens, capture)
+            self._compact = Compactor(requests, tokens, block_size, device)
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: KVCacheSpec) -> AttentionCGSupport:
@@ -92,21 +91,27 @@ class TextOnlyBuilder:
         # All builders of a group get the same object in a step: the first compacts for all.
         shared = common_attn_metadata.__dict__.get(_SHARED)
         if shared is None or shared[0] is not common_attn_metadata.block_table_tensor:
-            compact = self._compact_for_cpu if self._on_cpu else self._compact_in_place
-            shared = (common_attn_metadata.block_table_tensor, *compact(common_attn_metadata))
+            if self._compact is None:
+                made = self._compact_for_cpu(common_attn_metadata)
+            else:
+                made = self._compact_in_place(self._compact, common_attn_metadata)
+            shared = (common_attn_metadata.block_table_tensor, *made)
             setattr(common_attn_metadata, _SHARED, shared)
         _, compacted, moved = shared
         metadata = super().build(common_prefix_len, compacted, fast_build)  # type: ignore[misc]
         metadata.text_only = moved
         return metadata
 
-    def _compact_in_place(self, batch: CommonAttentionMetadata) -> tuple[CommonAttentionMetadata, Moved]:
+    @staticmethod
+    def _compact_in_place(
+        compact: Compactor, batch: CommonAttentionMetadata
+    ) -> tuple[CommonAttentionMetadata, Moved | None]:
         """Without a look at the device: shapes stay as they are, and queries are counted there only.
 
         `query_start_loc_cpu` is left as it was; stock builders read it for context parallelism and PrefixLM, both
         refused. `max_query_len` and `max_seq_len` stay upper bounds.
         """
-        got = self._compact(
+        got = compact(
             batch.block_table_tensor,
             batch.seq_lens,
             batch.slot_mapping,
@@ -156,7 +161,7 @@ class TextOnlyBuilder:
                 batch.seq_lens[:requests],
                 batch.slot_mapping[:tokens],
                 batch.query_start_loc[: requests + 1],
-                self._compact.block_size,
+                self._block_size,
             )
             seen = TextOnlyBuilder._last_step = (batch.seq_lens, shape)
         return seen[1]
