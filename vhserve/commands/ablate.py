@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
+from vhserve.interrupted import can_be_continued
+
 if TYPE_CHECKING:
     from calibrate.ablation_plans import Configuration
     from calibrate.ablation_results import Ablation
@@ -141,14 +143,11 @@ class Ablate(BaseModel):
             check_writable(self.figure)
 
     def _measure(self, profile: "HeadProfile", name: str, chosen: "list[Configuration]") -> "Ablation":
-        from rich.console import Console
-
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.ablation import Run, ablate
         from calibrate.datasets import open_dataset
-        from calibrate.interrupts import Stopped
         from calibrate.loading import load_model
         from profiles.fit import check_fit
 
@@ -158,9 +157,5 @@ class Ablate(BaseModel):
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
         run = Run(self.out, self.batch_size, self.block_size, self.restart, together=self.together)
-        try:
+        with can_be_continued(self.out):
             return ablate(loaded, profile, dataset, chosen, run)
-        except Stopped as stop:
-            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
-            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
-            raise SystemExit(stop.code) from None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from vhserve.interrupted import can_be_continued
+
 if TYPE_CHECKING:
     from calibrate.ablation_results import Ablation
     from calibrate.analysis.report import Report
@@ -126,8 +128,6 @@ class Analyze(BaseModel):
             ) from error
 
     def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
-        from rich.console import Console
-
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
@@ -135,7 +135,6 @@ class Analyze(BaseModel):
         from calibrate.analysis.measure import Run, measure, saved_state
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
-        from calibrate.interrupts import Stopped
         from calibrate.loading import load_model
         from profiles.files import write_atomically
 
@@ -145,13 +144,9 @@ class Analyze(BaseModel):
         loaded = load_model(self.model, self.dtype, self.device)
         self._make_folder(files)
         run = Run(files.document, self.batch_size, self.restart)
-        try:
+        with can_be_continued(self.out):
             measured = measure(loaded, dataset, run)
             ablation = self._ablation(files, loaded, dataset, measured, earlier)
-        except Stopped as stop:
-            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
-            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
-            raise SystemExit(stop.code) from None
         settings = self._settings() | {
             "dtype": str(loaded.dtype).removeprefix("torch."),
             "device": loaded.device.type,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
+from vhserve.interrupted import say_interrupted
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -102,14 +104,8 @@ class Calibrate(BaseModel):
                 return calibrate(loaded, dataset, run, processes)
             except Stopped as stop:
                 if processes.first:
-                    self._say_how_to_continue()
+                    say_interrupted(self.out)
                 raise SystemExit(stop.code) from None
-
-    def _say_how_to_continue(self) -> None:
-        from rich.console import Console
-
-        line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
 
 
 def summarise(profile: "HeadProfile") -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
+from vhserve.interrupted import can_be_continued
+
 if TYPE_CHECKING:
     from calibrate.ranking_results import RankingComparison
     from profiles.head_profile import HeadProfile
@@ -84,13 +86,10 @@ class Rankings(BaseModel):
         console.print(f"Wrote {self.out}: {result.samples} samples", markup=False)
 
     def _measure(self, profile: "HeadProfile", name: str) -> "RankingComparison":
-        from rich.console import Console
-
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.datasets import open_dataset
-        from calibrate.interrupts import Stopped
         from calibrate.loading import load_model
         from calibrate.masked_runs import Run
         from calibrate.ranking_comparison import Groups, compare_rankings
@@ -102,10 +101,6 @@ class Rankings(BaseModel):
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
         run = Run(self.out, self.batch_size, self.block_size, self.restart, together=self.together)
-        try:
+        with can_be_continued(self.out):
             groups = Groups(self.groups, self.group_size, self.seed)
             return compare_rankings(loaded, profile, dataset, self.treatment, groups, run)
-        except Stopped as stop:
-            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {self.out}"
-            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
-            raise SystemExit(stop.code) from None
