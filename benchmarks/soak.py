@@ -144,6 +144,8 @@ def main() -> None:
         "of a core",
         markup=False,
     )
+    for error in found.errors:
+        console.print(f"failed: {error.count} x {error.kind}: {error.first}", markup=False)
     for latency in ("ttft", "tpot", "e2e"):
         told = getattr(figures, latency)
         if told is not None:

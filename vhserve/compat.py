@@ -242,6 +242,39 @@ def around_prefix_lookup(kv_cache_manager: Any, enter: Callable[[Any], AbstractC
     kv_cache_manager.get_computed_blocks = get_computed_blocks
 
 
+def layer_in_batch(layer_name: str) -> Any:
+    """An attention layer of the model that runs, by name.
+
+    Symptom
+        An operator of ours inside a compiled model cannot be given a Python object to work with.
+    Cause
+        Operators take tensors and names. vLLM's own find their layer in the forward context, which is not documented.
+    Removal
+        vLLM documents the forward context.
+    """
+    from vllm.forward_context import get_forward_context
+
+    return get_forward_context().no_compile_layers[layer_name]
+
+
+def metadata_of(layer_name: str) -> Any | None:
+    """What an attention layer's builder made of the batch that runs; None while vLLM measures memory.
+
+    Symptom
+        A projection cannot know which of its tokens the layer's attention drops.
+    Cause
+        vLLM tells attention operators alone, through the forward context, which is not documented.
+    Removal
+        With `layer_in_batch`.
+    """
+    from vllm.forward_context import get_forward_context
+
+    metadata = get_forward_context().attn_metadata
+    if isinstance(metadata, list):
+        metadata = metadata[0]  # with speculative decoding: the model's own
+    return None if metadata is None else metadata[layer_name]
+
+
 def copy_of_batch(batch: Any) -> Any:
     """A shallow copy of a `CommonAttentionMetadata` whose tensors may be replaced.
 

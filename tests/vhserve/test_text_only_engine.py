@@ -12,10 +12,12 @@ import pytest
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
 from oracle import TinyModel
 
+from profiles.layout import layer_layouts
 from profiles.pruning_plan import Granularity, PruningPlan
 from vhserve.engine import lanes
 from vhserve.engine.capacity import capacity, groups_of
 from vhserve.engine.image_spans import image_blocks
+from vhserve.engine.skipping import WORTHWHILE
 
 pytestmark = pytest.mark.vllm
 
@@ -213,6 +215,17 @@ def test_blocks_held_are_the_plans_formula_block_by_block(
             taken += sum(block != 0 for block in table)
         assert held["taken"] == taken
     assert probed["held"]["free"] == probed["held"]["blocks"] - 1
+
+
+@pytest.mark.parametrize("name", ["mixed_treatments", "three_lanes"])
+def test_dropped_tokens_are_not_projected_for_text_only_heads(
+    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    layouts = layer_layouts(CASES[name].plan(models[CASES[name].model]))
+    layers = [one for one in layouts if len(one.text_only) >= WORTHWHILE * max(1, len(one.full + one.text_only))]
+    for held in served(name).probed["requests"].values():
+        dropped = BLOCK * sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
+        assert sorted(held["skipped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
 
 
 def test_lanes_are_about_equally_wide(served: Callable[[str], Outcome]) -> None:

@@ -43,11 +43,12 @@ def _held(engine: Any) -> dict[str, Any]:
 
 
 def block_tables(engine: Any) -> dict[str, Any]:
-    """Tables of some prompts after prefill, and what each group is."""
+    """Tables of some prompts after prefill, what each group is, and how many tokens projections have passed over."""
     from vhserve.engine.image_spans import image_spans
     from vhserve.engine.kv_spec import count_groups, is_text_only
 
     assert engine.reset_prefix_cache()
+    skipped = _count_skipped()
     scheduler = _scheduler(engine)
     config = scheduler.kv_cache_config
     seen = {}
@@ -62,7 +63,9 @@ def block_tables(engine: Any) -> dict[str, Any]:
             "spans": image_spans(request),
             "tables": scheduler.kv_cache_manager.get_block_ids(name),
             "taken": before - _held(engine)["free"],
+            "skipped": dict(skipped),
         }
+        skipped.clear()
         while engine.llm_engine.has_unfinished_requests():
             engine.llm_engine.step()
     layers = engine.llm_engine.vllm_config.compilation_config.static_forward_context
@@ -73,6 +76,21 @@ def block_tables(engine: Any) -> dict[str, Any]:
         "groups": tuple(count_groups(config)),
         "held": _held(engine),
     }
+
+
+def _count_skipped() -> dict[tuple[str, str], int]:
+    """Tokens that met the full heads' weights only, by layer and projection, from now on."""
+    from vhserve.engine.skipping import SkippingLinear
+
+    counts: dict[tuple[str, str], int] = {}
+    stock = SkippingLinear._of_full_heads
+
+    def counted(method: SkippingLinear, x: Any, skipped: Any, *rest: Any) -> Any:
+        counts[method.name, method.kind] = counts.get((method.name, method.kind), 0) + len(skipped)
+        return stock(method, x, skipped, *rest)
+
+    SkippingLinear._of_full_heads = counted  # type: ignore[method-assign]
+    return counts
 
 
 def abort_in_every_state(engine: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Queries:
     longest: int
     order: torch.Tensor  # (kept queries,) int64: their old indices
     dropped: torch.Tensor  # (tokens,) bool
+    skipped: torch.Tensor  # (tokens - kept queries,) int64: where `dropped` is true
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,5 @@ def _queries(dropped: np.ndarray, starts: np.ndarray) -> Queries | None:
         int(counts.max(initial=0)),
         torch.from_numpy(order),
         torch.from_numpy(dropped),
+        torch.from_numpy(np.flatnonzero(dropped)),
     )

@@ -20,6 +20,7 @@ from vhserve.compat import forget_attention
 from vhserve.engine.projections import KeptOutput, KeptQKV
 from vhserve.engine.refusals import BACKENDS
 from vhserve.engine.removed_layer import RemovedAttention
+from vhserve.engine.skipping import skip_dropped_tokens
 from vhserve.engine.split_attention import Places, find_places, lane_attention
 from vhserve.engine.stand_in import StandIn, stand_ins
 from vhserve.errors import FlagRefused, ModelNotServable
@@ -90,6 +91,7 @@ def keep_heads(
     attention.num_heads = attention.total_num_heads = len(query_heads)
     attention.num_kv_heads = attention.total_num_kv_heads = len(kv_heads)
     attention.q_size, attention.kv_size = len(query_heads) * attention.head_dim, len(kv_heads) * attention.head_dim
+    skip_dropped_tokens(attention, layout)
 
 
 def build_attention(

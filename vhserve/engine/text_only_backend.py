@@ -41,7 +41,12 @@ class Moved:
     order: torch.Tensor | None  # old index of each query the kernel gets; None: it gets all, in place
     dropped: torch.Tensor | None  # (tokens,) bool: output rows to zero; None: none
     tokens: int
-    nothing_kept: bool = False  # the kernel need not run
+    skipped: torch.Tensor | None = None  # on hosts: old indices of the others; None: none, or told by no host
+
+    @property
+    def nothing_kept(self) -> bool:
+        """The kernel need not run."""
+        return self.skipped is not None and len(self.skipped) == self.tokens
 
 
 class TextOnlyBuilder:
@@ -136,7 +141,7 @@ class TextOnlyBuilder:
             return _altered(batch, **changed), None
         queries, tokens = shape.queries, batch.num_actual_tokens
         if not len(queries.order):
-            return batch, Moved(None, None, tokens, nothing_kept=True)
+            return batch, Moved(queries.order, None, tokens, queries.skipped)
         lens = shape.seq_lens[queries.rows]
         compacted = _altered(
             batch,
@@ -149,7 +154,7 @@ class TextOnlyBuilder:
             max_query_len=queries.longest,
             max_seq_len=int(lens.max()),
         )
-        return compacted, Moved(queries.order, queries.dropped, tokens)
+        return compacted, Moved(queries.order, queries.dropped, tokens, queries.skipped)
 
     def _shape(self, batch: CommonAttentionMetadata) -> Shape | None:
         """Told by the first group of a step for all: their batches hold the very same lengths."""

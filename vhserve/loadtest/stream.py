@@ -35,7 +35,10 @@ class Endpoint:
     def __init__(self, base_url: str, key: str | None, connections: int, timeout: float) -> None:
         self._path = urlsplit(base_url).path.rstrip("/") + "/chat/completions"
         self._timeout = timeout
-        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        # A connection of its own for each request, as from users of their own. A server closes kept ones when they have
+        # been idle for some seconds, vLLM's after five; a request that is sent at that moment is lost and must not be
+        # sent again unasked, so it would count as the server's failure.
+        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Connection": "close"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._http = HTTPClient.from_url(
@@ -83,10 +86,10 @@ class Endpoint:
             _fail(seen, "protocol", f"{type(error).__name__}: {error}")
         finally:
             if response is not None:
-                response.release()  # closes the connection unless the reply was read to its end
+                response.release()
 
     def close(self) -> None:
-        """Close the connections that are kept for further requests."""
+        """Close what connections there are."""
         self._http.close()
 
     def _read(self, response: HTTPSocketResponse, payload: Payload, seen: Observation) -> None:
