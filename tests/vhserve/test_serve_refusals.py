@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,15 @@ def check(plan: dict[str, Any], name: str, folder: str) -> None:
     check_revision(plan_from_dict(plan), name, Path(folder))
 
 
-def settings_of_stock(model: str) -> int:
-    """Runs in the host: find every setting of the table in vLLM's configuration; none is refused by default."""
+def settings_of_stock(model: str, module: str) -> int:
+    """Runs in the host: find every setting of a module's table in vLLM's configuration; none is refused by default."""
     from vllm.engine.arg_utils import EngineArgs
 
     from vhserve.engine.refusals import check_config
 
-    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config())
-    return len(REFUSALS)
+    table = import_module(module).REFUSALS
+    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), table)
+    return len(table)
 
 
 @pytest.mark.vllm
@@ -235,7 +237,7 @@ def test_what_the_plan_sets_may_not_be_set_beside_it(
 
 @pytest.mark.vllm
 def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
-    outcome = engine_host.do(call(settings_of_stock, str(models["gqa"].path)))
+    outcome = engine_host.do(call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.refusals"))
     assert outcome.failure is None
     assert outcome.probed == len(REFUSALS) > 10
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from engine_host import EngineHost, call
 from oracle import TinyModel
-from test_serve_refusals import put
+from test_serve_refusals import put, settings_of_stock
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.engine.text_only import REFUSALS
@@ -38,16 +38,6 @@ def put_with_layout(layout: str, plan: dict[str, Any], model: str) -> dict[str, 
         del os.environ["VLLM_KV_CACHE_LAYOUT"]
 
 
-def settings_of_stock(model: str) -> int:
-    """Runs in the host: find every setting of the table in vLLM's configuration; none is refused by default."""
-    from vllm.engine.arg_utils import EngineArgs
-
-    from vhserve.engine.refusals import check_config
-
-    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), REFUSALS)
-    return len(REFUSALS)
-
-
 def refusal(engine_host: EngineHost, model: TinyModel, plan: PruningPlan, *flags: str) -> tuple[str, str]:
     outcome = engine_host.do(call(put, plan.model_dump(mode="json"), str(model.path), *flags))
     assert outcome.failure is not None
@@ -71,7 +61,7 @@ def test_each_refused_flag_is_named_with_a_reason(
 
 
 def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
-    outcome = engine_host.do(call(settings_of_stock, str(models["gqa"].path)))
+    outcome = engine_host.do(call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.text_only"))
     assert outcome.failure is None
     assert outcome.probed == len(REFUSALS)
 
