@@ -1,9 +1,11 @@
 """Whether `vhserve loadtest` and `vllm bench serve` time the same server alike.
 
     python -m benchmarks.loadtest_agreement [--rate 2] [--seconds 30] [--turns 2] [--output 16] [--base-url URL]
+    python -m benchmarks.loadtest_agreement --concurrency 2
 
-A server of the demo model gets the same kind of load from both, in turns (A B, B A): Poisson arrivals at one rate,
-every request with a picture of its own, replies of one length. Percentiles are of each client's requests of all turns.
+A server of the demo model gets the same kind of load from both, in turns (A B, B A): Poisson arrivals at one rate, or
+a closed loop, which leaves nothing to the luck of arrivals; every request with a picture of its own, replies of one
+length. Percentiles are of each client's requests of all turns.
 """
 
 import argparse
@@ -48,7 +50,7 @@ def ours(base_url: str, options: argparse.Namespace) -> Times:
     done = loadtest(
         Loadtest(
             urls=[base_url],
-            rate=options.rate,
+            **({"concurrency": options.concurrency} if options.concurrency else {"rate": options.rate}),
             duration=options.seconds,
             warm_up=0,
             output_tokens=options.output,
@@ -67,9 +69,8 @@ def ours(base_url: str, options: argparse.Namespace) -> Times:
     }
 
 
-def theirs(base_url: str, options: argparse.Namespace, turn: int, folder: Path) -> Times:
-    """One turn of `vllm bench serve`, on requests that our generator made."""
-    count = round(options.rate * options.seconds)
+def theirs(base_url: str, options: argparse.Namespace, turn: int, folder: Path, count: int) -> Times:
+    """One turn of `vllm bench serve`, on `count` requests that our generator made."""
     load = Workload(seed=turn, image_size=IMAGE_SIZE, output_tokens=options.output, model="demo")
     made = Payloads(load, (1_000_000,))
     lines = [json.dumps({"content": json.loads(made.make(n).body)["messages"][0]["content"]}) for n in range(count)]
@@ -80,7 +81,9 @@ def theirs(base_url: str, options: argparse.Namespace, turn: int, folder: Path) 
         *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
         *("--base-url", base_url.removesuffix("/v1"), "--model", "demo", "--tokenizer", str(MODEL_DIR)),
         *("--dataset-name", "custom_image", "--dataset-path", str(dataset), "--enable-multimodal-chat"),
-        *("--custom-output-len", str(options.output), "--num-prompts", str(count), "--request-rate", str(options.rate)),
+        *("--custom-output-len", str(options.output), "--num-prompts", str(count)),
+        *(("--max-concurrency", str(options.concurrency)) if options.concurrency else ()),
+        *("--request-rate", "inf" if options.concurrency else str(options.rate)),
         *("--ignore-eos", "--temperature", "0", "--seed", str(turn), "--disable-shuffle"),
         *("--extra-body", json.dumps({"min_tokens": options.output, "skip_special_tokens": False})),
         *("--save-result", "--save-detailed", "--result-dir", str(folder), "--result-filename", result.name),
@@ -112,6 +115,7 @@ def main() -> None:
     """Measure, print and perhaps write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=2.0)
+    parser.add_argument("--concurrency", type=int, help="a closed loop of so many streams, instead of a rate")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--output", type=int, default=16)
@@ -128,9 +132,11 @@ def main() -> None:
             if client == 0:
                 clients[0].append(ours(server, options))
             else:
-                clients[1].append(theirs(server, options, turn, Path(scratch)))
+                count = len(clients[0][-1]["ttft"]) if options.concurrency else round(options.rate * options.seconds)
+                clients[1].append(theirs(server, options, turn, Path(scratch), count))
     mine, other = map(pooled, clients)
-    table = Table(title=f"{options.rate:g} requests/s, {options.output} tokens out, milliseconds")
+    load = f"{options.concurrency} streams" if options.concurrency else f"{options.rate:g} requests/s"
+    table = Table(title=f"{load}, {options.output} tokens out, milliseconds")
     counts = [sum(len(turn["ttft"]) for turn in turns) for turns in clients]
     for column in ("", f"vhserve loadtest ({counts[0]})", f"vllm bench serve ({counts[1]})", "ratio"):
         table.add_column(column, justify="right" if column else "left")
