@@ -7,7 +7,6 @@ elsewhere.
 import time
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from calibrate.processes import ALONE, Processes
 from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.resume import SavedState
+from calibrate.run import RunSettings
 from calibrate.scores import EPSILON, LayerFunction, score_rows
 from calibrate.sums import Sums
 from profiles.head_profile import HeadProfile, ScoreFormula
@@ -32,16 +32,11 @@ from profiles.store import save
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunSettings):
     """Settings of a calibration run.
 
     Attributes
     ----------
-    out
-        Where the profile goes; the state of an interrupted run lies beside it.
-    batch_size
-        Samples in one forward pass. Changes nothing beyond float error, so an interrupted run may be continued with
-        another.
     seed
         That the dataset was opened with.
     layer_function
@@ -50,23 +45,12 @@ class Run:
         Measure effects of treatments too, which takes a gradient; needs answers that the model's first token tells.
     block_size
         Of the image blocks that text-only heads would not see, for their effects; None for single image tokens.
-    restart
-        Discard the state of an interrupted run.
-    save_every
-        Seconds between two savings of the state.
-    show_progress
-        Whether to draw a bar on standard error.
     """
 
-    out: Path
-    batch_size: int = 16
     seed: int = 0
     layer_function: LayerFunction = "inverse"
     effects: bool = False
     block_size: int | None = None
-    restart: bool = False
-    save_every: float = 10.0
-    show_progress: bool = True
 
 
 def calibrate(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes = ALONE) -> HeadProfile:

@@ -7,7 +7,6 @@ made of the answers.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,36 +23,23 @@ from calibrate.loading import LoadedModel
 from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.resume import Arrays, SavedState
+from calibrate.run import RunSettings
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunSettings):
     """Settings of a run over variants.
 
     Attributes
     ----------
-    out
-        Where the results go; the state of an interrupted run lies beside it.
-    batch_size
-        Samples in one forward pass; changes nothing beyond float error.
     block_size
         Of text-only heads' image blocks; `None` for single image tokens.
-    restart
-        Discard the state of an interrupted run.
-    save_every
-        Seconds between two savings of the state.
-    show_progress
-        Whether to draw a bar on standard error.
     together
         Variants in one pass; `None` for 1 on CPUs and 8 elsewhere.
     """
 
-    out: Path
     batch_size: int = 8
     block_size: int | None = None
-    restart: bool = False
-    save_every: float = 10.0
-    show_progress: bool = True
     together: int | None = None
 
 

@@ -5,8 +5,6 @@ Owns the loop, its settings and what is done when it is stopped. Formulas, taps,
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,41 +22,17 @@ from calibrate.processes import ALONE
 from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.resume import SavedState
+from calibrate.run import RunSettings
 from calibrate.scores import EPSILON, score_rows
 from profiles.provenance import versions
 
 
-@dataclass(frozen=True)
-class Run:
-    """Settings of an analysis.
-
-    Attributes
-    ----------
-    out
-        Where the results will go; the state of an interrupted run lies beside it.
-    batch_size
-        Samples in one forward pass; changes nothing beyond float error.
-    restart
-        Discard the state of an interrupted run.
-    save_every
-        Seconds between two savings of the state.
-    show_progress
-        Whether to draw a bar on standard error.
-    """
-
-    out: Path
-    batch_size: int = 16
-    restart: bool = False
-    save_every: float = 20.0
-    show_progress: bool = True
-
-
-def saved_state(loaded: LoadedModel, dataset: Dataset, run: Run) -> SavedState:
+def saved_state(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> SavedState:
     """The state of the run; whoever has written the results discards it."""
     return SavedState(run.out, ALONE, _settings(loaded, dataset))
 
 
-def measure(loaded: LoadedModel, dataset: Dataset, run: Run) -> Measured:
+def measure(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> Measured:
     """Run every sample once; continues an interrupted run of the same settings.
 
     The state is kept when all samples are done, for what follows may be stopped too.
@@ -120,7 +94,7 @@ def _taken_up(saved: dict[str, Any], seen: dict[str, None], samples: list[Sample
 
 
 def _plus(
-    loaded: LoadedModel, judge: Judge, tally: Tally, samples: list[Sample], rows_of: Any, read: Any, run: Run
+    loaded: LoadedModel, judge: Judge, tally: Tally, samples: list[Sample], rows_of: Any, read: Any, run: RunSettings
 ) -> Tally:
     with telling_full_devices(loaded, run.batch_size):
         batch = make_batch(loaded, samples)

@@ -23,7 +23,7 @@ from calibrate.analysis.ablating import head_profile, run_ablation
 from calibrate.analysis.accuracy_section import accuracy_section, answers_count
 from calibrate.analysis.joined import Joined
 from calibrate.analysis.lens import logit_lens, settled
-from calibrate.analysis.measure import Run, measure
+from calibrate.analysis.measure import measure
 from calibrate.analysis.report import make_report
 from calibrate.analysis.tallies import TABLES, Measured
 from calibrate.attention_rows import attention_rows
@@ -31,6 +31,7 @@ from calibrate.datasets import Dataset, open_dataset
 from calibrate.errors import StateMismatch
 from calibrate.loading import LoadedModel, load_model
 from calibrate.prompts import make_batch
+from calibrate.run import RunSettings
 
 SAMPLES = 18
 
@@ -40,7 +41,7 @@ def dataset(samples=SAMPLES):
 
 
 def run(loaded, given, folder, **settings) -> Measured:
-    return measure(loaded, given, Run(folder / "analysis.json", show_progress=False, **settings))
+    return measure(loaded, given, RunSettings(folder / "analysis.json", show_progress=False, **settings))
 
 
 def folder_of(path: Path, name: str) -> Path:

@@ -107,7 +107,7 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     dataset = open_dataset("synthetic", samples=5, seed=4)
     everything = list(dataset)
     profile = calibrate(
-        llava, dataset, Run(tmp_path / "profile.json", 2, 4, effects=True, block_size=16, show_progress=False)
+        llava, dataset, Run(tmp_path / "profile.json", 2, seed=4, effects=True, block_size=16, show_progress=False)
     )
     assert load_profile(tmp_path / "profile.json") == profile
     with head_effects(llava, 16) as measure:
@@ -117,7 +117,7 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     np.testing.assert_allclose(profile.effects.removed, found.removed.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(profile.effects.gradient, found.gradient.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(profile.effects.text_only, found.text_only.mean(1), rtol=1e-3, atol=1e-6)
-    plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, 4, show_progress=False))
+    plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, seed=4, show_progress=False))
     assert plain.effects is None
     assert plain.heads == profile.heads
 

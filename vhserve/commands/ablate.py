@@ -156,6 +156,6 @@ class Ablate(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
-        run = Run(self.out, self.batch_size, self.block_size, self.restart, together=self.together)
+        run = Run(self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together)
         with can_be_continued(self.out):
             return ablate(loaded, profile, dataset, chosen, run)

@@ -132,10 +132,11 @@ class Analyze(BaseModel):
 
         ensure_torchvision()
         from calibrate.analysis.ablating import load_ablation
-        from calibrate.analysis.measure import Run, measure, saved_state
+        from calibrate.analysis.measure import measure, saved_state
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
         from calibrate.loading import load_model
+        from calibrate.run import RunSettings
         from profiles.files import write_atomically
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
@@ -143,7 +144,7 @@ class Analyze(BaseModel):
         dataset = self._dataset(self.samples)
         loaded = load_model(self.model, self.dtype, self.device)
         self._make_folder(files)
-        run = Run(files.document, self.batch_size, self.restart)
+        run = RunSettings(files.document, self.batch_size, self.restart)
         with can_be_continued(self.out):
             measured = measure(loaded, dataset, run)
             ablation = self._ablation(files, loaded, dataset, measured, earlier)

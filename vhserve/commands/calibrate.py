@@ -92,11 +92,11 @@ class Calibrate(BaseModel):
         run = Run(
             self.out,
             self.batch_size,
-            self.seed,
-            self.layer_function,
-            self.effects,
-            self.block_size,
-            restart=self.restart,
+            self.restart,
+            seed=self.seed,
+            layer_function=self.layer_function,
+            effects=self.effects,
+            block_size=self.block_size,
         )
         with joined() as processes:
             loaded = load_model(self.model, self.dtype, processes.device(self.device))

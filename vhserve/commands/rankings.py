@@ -100,7 +100,7 @@ class Rankings(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
-        run = Run(self.out, self.batch_size, self.block_size, self.restart, together=self.together)
+        run = Run(self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together)
         with can_be_continued(self.out):
             groups = Groups(self.groups, self.group_size, self.seed)
             return compare_rankings(loaded, profile, dataset, self.treatment, groups, run)

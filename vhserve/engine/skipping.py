@@ -19,6 +19,7 @@ from vhserve.compat import layer_in_batch, metadata_of
 from vhserve.engine.split_attention import SplitAttention
 
 Span = tuple[int, int]
+"""Start and stop."""
 
 WORTHWHILE: Final = 0.5
 """Share of a layer's heads that must be text-only: the full heads' projections are kept twice, once by themselves."""
@@ -34,19 +35,18 @@ class SkippingLinear(UnquantizedLinearMethod):
     kind
         Which of the layer's projections it is.
     outputs, inputs
-        Rows and columns of the weight that belong to full heads, as pairs of start and stop.
+        Rows and columns of the weight that belong to full heads.
     """
 
-    def __init__(self, name: str, kind: str, outputs: Sequence[Span], inputs: Sequence[Span]) -> None:
+    def __init__(self, name: str, kind: str, outputs: Sequence[Span], inputs: Span) -> None:
         super().__init__()
         self.name, self.kind, self.outputs, self.inputs = name, kind, outputs, inputs
         self.part: Any = None
         self.layer: Any = None  # known when its weights are
 
     def process_weights_after_loading(self, layer: Any) -> None:
-        weight: torch.Tensor = layer.weight.data
-        for axis, spans in enumerate((self.outputs, self.inputs)):
-            weight = torch.cat([weight.narrow(axis, start, stop - start) for start, stop in spans], axis)
+        weight: torch.Tensor = layer.weight.data[:, slice(*self.inputs)]
+        weight = torch.cat([weight[slice(*rows)] for rows in self.outputs])
         if weight.numel():
             self.part = nn.Module()
             self.part.weight = nn.Parameter(weight, requires_grad=False)
@@ -81,15 +81,14 @@ class SkippingLinear(UnquantizedLinearMethod):
         if self.part is None:
             output[skipped] = 0 if bias is None else bias
             return output
-        ((start, stop),) = self.inputs
-        narrow = super().apply(self.part, x.narrow(1, start, stop - start).index_select(0, skipped))
+        narrow = super().apply(self.part, x[:, slice(*self.inputs)].index_select(0, skipped))
         done = 0
         for start, stop in self.outputs:
-            columns = narrow.narrow(1, done, stop - start)
+            columns = narrow[:, done : done + stop - start]
             done += stop - start
             if bias is not None:
                 columns += bias[start:stop]
-            output.narrow(1, start, stop - start).index_copy_(0, skipped, columns)
+            output[:, start:stop].index_copy_(0, skipped, columns)
         return output
 
 
@@ -104,8 +103,8 @@ def skip_dropped_tokens(attention: LlamaAttention, layout: LayerLayout) -> None:
     firsts = (0, attention.q_size, attention.q_size + attention.kv_size)
     outputs = [(first, first + many) for first, many in zip(firsts, (queries, keys, keys), strict=True)]
     text.projections = {
-        "qkv_proj": SkippingLinear(text.layer_name, "qkv_proj", outputs, [(0, attention.hidden_size)]),
-        "o_proj": SkippingLinear(text.layer_name, "o_proj", [(0, attention.hidden_size)], [(0, queries)]),
+        "qkv_proj": SkippingLinear(text.layer_name, "qkv_proj", outputs, (0, attention.hidden_size)),
+        "o_proj": SkippingLinear(text.layer_name, "o_proj", [(0, attention.hidden_size)], (0, queries)),
     }
     for name, method in text.projections.items():
         getattr(attention, name).quant_method = method
