@@ -5,10 +5,23 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from pydantic_settings import CliApp
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    MistralConfig,
+    Phi3Config,
+    VipLlavaConfig,
+)
 
 from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
+from calibrate.loading import geometry_of
 from calibrate.models import ARCHITECTURES, KNOWN, find, resolve
+from calibrate.treatments import decoder_layers
 from vhserve.commands.models import Models
 
 PAPER = {
@@ -35,19 +48,50 @@ def test_every_row_is_of_one_piece(model):
     assert (model.alias == "demo") != (model.hub.count("/") == 1)
 
 
-def test_geometry_of_the_table_is_what_transformers_reads_off_a_configuration():
-    # The Hub can't be asked here; the same arithmetic on configurations with the real sizes.
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
+BILLIONS = {
+    "llava-1.5-7b": 7.1, "llava-1.5-13b": 13.4, "llava-1.6-7b": 7.1, "llava-1.6-13b": 13.4, "llava-1.6-mistral-7b": 7.6,
+    "vip-llava-7b": 7.1, "vip-llava-13b": 13.4, "vip-llava-llama-3-8b": 8.4, "vip-llava-phi-3-3.8b": 4.1,
+}  # fmt: skip
+"""Parameters of each, vision tower included: decoder as its publisher counts it, and 0.3 for CLIP ViT-L."""
 
-    from calibrate.loading import geometry_of
 
-    vision = CLIPVisionConfig(image_size=336, patch_size=14)
-    for alias, kind in (("llava-1.5-7b", LlavaConfig), ("llava-1.6-7b", LlavaNextConfig)):
-        row = KNOWN[alias]
-        text = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32)
-        found = geometry_of(kind(vision_config=vision, text_config=text))
-        assert (found.layers, found.query_heads, found.kv_heads) == (row.layers, row.query_heads, row.kv_heads)
-        assert (found.head_size, found.image_tokens) == (row.head_size, row.image_tokens)
+@pytest.mark.parametrize("alias", sorted(PAPER))
+def test_every_model_of_the_paper_builds_with_its_real_size(alias):
+    """On the meta device, because weights can't be had here: the table says what transformers builds."""
+    row = KNOWN[alias]
+    config = real_size(alias)
+    geometry = geometry_of(config)
+    for field in ("layers", "query_heads", "kv_heads", "head_size", "image_tokens"):
+        assert getattr(geometry, field) == getattr(row, field), field
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    attentions = [layer.self_attn for layer in decoder_layers(model)]
+    assert len(attentions) == row.layers
+    for attention in attentions:
+        assert attention.o_proj.in_features == row.query_heads * row.head_size
+    parameters = sum(weight.numel() for weight in model.parameters())
+    assert parameters / 1e9 == pytest.approx(BILLIONS[alias], rel=0.02)
+
+
+def real_size(alias: str):
+    """The configuration of a model, from the sizes that its decoder's publisher gives."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+        patch_size=14, projection_dim=768,
+    )  # fmt: skip
+    kind = {"llava_next": LlavaNextConfig, "llava": LlavaConfig}.get(KNOWN[alias].model_type, VipLlavaConfig)
+    if "mistral" in alias:
+        text = MistralConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=32064)
+    elif "llama-3" in alias:
+        text = LlamaConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=128256)
+    elif "phi-3" in alias:
+        text = Phi3Config(pad_token_id=0)
+    elif "13b" in alias:
+        sizes = {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40}
+        text = LlamaConfig(**sizes, intermediate_size=13824, vocab_size=32064)
+    else:
+        text = LlamaConfig(vocab_size=32064)
+    return kind(vision_config=vision, text_config=text)
 
 
 def test_a_folder_resolves_to_itself(llava_path):
