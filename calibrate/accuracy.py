@@ -46,9 +46,7 @@ class Judge:
     """Says which tokens are right answers, for one model's tokenizer."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._tokenizer = loaded.processor.tokenizer
-        self._before: list[int] = self._tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"]
-        self._first: dict[str, int] = {}
+        self._answers = loaded.answers
 
     def right(self, tokens: Tensor, samples: Sequence[Sample]) -> Right:
         """Judge the likeliest token of each sample.
@@ -68,21 +66,26 @@ class Judge:
 
     def said(self, token: int, sample: Sample) -> str | None:
         """The option of a sample that a token is, or begins; `None` where it is none of them."""
-        word = self._word(token)
+        word = self._answers.word(token).casefold()
         whole = next((option for option in sample.options if option.casefold() == word), None)
-        return whole or next((option for option in sample.options if self.first(option) == token), None)
+        begun = (option for option in sample.options if self._answers.first(sample, option) == token)
+        return whole or next(begun, None)
+
+    def first(self, sample: Sample) -> int:
+        """First token of a sample's answer that says something, though another option may begin with it."""
+        return self._answers.first(sample, sample.answer)
 
     def telling(self, sample: Sample) -> int:
-        """First token of a sample's answer.
+        """`first`, where it tells the answer.
 
         Raises
         ------
         AnswersAlike
             Another of its options begins with the same.
         """
-        answer, token = sample.answer.casefold(), self.first(sample.answer)
-        alike = [option for option in sample.options if option.casefold() != answer and self.first(option) == token]
-        if alike:
+        answer, token = sample.answer.casefold(), self.first(sample)
+        others = (option for option in sample.options if option.casefold() != answer)
+        if alike := [option for option in others if self._answers.first(sample, option) == token]:
             raise AnswersAlike(
                 f"sample {sample.id}: answers {sample.answer!r} and {alike[0]!r} begin with the same token",
                 expected="answers that this model's first token tells apart",
@@ -91,18 +94,8 @@ class Judge:
         return token
 
     def _is_right(self, token: int, sample: Sample) -> bool:
-        return self._word(token) == sample.answer.casefold() or token == self.telling(sample)
-
-    def _word(self, token: int) -> str:
-        word: str = self._tokenizer.decode([token])
-        return word.strip().casefold()
-
-    def first(self, answer: str) -> int:
-        """First token of an answer, where it stands behind a prompt."""
-        if answer not in self._first:
-            tokens = self._tokenizer(f"ASSISTANT: {answer}", add_special_tokens=False)["input_ids"]
-            self._first[answer] = tokens[len(self._before)]
-        return self._first[answer]
+        same = self._answers.word(token).casefold() == sample.answer.casefold()
+        return same or token == self.telling(sample)
 
 
 def answer_all(

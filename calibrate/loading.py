@@ -6,6 +6,7 @@ Owns how a name becomes a `LoadedModel`. Does not know prompts, datasets or scor
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
+from calibrate.answer_tokens import AnswerTokens
 from calibrate.errors import DeviceUnavailable, ModelBroken, ModelOffline
 from calibrate.models import FoundModel, find
 from profiles.fingerprint import model_revision
@@ -59,6 +61,11 @@ class LoadedModel:
     def image_token_id(self) -> int:
         """Token id that stands for one image token in `input_ids`."""
         return int(self.model.config.image_token_id)
+
+    @cached_property
+    def answers(self) -> AnswerTokens:
+        """How the model's tokenizer writes answers."""
+        return AnswerTokens(self.processor.tokenizer)
 
 
 def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention: str = "sdpa") -> LoadedModel:

@@ -148,7 +148,7 @@ def _skipping(dataset: Dataset, done: int, seen: list[Counted]) -> Iterable[Samp
 def _answered(loaded: LoadedModel, judge: Judge, samples: list[Sample], branches: Branches, rows: int) -> Arrays:
     """The arrays of `Answers` for one batch."""
     batch = make_batch(loaded, samples)
-    answers = torch.tensor([judge.first(sample.answer) for sample in samples], device=loaded.device)
+    answers = torch.tensor([judge.first(sample) for sample in samples], device=loaded.device)
     found: Arrays = {name: np.zeros((rows, len(samples))) for name in ("tokens", "right", "log_odds")}
     for row, logits in branches.logits(batch):
         tokens = logits.argmax(-1)

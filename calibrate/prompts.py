@@ -31,7 +31,8 @@ class Prompt:
     Attributes
     ----------
     tokens
-        Token ids, shape `(n,)`; the last position predicts the first answer token.
+        Token ids, shape `(n,)`; the last position predicts the first token of the answer that says something: a blank
+        that all options begin with is part of the prompt.
     pixels
         What the processor made of the picture, by name; each with a leading axis of length 1.
     image
@@ -98,7 +99,8 @@ def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
     made: dict[str, Any] = dict(
         processor(images=[picture], text=[text], return_tensors="pt", add_special_tokens=not doubled)
     )
-    tokens = made.pop("input_ids")[0]
+    lead = torch.tensor(loaded.answers.lead(sample), dtype=torch.int64)
+    tokens = torch.cat([made.pop("input_ids")[0], lead])
     made.pop("attention_mask", None)
     image = tokens == loaded.image_token_id
     count = int(image.sum())
