@@ -100,6 +100,23 @@ def test_page_and_numbers(folder, tmp_path, capsys):
     assert variants["value"] == pytest.approx(1)
 
 
+def test_a_comparison_of_rankings_has_a_section_of_its_own(folder, tmp_path, capsys):
+    """As a user makes it: profile with effects, comparison, page."""
+    profile, rankings, out = (tmp_path / name for name in ("profile.json", "rankings.json", "page.html"))
+    asked = ["--model", str(folder / "model"), "--dataset", str(folder / "boxed.jsonl"), "--device", "cpu"]
+    assert main(["calibrate", *asked, "--effects", "--out", str(profile)]) == 0
+    measured = ["--samples", "8", "--groups", "6", "--group-size", "4", "--out", str(rankings)]
+    assert main(["rankings", str(profile), *asked, *measured]) == 0
+    assert analyze(folder, *asked[2:4], "--no-ablation", "--rankings", str(rankings), "--out", str(out)) == 0
+    capsys.readouterr()
+    section = json.loads((tmp_path / "page.json").read_text())["sections"]["rankings"]
+    assert section["title"] in Addresses(out.read_text()).text
+    comparison = json.loads(rankings.read_text())
+    assert {row["ranking"] for row in section["rows"]} == set(comparison["rankings"])
+    with (tmp_path / "page-rankings.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(section["rows"])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -110,6 +127,7 @@ def test_page_and_numbers(folder, tmp_path, capsys):
         (["--dataset", "missing.jsonl"], "missing.jsonl"),
         (["--variants", "missing.json"], "missing.json"),
         (["--ablation", "missing.json"], "missing.json"),
+        (["--rankings", "missing.json"], "missing.json"),
         (["--families", "weather"], "weather"),
         (["--samples", "0"], "--samples"),
     ],
