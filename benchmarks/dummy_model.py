@@ -135,17 +135,32 @@ def write(path: Path, geometry: Geometry, positions: int = 16384) -> Path:
     return path
 
 
-def plan(geometry: Geometry, share: float, first_layer: int = 0) -> PruningPlan:
-    """A plan in which `share` of the KV heads of each layer from `first_layer` on are text-only, with their queries."""
+def plan(geometry: Geometry, *, text_only: float = 0.0, removed: int = 0) -> PruningPlan:
+    """A plan by whole KV heads, each with its queries.
+
+    Parameters
+    ----------
+    text_only
+        Share of each layer's KV heads that keep text only.
+    removed
+        Query heads that are removed from the last third of the layers, the same number in each but for the remainder;
+        rounded up to whole KV heads.
+    """
     group = geometry.query_heads // geometry.kv_heads
-    first = geometry.kv_heads - round(geometry.kv_heads * share)
+    kept = geometry.kv_heads - round(geometry.kv_heads * text_only)
+    late = range(geometry.layers - geometry.layers // 3, geometry.layers)
+    in_turn = [(layer, head) for head in range(geometry.kv_heads) for layer in late][: -(-removed // group)]
+    gone = set(in_turn)
+    rest = [(layer, head) for layer in range(geometry.layers) for head in range(kept, geometry.kv_heads)]
     return PruningPlan.manual(
         ModelRef(name="dummy", revision=REVISION, architecture="LlavaForConditionalGeneration"),
         geometry.profile,
-        text_only=[
-            (layer, head)
-            for layer in range(first_layer, geometry.layers)
-            for head in range(first * group, geometry.query_heads)
-        ],
+        removed=_queries(in_turn, group),
+        text_only=_queries([one for one in rest if one not in gone], group),
         granularity="kv_group",
     )
+
+
+def _queries(kv_heads: list[tuple[int, int]], group: int) -> list[tuple[int, int]]:
+    """The query heads of KV heads, each as layer and head."""
+    return [(layer, kv_head * group + number) for layer, kv_head in kv_heads for number in range(group)]

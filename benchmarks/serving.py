@@ -20,6 +20,7 @@ compat.ensure_torchvision()  # before transformers
 
 from benchmarks import dummy_model, offline  # noqa: E402
 from benchmarks.arm import Arm, Result, Workload  # noqa: E402
+from profiles.pruning_plan import PruningPlan  # noqa: E402
 from profiles.savings import ideal_concurrency  # noqa: E402
 
 
@@ -60,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--arms",
         default="stock,plan:0.25,plan:0.5,plan:0.75",
-        help="comma list of stock, plan:SHARE of text-only heads, and either with +fp8 for an FP8 KV cache",
+        help="comma list of stock, plan:SHARE of text-only heads, removed:HEADS of the last third of the layers; each "
+        "with +fp8 for an FP8 KV cache",
     )
     made.add_argument("--concurrency", default="1,8,32", help="comma list")
     made.add_argument("--images", default="1", help="comma list of images in a prompt")
@@ -97,7 +99,7 @@ def start(
 ) -> Arm:
     import torch
 
-    kind, *extras = name.split("+")
+    _, *extras = name.split("+")
     longest = args.text_tokens + max(numbers(args.images)) * geometry.image_tokens + max(numbers(args.output)) + 32
     settings: dict[str, Any] = {
         "model": str(model),
@@ -122,11 +124,20 @@ def start(
             settings[setting] = getattr(args, setting)
     if "fp8" in extras:
         settings["kv_cache_dtype"] = "fp8"
-    plan = None
-    if kind.startswith("plan"):
-        plan = dummy_model.plan(geometry, float(kind.partition(":")[2] or 0.75)).model_dump(mode="json")
+    plan = plan_of(name, geometry)
+    given = None if plan is None else plan.model_dump(mode="json")
     print(f"starting {name} ...", flush=True)
-    return Arm(name, settings, plan, environment, folder / f"{name.replace(':', '-')}.log")
+    return Arm(name, settings, given, environment, folder / f"{name.replace(':', '-')}.log")
+
+
+def plan_of(name: str, geometry: dummy_model.Geometry) -> PruningPlan | None:
+    """The plan of an arm, by its name; `None` of stock."""
+    kind, _, number = name.split("+")[0].partition(":")
+    if kind == "plan":
+        return dummy_model.plan(geometry, text_only=float(number or 0.75))
+    if kind == "removed":
+        return dummy_model.plan(geometry, removed=int(number or 100))
+    return None
 
 
 def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict[str, Arm]) -> Iterator[dict[str, Any]]:
@@ -139,9 +150,9 @@ def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict
         "capacity": [],
     }
     for name, arm in arms.items():
-        share = float(name.split("+")[0].partition(":")[2] or 0)
         tokens = geometry.image_tokens * numbers(args.images)[0]
-        ideal = ideal_concurrency(dummy_model.plan(geometry, share), args.text_tokens, tokens)
+        plan = plan_of(name, geometry) or dummy_model.plan(geometry)
+        ideal = ideal_concurrency(plan, args.text_tokens, tokens)
         report["arms"][name]["ideal_concurrency"] = ideal
         arm.run(Workload(2, 2, max(numbers(args.images)), args.text_tokens, 4, seed=999))  # warm up
     for images in numbers(args.images):
