@@ -16,6 +16,7 @@ from calibrate.loading import LoadedModel
 from calibrate.masked_runs import Answers, Run, answer_variants
 from calibrate.processes import ALONE
 from calibrate.resume import SavedState
+from calibrate.run import same_run
 from profiles.head_profile import HeadProfile
 from profiles.provenance import git_commit, versions
 from profiles.store import save
@@ -50,20 +51,7 @@ def ablate(
 
 def run_settings(loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, run: Run) -> dict[str, Any]:
     """All that the answers depend on beyond float error, but for the variants."""
-    ref = dataset.ref()
-    return {
-        "model": loaded.ref.name,
-        "revision": loaded.ref.revision,
-        "profile": profile.digest,
-        "dataset": ref.name,
-        "dataset digest": ref.digest,
-        "split": ref.split,
-        "dataset settings": ref.settings,
-        "block size": run.block_size,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": loaded.device.type,
-        "versions": versions("vhserve", "torch", "transformers"),
-    }
+    return same_run(loaded, dataset) | {"profile": profile.digest, "block size": run.block_size}
 
 
 def _settings(

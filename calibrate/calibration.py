@@ -23,7 +23,7 @@ from calibrate.processes import ALONE, Processes
 from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.resume import SavedState
-from calibrate.run import RunSettings
+from calibrate.run import RunSettings, same_run
 from calibrate.scores import EPSILON, LayerFunction, score_rows
 from calibrate.sums import Sums
 from profiles.head_profile import HeadProfile, ScoreFormula
@@ -137,24 +137,14 @@ def _measure(
 
 def _settings(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes) -> dict[str, Any]:
     """All that the sums depend on beyond float error; the batch size is not among them."""
-    ref = dataset.ref()
-    return {
-        "model": loaded.ref.name,
-        "revision": loaded.ref.revision,
-        "dataset": ref.name,
-        "dataset digest": ref.digest,
-        "split": ref.split,
-        "dataset settings": ref.settings,
+    return same_run(loaded, dataset) | {
         "samples": len(dataset),
         "seed": run.seed,
         "layer function": run.layer_function,
         "epsilon": EPSILON,
         "effects": run.effects,
         "block size": run.block_size,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": loaded.device.type,
         "processes": processes.world,
-        "versions": versions("vhserve", "torch", "transformers"),
     }
 
 

@@ -1,10 +1,15 @@
-"""How any run over samples is run: where its results go, how many samples at once, whether it continues.
+"""How any run over samples is run: where its results go, how many samples at once, and what it must be to continue.
 
 Owns what all runs have in common; what is measured is theirs.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from calibrate.datasets import Dataset
+from calibrate.loading import LoadedModel
+from profiles.provenance import versions
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,19 @@ class RunSettings:
     restart: bool = False
     save_every: float = 10.0
     show_progress: bool = True
+
+
+def same_run(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
+    """What the results of any run depend on beyond float error, by the words a user knows: for `SavedState`."""
+    ref = dataset.ref()
+    return {
+        "model": loaded.ref.name,
+        "revision": loaded.ref.revision,
+        "dataset": ref.name,
+        "dataset digest": ref.digest,
+        "split": ref.split,
+        "dataset settings": ref.settings,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "versions": versions("vhserve", "torch", "transformers"),
+    }

@@ -22,9 +22,8 @@ from calibrate.processes import ALONE
 from calibrate.progress import progress_bar
 from calibrate.prompts import make_batch
 from calibrate.resume import SavedState
-from calibrate.run import RunSettings
+from calibrate.run import RunSettings, same_run
 from calibrate.scores import EPSILON, score_rows
-from profiles.provenance import versions
 
 
 def saved_state(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> SavedState:
@@ -116,18 +115,4 @@ def _plus(
 
 def _settings(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
     """All that the sums depend on beyond float error; the batch size is not among them."""
-    ref = dataset.ref()
-    return {
-        "model": loaded.ref.name,
-        "revision": loaded.ref.revision,
-        "dataset": ref.name,
-        "dataset digest": ref.digest,
-        "split": ref.split,
-        "dataset settings": ref.settings,
-        "samples": len(dataset),
-        "folds": FOLDS,
-        "epsilon": EPSILON,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": loaded.device.type,
-        "versions": versions("vhserve", "torch", "transformers"),
-    }
+    return same_run(loaded, dataset) | {"samples": len(dataset), "folds": FOLDS, "epsilon": EPSILON}
