@@ -31,7 +31,7 @@ def samples():
 
 def answers_of(loaded, samples):
     judge = Judge(loaded)
-    return torch.tensor([judge.first(sample.answer) for sample in samples])
+    return torch.tensor([judge.first(sample) for sample in samples])
 
 
 def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):

@@ -55,7 +55,7 @@ def test_scores_find_them(name, planted, samples):
 def test_effects_find_them(treatment, planted, samples):
     judge, batch = Judge(planted), make_batch(planted, samples)
     with head_effects(planted, None) as measure:
-        effects = measure(batch, torch.tensor([judge.first(sample.answer) for sample in samples]))
+        effects = measure(batch, torch.tensor([judge.first(sample) for sample in samples]))
     assert highest(getattr(effects, treatment).mean(1)) == set(PLANTED)
 
 
