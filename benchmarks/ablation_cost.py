@@ -25,12 +25,12 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from calibrate.ablation_plans import CURVE, SHORT, TABLE, Configuration, configurations  # noqa: E402
-from calibrate.branches import Branches, Variant  # noqa: E402
+from calibrate.ablation.plans import CURVE, SHORT, TABLE, Configuration, configurations  # noqa: E402
 from calibrate.datasets import Dataset, open_dataset  # noqa: E402
-from calibrate.loading import LoadedModel, load_model  # noqa: E402
-from calibrate.prompts import make_batch, next_token_logits  # noqa: E402
-from calibrate.treatments import treated  # noqa: E402
+from calibrate.masking.prefix_sharing import Branches, Variant  # noqa: E402
+from calibrate.masking.treatments import treated  # noqa: E402
+from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
+from calibrate.models.prompts import make_batch, next_token_logits  # noqa: E402
 from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
 from profiles.store import load_profile  # noqa: E402

@@ -91,7 +91,7 @@ def main(address: str) -> None:
     from vllm import LLM
 
     from profiles.store import plan_from_dict
-    from vhserve.serving import engine_overrides
+    from vhserve.server.serving import engine_overrides
 
     if plan is not None:
         settings = settings | engine_overrides(plan_from_dict(plan, source="benchmark"))

@@ -29,12 +29,12 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration  # noqa: E402
 
-from calibrate.attention_rows import AttentionRows, attention_rows  # noqa: E402
 from calibrate.datasets import open_dataset  # noqa: E402
-from calibrate.loading import LoadedModel, geometry_of, load_model  # noqa: E402
-from calibrate.prompts import Batch, make_batch  # noqa: E402
-from calibrate.scores import score_rows  # noqa: E402
-from calibrate.sums import Sums  # noqa: E402
+from calibrate.models.loading import LoadedModel, geometry_of, load_model  # noqa: E402
+from calibrate.models.prompts import Batch, make_batch  # noqa: E402
+from calibrate.scoring.attention_rows import AttentionRows, attention_rows  # noqa: E402
+from calibrate.scoring.scores import score_rows  # noqa: E402
+from calibrate.scoring.sums import Sums  # noqa: E402
 from profiles.geometry import ModelRef  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
 

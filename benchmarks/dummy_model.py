@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from calibrate.models import KNOWN
+from calibrate.models.registry import KNOWN
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import PruningPlan
 

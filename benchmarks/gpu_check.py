@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmarks import offline
 
-sys.path[:0] = [str(offline.ROOT / "tests"), str(offline.ROOT / "tests" / "vhserve")]
+sys.path.insert(0, str(offline.ROOT / "tests" / "support"))
 
-from vhserve import compat  # noqa: E402
+from vhserve import compat
 
 compat.ensure_torchvision()  # before transformers
 

@@ -20,8 +20,8 @@ compat.ensure_torchvision()  # before transformers
 
 from benchmarks import dummy_model, offline  # noqa: E402
 from benchmarks.arm import Arm, Result, Workload  # noqa: E402
+from profiles.planning.savings import ideal_concurrency  # noqa: E402
 from profiles.pruning_plan import PruningPlan  # noqa: E402
-from profiles.savings import ideal_concurrency  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:

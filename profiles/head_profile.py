@@ -70,7 +70,7 @@ ImportedName = Literal["sparsemm", "duo_attention"]
 
 
 class ImportedScores(Strict):
-    """Scores of the same heads that another project has published (`profiles.published_scores`).
+    """Scores of the same heads that another project has published (`profiles.planning.published_scores`).
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """The pruning plan: one treatment for every query head, how it was chosen, and what was measured with it.
 
-Does not know how heads are ranked (`profiles.planner`) nor what a KV cache can hold (`profiles.layout`).
+Does not know how heads are ranked nor what a KV cache can hold (`profiles.planning`).
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Selection(Strict):
     seed
         For ``random``; else None.
     rank_by
-        Table of the profile that ranks the heads (`profiles.rankings`).
+        Table of the profile that ranks the heads (`profiles.planning.rankings`).
     """
 
     method: Literal["bottom", "top", "random", "manual"]

@@ -7,17 +7,17 @@ import pytest
 
 HEAVY = ("torch", "transformers", "vllm", "matplotlib", "scipy")
 ARROWS = {
-    "profiles": (("profiles", "profiles.planner", "profiles.store"), ("calibrate", "vhserve", *HEAVY)),
-    "calibrate itself": (("calibrate", "calibrate.models"), ("vhserve", *HEAVY)),
+    "profiles": (("profiles", "profiles.planning.planner", "profiles.store"), ("calibrate", "vhserve", *HEAVY)),
+    "calibrate itself": (("calibrate", "calibrate.models.registry"), ("vhserve", *HEAVY)),
     "what calibrate is made of": (
         (
-            "calibrate.calibration",
+            "calibrate.scoring.calibration",
             "calibrate.analysis.report",
             "calibrate.analysis.measure",
-            "calibrate.ablation",
-            "calibrate.treatments",
+            "calibrate.ablation.run",
+            "calibrate.masking.treatments",
             "calibrate.demo",
-            "calibrate.synthetic",
+            "calibrate.datasets.synthetic",
         ),
         ("vhserve", "vllm"),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vhserve.cli import Vhserve
-from vhserve.series import SERIES, table
+from vhserve.server.metric_definitions import SERIES, table
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

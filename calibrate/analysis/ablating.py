@@ -1,20 +1,20 @@
 """The analysis' ablation: the paper's table, with heads chosen by the scores that the analysis has measured itself.
 
 Owns the head profile that is made of a tally, and when an earlier run's results will do. The run is
-`calibrate.ablation`'s.
+`calibrate.ablation.run`'s.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibrate.ablation import Run as AblationRun
-from calibrate.ablation import ablate
-from calibrate.ablation_plans import configurations
-from calibrate.ablation_results import Ablation
+from calibrate.ablation.plans import configurations
+from calibrate.ablation.results import Ablation
+from calibrate.ablation.run import Run as AblationRun
+from calibrate.ablation.run import ablate
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
-from calibrate.loading import LoadedModel
-from calibrate.scores import EPSILON
+from calibrate.models.loading import LoadedModel
+from calibrate.scoring.scores import EPSILON
 from profiles.head_profile import HeadProfile, HeadScores, ScoreFormula
 from profiles.provenance import versions
 from profiles.store import load_as
@@ -60,7 +60,7 @@ def run_ablation(
 
     Raises
     ------
-    As `calibrate.ablation.ablate`.
+    As `calibrate.ablation.run.ablate`.
     """
     grouped = loaded.geometry.group_size > 1
     chosen = configurations(profile, budgets, draws=draws, seed=0, granularity="kv_group" if grouped else "query_head")

@@ -1,17 +1,17 @@
 """The ablation table in the paper's form (5.1, supplement 8): a row for each choice of heads, a column for each family.
 
-Owns the layout; the figures are `calibrate.ablation`'s.
+Owns the layout; the figures are `calibrate.ablation.run`'s.
 """
 
 from collections.abc import Sequence
 
-from calibrate.ablation_figure import accuracy_curve
-from calibrate.ablation_results import Ablation, Compared
-from calibrate.ablation_results import Row as AblationRow
-from calibrate.ablation_tables import DONE, Grid, of_family
-from calibrate.accuracy import ALL
+from calibrate.ablation.figure import accuracy_curve
+from calibrate.ablation.results import Ablation, Compared
+from calibrate.ablation.results import Row as AblationRow
+from calibrate.ablation.tables import DONE, Grid, of_family
 from calibrate.analysis.section import Figure, Row, Section
 from calibrate.analysis.words import number, percent
+from calibrate.masking.accuracy import ALL
 
 SIGNIFICANT = 0.05
 

@@ -3,12 +3,12 @@
 Owns this section.
 """
 
-from calibrate.ablation_tables import Grid
-from calibrate.accuracy import ALL
+from calibrate.ablation.tables import Grid
 from calibrate.analysis.section import Row, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, percent
-from calibrate.statistics import wilson
+from calibrate.masking.accuracy import ALL
+from calibrate.stats.intervals import wilson
 
 
 def never_among(measured: Measured) -> list[str]:

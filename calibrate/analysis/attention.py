@@ -10,12 +10,12 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.accuracy import ALL
 from calibrate.analysis.jackknife import Estimates, jackknife_arrays
 from calibrate.analysis.panels import head_panels
 from calibrate.analysis.section import Figure, Row, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, number, percent
+from calibrate.masking.accuracy import ALL
 
 Array = npt.NDArray[np.float64]
 Table = Literal["image_weight", "box_weight", "concentration", "product"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from calibrate.ablation_results import Ablation
+from calibrate.ablation.results import Ablation
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import DRAWN, FEW_WRONG, pairs
 from calibrate.analysis.claims import Claim, Finding, above, below, minus

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.ablation_tables import Grid
+from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import jackknife_arrays
 from calibrate.analysis.section import Figure, Row, Section
 from calibrate.analysis.tallies import Means, Measured

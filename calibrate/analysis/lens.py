@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibrate.loading import LoadedModel
-from calibrate.prompts import Batch
-from calibrate.treatments import decoder_layers
+from calibrate.masking.treatments import decoder_layers
+from calibrate.models.loading import LoadedModel
+from calibrate.models.prompts import Batch
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def logit_lens(loaded: LoadedModel) -> Iterator[Callable[[Batch, Callable[[Batch
     """Watch a model's decoder layers; yields a function that runs a pass over a batch and reads the layers.
 
     That function takes the batch and whatever runs the model's forward pass on it, such as what
-    `calibrate.attention_rows.attention_rows` yields, and returns the lens beside what that returned.
+    `calibrate.scoring.attention_rows.attention_rows` yields, and returns the lens beside what that returned.
     """
     layers = decoder_layers(loaded.model)
     states: dict[int, Tensor] = {}

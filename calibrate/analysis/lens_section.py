@@ -10,7 +10,7 @@ import torch
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from calibrate.ablation_tables import Grid
+from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.lens import settled
 from calibrate.analysis.section import Figure, Row, Section
@@ -18,7 +18,7 @@ from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import percent
 from calibrate.drawing import SERIES, new_figure, svg
-from calibrate.statistics import Z
+from calibrate.stats.intervals import Z
 from profiles.geometry import STAGES, stage_layers
 
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.accuracy import Judge, batches
 from calibrate.analysis.lens import logit_lens
 from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally
-from calibrate.attention_rows import attention_rows
 from calibrate.datasets import Dataset, Sample
 from calibrate.errors import DatasetBroken
-from calibrate.failures import not_finite, telling_full_devices
-from calibrate.interrupts import held_back
-from calibrate.loading import LoadedModel
-from calibrate.processes import ALONE
-from calibrate.progress import progress_bar
-from calibrate.prompts import make_batch
-from calibrate.resume import SavedState
-from calibrate.run import RunSettings, same_run
-from calibrate.scores import EPSILON, score_rows
+from calibrate.masking.accuracy import Judge, batches
+from calibrate.models.loading import LoadedModel
+from calibrate.models.prompts import make_batch
+from calibrate.runs.failures import not_finite, telling_full_devices
+from calibrate.runs.interrupts import held_back
+from calibrate.runs.processes import ALONE
+from calibrate.runs.progress import progress_bar
+from calibrate.runs.settings import RunSettings, same_run
+from calibrate.runs.state import SavedState
+from calibrate.scoring.attention_rows import attention_rows
+from calibrate.scoring.scores import EPSILON, score_rows
 
 
 def saved_state(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> SavedState:

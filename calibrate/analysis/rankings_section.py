@@ -1,6 +1,6 @@
 """Which ranking finds the heads that matter: the section of a comparison of rankings, where one was made.
 
-Owns the figure. What was compared, and its words, are `calibrate.ranking_comparison`'s and `ranking_tables`'.
+Owns the figure. What was compared, and its words, are `calibrate.rankings.comparison`'s and `ranking_tables`'.
 """
 
 from pathlib import Path
@@ -22,8 +22,8 @@ def rankings_section(path: Path) -> Section:
         And the other errors of `profiles.store.load_profile`.
     """
     # Only who has made a comparison needs its modules.
-    from calibrate.ranking_results import RankingComparison
-    from calibrate.ranking_tables import correlation_grid, verdict
+    from calibrate.rankings.results import RankingComparison
+    from calibrate.rankings.tables import correlation_grid, verdict
 
     result: Any = load_as(RankingComparison, "vhserve.ranking-comparison", path)
     columns = ["kind", "outcome", "ranking", "n", "rho", "low", "high", "beats_random"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from calibrate.ablation_results import Ablation
+from calibrate.ablation.results import Ablation
 from calibrate.analysis.ablation_section import ablation_section
 from calibrate.analysis.accuracy_section import accuracy_section
 from calibrate.analysis.attention import answers_section, attention_section, drawn_section
@@ -20,7 +20,7 @@ from calibrate.analysis.section import Cell, Row, Section, short
 from calibrate.analysis.similarity_sections import families_section, models_section
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
-from calibrate.loading import LoadedModel
+from calibrate.models.loading import LoadedModel
 from profiles.head_profile import HeadProfile
 from profiles.provenance import git_commit, versions
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from calibrate.ablation_tables import Grid
+from calibrate.ablation.tables import Grid
 
 Cell = str | int | float | bool | None
 Row = Mapping[str, Cell]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from calibrate.ablation_results import Ablation
-from calibrate.ablation_tables import of_family
+from calibrate.ablation.results import Ablation
+from calibrate.ablation.tables import of_family
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import pairs
 from calibrate.analysis.section import Figure, Row, Section

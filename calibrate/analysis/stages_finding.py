@@ -1,17 +1,17 @@
 """The finding on stages: early heads are critical, late ones can go (paper 5.1, supplement 8).
 
-Owns which rows of an ablation decide it. Ablations are `calibrate.ablation`'s.
+Owns which rows of an ablation decide it. Ablations are `calibrate.ablation.run`'s.
 """
 
 from typing import Final
 
-from calibrate.ablation_results import Ablation
-from calibrate.ablation_results import Row as AblationRow
-from calibrate.ablation_tables import of_family
-from calibrate.accuracy import ALL
+from calibrate.ablation.results import Ablation
+from calibrate.ablation.results import Row as AblationRow
+from calibrate.ablation.tables import of_family
 from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.words import figure, percent
+from calibrate.masking.accuracy import ALL
 
 TOP_SHARE: Final = 60 / 1024
 """Of a stage's heads: the 20 that the paper removes from each third of the 1,024 of a 7B model."""

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.accuracy import ALL
-from calibrate.scores import HeadSamples, layer_factors
+from calibrate.masking.accuracy import ALL
+from calibrate.scoring.scores import HeadSamples, layer_factors
 from profiles.geometry import ModelGeometry
 
 Array = npt.NDArray[np.float64]

@@ -3,7 +3,7 @@
 Knows no analysis.
 """
 
-from calibrate.ablation_tables import MINUS
+from calibrate.ablation.tables import MINUS
 from calibrate.analysis.jackknife import Estimate
 
 

@@ -17,7 +17,7 @@ from calibrate.datasets.pope import Pope
 from calibrate.datasets.q_bench import QBench
 from calibrate.datasets.sample import Sample
 from calibrate.datasets.seed_bench import SeedBench
-from calibrate.datasets.synthetic import Synthetic
+from calibrate.datasets.synthetic.dataset import Synthetic
 from calibrate.errors import DatasetUnknown
 
 __all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "open_dataset"]

@@ -1,7 +1,7 @@
 """How published datasets count answers: accuracy, POPE's yes-or-no figures, MMBench's circular evaluation.
 
 Owns the counting, from what was asked and said to figures per question family. Knows no dataset, model or server, and
-no interval: those are in `calibrate.statistics`.
+no interval: those are in `calibrate.stats.intervals`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -22,10 +22,10 @@ import transformers
 from torch import nn
 from transformers import LlavaProcessor
 
+from calibrate.datasets.synthetic import FAMILIES, make_sample
 from calibrate.demo import MODEL_DIR
 from calibrate.demo.build import load_model
-from calibrate.statistics import wilson
-from calibrate.synthetic import FAMILIES, make_sample
+from calibrate.stats.intervals import wilson
 
 
 def prompt(processor: LlavaProcessor, question: str) -> str:

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from calibrate.synthetic.vocabulary import CELL, CELLS, COLOURS, GRID, PLURALS, REGIONS, SHAPES, SIZE, WORDS
+from calibrate.datasets.synthetic.vocabulary import CELL, CELLS, COLOURS, GRID, PLURALS, REGIONS, SHAPES, SIZE, WORDS
 
 UNKNOWN, BOS, EOS, PAD, IMAGE, USER, ASSISTANT = "<unk>", "<s>", "</s>", "<pad>", "<image>", "USER:", "ASSISTANT:"
 TOKENS: Final = {word: i for i, word in enumerate((UNKNOWN, BOS, EOS, PAD, IMAGE, USER, ASSISTANT, *WORDS))}

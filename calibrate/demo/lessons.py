@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from calibrate.demo.build import ASSISTANT, EOS, IMAGE, PAD, TOKENS, USER
-from calibrate.synthetic.draw import draw
-from calibrate.synthetic.questions import (
+from calibrate.datasets.synthetic.draw import draw
+from calibrate.datasets.synthetic.questions import (
     Question,
     colour_question,
     general_question,
@@ -26,9 +25,10 @@ from calibrate.synthetic.questions import (
     super_question,
     yes_question,
 )
-from calibrate.synthetic.scene import Scene, make_scene
-from calibrate.synthetic.vocabulary import CELLS, MOST, REGIONS
-from calibrate.synthetic.world import FAMILIES, STREAMS
+from calibrate.datasets.synthetic.scene import Scene, make_scene
+from calibrate.datasets.synthetic.vocabulary import CELLS, MOST, REGIONS
+from calibrate.datasets.synthetic.world import FAMILIES, STREAMS
+from calibrate.demo.build import ASSISTANT, EOS, IMAGE, PAD, TOKENS, USER
 
 QUESTIONS: Final = 8
 SLOT: Final = 21

@@ -7,7 +7,7 @@ import torch
 from tiny_models import make_tiny_llava, make_tiny_llava_next
 from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
 
-from calibrate.loading import LoadedModel, load_model
+from calibrate.models.loading import LoadedModel, load_model
 
 torch.set_num_threads(1)  # on matrices this small, threads mostly wait for each other
 

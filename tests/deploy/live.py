@@ -24,7 +24,7 @@ from expressions import DEPLOY, ROOT, RULES
 from scripted_endpoint import endpoint, question_of
 from tools import tool
 
-from calibrate.synthetic import FAMILIES, make_sample
+from calibrate.datasets.synthetic import FAMILIES, make_sample
 from profiles.pruning_plan import Measurement
 from profiles.store import load_plan, save
 from vhserve.demo.processes import VHSERVE, free_port, serving

@@ -9,7 +9,7 @@ import expressions
 import pytest
 from expressions import Expression
 
-from vhserve.series import SERIES
+from vhserve.server.metric_definitions import SERIES
 
 promql = pytest.importorskip("promql_parser", reason="not installed; `make test-deploy` installs it")
 

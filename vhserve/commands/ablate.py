@@ -1,6 +1,6 @@
 """`vhserve ablate`: the flags of the ablation table, and how it is printed.
 
-The run itself is in `calibrate.ablation`.
+The run itself is in `calibrate.ablation.run`.
 """
 
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
-from vhserve.interrupted import can_be_continued
+from vhserve.commands.interrupted import can_be_continued
 
 if TYPE_CHECKING:
-    from calibrate.ablation_plans import Configuration
-    from calibrate.ablation_results import Ablation
+    from calibrate.ablation.plans import Configuration
+    from calibrate.ablation.results import Ablation
     from profiles.head_profile import HeadProfile
 
 
@@ -89,8 +89,8 @@ class Ablate(BaseModel):
         """Ablate, write the results, and print the tables."""
         from rich.console import Console
 
-        from calibrate.ablation_plans import CURVE, SHORT, TABLE, configurations
-        from calibrate.models import find
+        from calibrate.ablation.plans import CURVE, SHORT, TABLE, configurations
+        from calibrate.models.registry import find
         from profiles.files import check_writable, write_atomically
         from profiles.store import load_profile
 
@@ -113,14 +113,14 @@ class Ablate(BaseModel):
         )
         result = self._measure(profile, name, chosen)
         if self.figure is not None:
-            from calibrate.ablation_figure import accuracy_curve
+            from calibrate.ablation.figure import accuracy_curve
 
             write_atomically(self.figure, accuracy_curve(result))
         if self.json_:
             print(self.out.read_text(encoding="utf-8"), end="")
             return
 
-        from calibrate.ablation_tables import drawn, family_grid, markdown, published_grid, share_grid, stage_grid
+        from calibrate.ablation.tables import drawn, family_grid, markdown, published_grid, share_grid, stage_grid
 
         grids = [share_grid(result)] if self.curve else [stage_grid(result), family_grid(result)]
         if (of_authors := published_grid(result)) is not None:
@@ -146,10 +146,10 @@ class Ablate(BaseModel):
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
-        from calibrate.ablation import Run, ablate
+        from calibrate.ablation.run import Run, ablate
         from calibrate.datasets import open_dataset
-        from calibrate.loading import load_model
-        from profiles.fit import check_fit
+        from calibrate.models.loading import load_model
+        from profiles.planning.fit import check_fit
 
         dataset = open_dataset(
             self.dataset, samples=self.samples, seed=self.seed, split=self.split, families=self.families

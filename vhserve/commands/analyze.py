@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
-from vhserve.interrupted import can_be_continued
+from vhserve.commands.interrupted import can_be_continued
 
 if TYPE_CHECKING:
-    from calibrate.ablation_results import Ablation
+    from calibrate.ablation.results import Ablation
     from calibrate.analysis.report import Report
     from calibrate.analysis.tallies import Measured
     from calibrate.datasets import Dataset
-    from calibrate.loading import LoadedModel
+    from calibrate.models.loading import LoadedModel
     from profiles.head_profile import HeadProfile
 
 
@@ -89,7 +89,7 @@ class Analyze(BaseModel):
         """Analyse, write page and numbers, and print what becomes of the findings."""
         from rich.console import Console
 
-        from calibrate.models import find
+        from calibrate.models.registry import find
         from profiles.files import check_writable
         from profiles.store import load_profile
 
@@ -135,8 +135,8 @@ class Analyze(BaseModel):
         from calibrate.analysis.measure import measure, saved_state
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
-        from calibrate.loading import load_model
-        from calibrate.run import RunSettings
+        from calibrate.models.loading import load_model
+        from calibrate.runs.settings import RunSettings
         from profiles.files import write_atomically
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
@@ -173,7 +173,7 @@ class Analyze(BaseModel):
         } | {"samples": self.samples, "seed": self.seed}
 
     def _dataset(self, samples: int) -> "Dataset":
-        from calibrate.analysis.joined import Joined
+        from calibrate.analysis.concatenated import Joined
         from calibrate.datasets import open_dataset
 
         opened = [
@@ -192,7 +192,7 @@ class Analyze(BaseModel):
     ) -> "Ablation | None":
         from calibrate.analysis.ablating import head_profile, run_ablation
         from calibrate.analysis.accuracy_section import answers_count
-        from profiles.fit import check_fit
+        from profiles.planning.fit import check_fit
 
         if earlier is not None:
             check_fit(head_profile(loaded, dataset, measured), earlier.model, loaded.geometry)

@@ -1,6 +1,6 @@
 """`vhserve calibrate`: the flags, and the tables of what was measured.
 
-The run itself is in `calibrate.calibration`.
+The run itself is in `calibrate.scoring.calibration`.
 """
 
 import os
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from vhserve.interrupted import say_interrupted
+from vhserve.commands.interrupted import say_interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +58,7 @@ class Calibrate(BaseModel):
         """Calibrate, write the profile, and print what stands out in it."""
         from rich.console import Console
 
-        from calibrate.models import find
+        from calibrate.models.registry import find
         from profiles.files import check_writable
 
         check_writable(self.out)
@@ -80,11 +80,11 @@ class Calibrate(BaseModel):
         from vhserve.compat import ensure_torchvision
 
         ensure_torchvision()
-        from calibrate.calibration import Run, calibrate
         from calibrate.datasets import open_dataset
-        from calibrate.interrupts import Stopped
-        from calibrate.loading import load_model
-        from calibrate.processes import joined
+        from calibrate.models.loading import load_model
+        from calibrate.runs.interrupts import Stopped
+        from calibrate.runs.processes import joined
+        from calibrate.scoring.calibration import Run, calibrate
 
         # Samples that accuracy is measured on must not be those that heads are chosen by.
         split = "train" if self.dataset == "synthetic" and self.split is None else self.split

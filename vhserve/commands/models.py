@@ -1,6 +1,6 @@
 """`vhserve models`: the table of models that are known by a short name.
 
-The table itself is in `calibrate.models`.
+The table itself is in `calibrate.models.registry`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
-    from calibrate.models import KnownModel
+    from calibrate.models.registry import KnownModel
 
 
 MARKS = ("*", "**", "***")
@@ -24,7 +24,7 @@ class Models(BaseModel):
         from rich.console import Console
         from rich.table import Table
 
-        from calibrate.models import KNOWN
+        from calibrate.models.registry import KNOWN
 
         if self.json_:
             import json

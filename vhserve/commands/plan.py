@@ -1,6 +1,6 @@
 """`vhserve plan`: the flags, and the table of what the plan will save.
 
-How heads are chosen is in `profiles.planner`, the arithmetic in `profiles.savings`.
+How heads are chosen is in `profiles.planning.planner`, the arithmetic in `profiles.planning.savings`.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ from pydantic_settings import CliPositionalArg
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from profiles.summary import Summary
+    from profiles.planning.summary import Summary
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def _is_budget(text: str, info: ValidationInfo) -> str:
-    from profiles.budget import parse_budget
+    from profiles.planning.budget import parse_budget
 
     parse_budget(text, (info.field_name or "").replace("_", "-"))
     return text
@@ -70,11 +70,11 @@ class Plan(BaseModel):
 
         from rich.console import Console
 
-        from profiles.budget import heads_of
         from profiles.files import check_writable
-        from profiles.planner import make_plan
+        from profiles.planning.budget import heads_of
+        from profiles.planning.planner import make_plan
+        from profiles.planning.summary import summarise
         from profiles.store import load_profile, save
-        from profiles.summary import summarise
 
         profile = load_profile(self.profile)
         self._check_budget_given()

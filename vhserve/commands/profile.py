@@ -1,6 +1,6 @@
 """`vhserve profile show|diff|import`: the flags, and what is printed.
 
-Maps and comparisons are in `vhserve.profile_views`, the formats of other projects in `profiles.published_scores`.
+Maps and comparisons are in `vhserve.report.profile_views`, formats of other projects in `profiles.planning`.
 """
 
 from pathlib import Path
@@ -31,9 +31,9 @@ class Show(BaseModel):
         """Print the map, and the highest heads."""
         from rich.console import Console
 
-        from profiles.rankings import ranking
+        from profiles.planning.rankings import ranking
         from profiles.store import load_profile
-        from vhserve.profile_views import head_map, heads_table, table_document
+        from vhserve.report.profile_views import head_map, heads_table, table_document
 
         profile = load_profile(self.profile)
         values = ranking(profile, _rank_by(self.table), self.treatment)
@@ -63,9 +63,9 @@ class Diff(BaseModel):
         from rich.console import Console
 
         from profiles.errors import WrongShape
-        from profiles.rankings import ranking
+        from profiles.planning.rankings import ranking
         from profiles.store import load_profile
-        from vhserve.profile_views import compared, difference_map, difference_table
+        from vhserve.report.profile_views import compared, difference_map, difference_table
 
         profiles = [load_profile(path) for path in (self.first, self.second)]
         names = (self.table, self.second_table or self.table)
@@ -105,7 +105,7 @@ class Import(BaseModel):
 
         from profiles.errors import WrongValue
         from profiles.files import check_writable
-        from profiles.published_scores import read_scores, with_scores
+        from profiles.planning.published_scores import read_scores, with_scores
         from profiles.store import load_profile, save
 
         by_name: dict[str, Literal["sparsemm", "duo_attention"]] = {".json": "sparsemm", ".tsv": "duo_attention"}

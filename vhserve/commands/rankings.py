@@ -1,6 +1,6 @@
 """`vhserve rankings`: the flags of the comparison of rankings, and how it is printed.
 
-The run itself is in `calibrate.ranking_comparison`.
+The run itself is in `calibrate.rankings.comparison`.
 """
 
 from pathlib import Path
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
-from vhserve.interrupted import can_be_continued
+from vhserve.commands.interrupted import can_be_continued
 
 if TYPE_CHECKING:
-    from calibrate.ranking_results import RankingComparison
+    from calibrate.rankings.results import RankingComparison
     from profiles.head_profile import HeadProfile
 
 
@@ -59,7 +59,7 @@ class Rankings(BaseModel):
         """Compare, write the results, and print the table."""
         from rich.console import Console
 
-        from calibrate.models import find
+        from calibrate.models.registry import find
         from profiles.files import check_writable
         from profiles.store import load_profile
 
@@ -72,8 +72,8 @@ class Rankings(BaseModel):
             print(self.out.read_text(encoding="utf-8"), end="")
             return
 
-        from calibrate.ablation_tables import drawn, markdown
-        from calibrate.ranking_tables import correlation_grid, verdict
+        from calibrate.ablation.tables import drawn, markdown
+        from calibrate.rankings.tables import correlation_grid, verdict
 
         if self.markdown:
             print(markdown(correlation_grid(result)), "", verdict(result), sep="\n")
@@ -90,10 +90,10 @@ class Rankings(BaseModel):
 
         ensure_torchvision()
         from calibrate.datasets import open_dataset
-        from calibrate.loading import load_model
-        from calibrate.masked_runs import Run
-        from calibrate.ranking_comparison import Groups, compare_rankings
-        from profiles.fit import check_fit
+        from calibrate.masking.masked_runs import Run
+        from calibrate.models.loading import load_model
+        from calibrate.rankings.comparison import Groups, compare_rankings
+        from profiles.planning.fit import check_fit
 
         dataset = open_dataset(
             self.dataset, samples=self.samples, seed=self.seed, split=self.split, families=self.families

@@ -1,4 +1,4 @@
-"""`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.serving`."""
+"""`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.server.serving`."""
 
 import sys
 from argparse import Namespace
@@ -12,8 +12,8 @@ from pydantic_settings import CliPositionalArg, CliUnknownArgs
 from vhserve.compat import mend_child_process
 
 if TYPE_CHECKING:
-    from calibrate.models import FoundModel
-    from vhserve.live.settings import LiveSettings
+    from calibrate.models.registry import FoundModel
+    from vhserve.server.monitoring.settings import LiveSettings
 
 mend_child_process()
 
@@ -61,7 +61,7 @@ class Serve(BaseModel):
         from profiles.store import load_plan
         from vhserve.compat import ensure_torchvision, quiet_vllm_imports
         from vhserve.errors import VllmMissing
-        from vhserve.fitting import check_model, check_revision
+        from vhserve.server.model_check import check_model, check_revision
 
         if find_spec("vllm") is None:
             raise VllmMissing(
@@ -78,7 +78,7 @@ class Serve(BaseModel):
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder)
 
-        from vhserve import hardening, serving
+        from vhserve.server import hardening, serving
 
         hardening.set_environment(
             max_image_pixels=self.max_image_pixels,
@@ -120,7 +120,7 @@ class Serve(BaseModel):
     def _live(self) -> "LiveSettings":
         """What to run beside users' requests. Opens the canary's data set, so that mistakes in it end the start."""
         from calibrate.datasets import open_dataset
-        from vhserve.live.settings import CanarySettings, LiveSettings, ShadowSettings
+        from vhserve.server.monitoring.settings import CanarySettings, LiveSettings, ShadowSettings
 
         canary = shadow = None
         if self.canary is not None:
@@ -133,7 +133,7 @@ class Serve(BaseModel):
     def _find(self) -> "FoundModel | None":
         """The model, or None for one that only vLLM may know how to serve, without a plan."""
         from calibrate.errors import UnsupportedModel
-        from calibrate.models import find
+        from calibrate.models.registry import find
 
         try:
             return find(self.model)

@@ -7,9 +7,9 @@ from vllm.config import VllmConfig
 from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 
-from vhserve.engine.admission import admit
-from vhserve.engine.last_words import last_words
-from vhserve.engine.surgery import prune
+from vhserve.engine.checks.error_relay import last_words
+from vhserve.engine.checks.plan_validation import admit
+from vhserve.engine.weights.surgery import prune
 
 
 class VhserveLlavaForConditionalGeneration(LlavaForConditionalGeneration):

@@ -6,7 +6,7 @@ Only announces classes by name; nothing changes for a server that is started wit
 import os
 
 from vhserve.compat import ensure_torchvision, mend_model_inspection
-from vhserve.engine.architectures import SERVED_BY
+from vhserve.engine.checks.architectures import SERVED_BY
 
 
 def register() -> None:
@@ -22,6 +22,6 @@ def register() -> None:
             ModelRegistry.register_model(name, f"vhserve.engine.models:{name}")
 
     if os.environ.get("VLLM_MEDIA_CONNECTOR", "").startswith("vhserve"):  # `vhserve serve` asks for it
-        from vhserve import media
+        from vhserve.server import media
 
         media.register()

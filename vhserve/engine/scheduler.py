@@ -15,11 +15,11 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
 from vhserve.compat import around_prefix_lookup
-from vhserve.engine.capacity import capacity
-from vhserve.engine.kv_manager import TextOnlyManager, lookup_for
-from vhserve.engine.kv_spec import count_groups
-from vhserve.engine.payload import require
-from vhserve.engine.traffic import CountingMixin
+from vhserve.engine.checks.plan_transport import require
+from vhserve.engine.kv_cache.capacity import capacity
+from vhserve.engine.kv_cache.manager import TextOnlyManager, lookup_for
+from vhserve.engine.kv_cache.spec import count_groups
+from vhserve.engine.token_counters import CountingMixin
 
 logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from calibrate.datasets import Dataset
-from calibrate.progress import progress_bar
+from calibrate.runs.progress import progress_bar
 from vhserve.evaluation.client import Limits, ask_all
 from vhserve.evaluation.errors import NothingToMeasure
 from vhserve.evaluation.results import Arm, Server

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from calibrate.datasets import metrics
 from calibrate.datasets.metrics import Metric
-from calibrate.statistics import wilson
+from calibrate.stats.intervals import wilson
 from vhserve.evaluation.results import Answer, Figures
 
 Outcome = Literal["correct", "wrong", "off_list", "error"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from calibrate.progress import LINE_EVERY
+from calibrate.runs.progress import LINE_EVERY
 from vhserve.loadtest.turn import Turn
 
 

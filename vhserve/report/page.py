@@ -9,8 +9,8 @@ from string import Template
 from typing import Literal
 
 from profiles.head_profile import HeadProfile
+from profiles.planning.rankings import ranking
 from profiles.pruning_plan import PruningPlan
-from profiles.rankings import ranking
 from vhserve.demo.results import DemoResults
 from vhserve.report import html
 from vhserve.report.figures import accuracy_plot, head_map, treatment_map

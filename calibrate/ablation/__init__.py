@@ -1,0 +1,4 @@
+"""What heads are worth: accuracy with chosen heads treated, against the untreated model, as tables and curves.
+
+Does not know how a head is treated, nor how scores are measured.
+"""

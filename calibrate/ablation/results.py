@@ -1,0 +1,149 @@
+"""The ablation's document: accuracy with heads removed, each against the unmasked model on the same samples.
+
+Owns the schema and how right and wrong answers become figures. Does not know how they were obtained.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from calibrate.ablation.plans import How, Select
+from calibrate.datasets.metrics import Counted, Metric, count
+from calibrate.masking.accuracy import Right, by_family
+from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
+from profiles.geometry import ModelRef, StageOrAll
+from profiles.head_profile import DatasetRef
+from profiles.pruning_plan import Granularity, RankBy
+from profiles.strict import JsonScalar, Strict
+
+Published = dict[str, dict[str, float | None]]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Figures(Strict):
+    """One question family, or `all`: accuracy with its 95% Wilson interval."""
+
+    family: str
+    samples: PositiveInt
+    correct: NonNegativeInt
+    accuracy: Fraction
+    low: Fraction
+    high: Fraction
+
+
+class Compared(Figures):
+    """Figures, and how they differ from the baseline's on the same samples.
+
+    Attributes
+    ----------
+    difference
+        Accuracy minus the baseline's; its 95% interval (Newcombe's method 10) is `difference_low` to `difference_high`.
+    only_baseline, only_masked
+        Samples that flip: those that only one of the two has right.
+    p
+        McNemar's exact test, two-sided, of flips being as likely either way.
+    """
+
+    difference: float
+    difference_low: float
+    difference_high: float
+    only_baseline: NonNegativeInt
+    only_masked: NonNegativeInt
+    p: Fraction
+
+
+class Row(Strict):
+    """One set of heads treated.
+
+    Attributes
+    ----------
+    k, share
+        Number of heads, and their share of the stage's heads.
+    seed
+        Of a random draw.
+    heads
+        `[layer, head]`.
+    published
+        By family, `all` last: the figures of the dataset's own metric; empty where that is plain accuracy.
+    """
+
+    select: Select
+    stage: StageOrAll
+    k: PositiveInt
+    share: Fraction
+    seed: int | None
+    heads: list[list[NonNegativeInt]]
+    figures: list[Compared]
+    published: Published
+
+
+class Ablation(Strict):
+    """Everything that one run found; `figures` of each row start with the family `all`.
+
+    Attributes
+    ----------
+    treatment, block_size
+        What was done to heads; the size of image blocks of text-only ones, `None` for single image tokens.
+    metric
+        How the dataset's authors count (`calibrate.datasets.metrics`).
+    """
+
+    format: Literal["vhserve.ablation"] = "vhserve.ablation"
+    version: Literal[1] = 1
+    model: ModelRef
+    profile_digest: str
+    dataset: DatasetRef
+    samples: PositiveInt
+    broken: list[str]
+    granularity: Granularity
+    rank_by: RankBy
+    treatment: How
+    block_size: PositiveInt | None
+    metric: Metric
+    baseline: list[Figures]
+    baseline_published: Published
+    rows: list[Row]
+    settings: dict[str, JsonScalar]
+    versions: dict[str, str]
+    commit: str | None
+
+
+def figures(families: Sequence[str], right: Right) -> list[Figures]:
+    """Accuracy of `right`, `(samples,)`, per family; `all` first."""
+    return [Figures(family=family, **_share(right[own])) for family, own in by_family(families).items()]
+
+
+def published(metric: Metric, counted: Sequence[Counted]) -> Published:
+    """Figures of a dataset's own metric, by family, `all` last; none where it is accuracy, which `figures` has."""
+    return {} if metric == "accuracy" else count(metric, counted)
+
+
+def compared(families: Sequence[str], baseline: Right, right: Right) -> list[Compared]:
+    """Accuracy of `right` per family, against `baseline`; both `(samples,)`, of the same samples in the same order."""
+    rows = []
+    for family, own in by_family(families).items():
+        before, after = baseline[own], right[own]
+        both, only_baseline = int((before & after).sum()), int((before & ~after).sum())
+        only_masked, neither = int((~before & after).sum()), int((~before & ~after).sum())
+        low, high = difference_interval(both, only_baseline, only_masked, neither)
+        rows.append(
+            Compared(
+                family=family,
+                **_share(after),
+                difference=(only_masked - only_baseline) / len(after),
+                difference_low=low,
+                difference_high=high,
+                only_baseline=only_baseline,
+                only_masked=only_masked,
+                p=min(mcnemar_exact(only_baseline, only_masked), 1.0),
+            )
+        )
+    return rows
+
+
+def _share(right: Right) -> dict[str, Any]:
+    samples, correct = len(right), int(right.sum())
+    low, high = wilson(correct, samples)
+    return {"samples": samples, "correct": correct, "accuracy": correct / samples, "low": low, "high": high}

@@ -1,0 +1,8 @@
+"""The synthetic world that the demo model lives in: PointQA in miniature, made on the spot from seeds.
+
+Owns scenes, pictures and questions. Knows numpy and Pillow; no torch, no model, no tokens.
+"""
+
+from calibrate.datasets.synthetic.world import FAMILIES, make_sample, samples
+
+__all__ = ["FAMILIES", "make_sample", "samples"]

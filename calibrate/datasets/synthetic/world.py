@@ -1,0 +1,138 @@
+"""Samples of the synthetic world: a family and an index make a picture, a question, an answer and a box.
+
+A sample is a pure function of `(split, seed, family, index)`: these four seed its generator, and the split comes
+first, so train and held-out samples come from disjoint random streams and any process can make any sample. Answers
+are balanced within a family. Knows no model.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+from calibrate.datasets.synthetic.draw import draw
+from calibrate.datasets.synthetic.questions import (
+    Question,
+    colour_question,
+    general_question,
+    multiple_choice_question,
+    no_question,
+    object_question,
+    shape_question,
+    super_question,
+    yes_question,
+)
+from calibrate.datasets.synthetic.scene import Scene, make_scene
+from calibrate.datasets.synthetic.vocabulary import MOST, region_box
+
+if TYPE_CHECKING:
+    from calibrate.datasets.sample import Sample
+
+FAMILIES: Final = (
+    "general",
+    "general_box",
+    "object",
+    "object_box",
+    "super",
+    "super_box",
+    "yes_no",
+    "multiple_choice",
+)
+"""Question families; in those named `_box` the region is drawn on the picture as well."""
+
+STREAMS: Final = {"train": 1, "held_out": 2}
+"""First word of every sample's seed, by split. Training scenes use `train` too, with a word of their own behind it."""
+
+
+def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0) -> "Sample":
+    """Make one sample.
+
+    Parameters
+    ----------
+    family
+        One of `FAMILIES`.
+    index
+        Which sample of the family, from 0 on; there is no end.
+    split
+        `train` or `held_out`.
+    seed
+        Another seed is another world of the same split.
+
+    Returns
+    -------
+    Sample with a 96 x 96 RGB picture, a one-token answer, and the box of the cell that the question is about in
+    pixels; the box is `None` only where the answer is that nothing is there.
+
+    Raises
+    ------
+    ValueError
+        For an unknown family or split, or a negative index or seed.
+    """
+    # The package of datasets imports this one, so not before it is needed.
+    from calibrate.datasets.sample import Sample
+
+    if family not in FAMILIES:
+        raise ValueError(f"unknown question family {family!r}: expected one of {', '.join(FAMILIES)}")
+    if split not in STREAMS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(STREAMS)}")
+    if index < 0 or seed < 0:
+        raise ValueError(f"index and seed must not be negative, but are {index} and {seed}")
+    rng = np.random.default_rng([STREAMS[split], seed, FAMILIES.index(family), index])
+    scene, question = _ask(rng, family.removesuffix("_box"))
+    return Sample(
+        id=f"synthetic/{split}/{seed}/{family}/{index}",
+        image=Image.fromarray(draw(scene, question.cell if family.endswith("_box") else None)),
+        question=question.text,
+        answer=question.answer,
+        family=family,
+        options=question.options,
+        box=None if question.cell is None else region_box(question.cell),
+    )
+
+
+def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> "Iterator[Sample]":
+    """Make the first `n` samples, taking the families in turn (round robin)."""
+    if not families:
+        raise ValueError(f"no question family given: expected some of {', '.join(FAMILIES)}")
+    for i in range(n):
+        yield make_sample(families[i % len(families)], i // len(families), split, seed)
+
+
+def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, Question]:
+    """Draw the answer first, then scenes until one gives it: answers come out uniform."""
+    if family == "yes_no":
+        scene = make_scene(rng)
+        yes = rng.random() < 0.5
+        return scene, yes_question(scene, _any_cell(rng, scene)) if yes else no_question(rng, scene)
+    if family == "multiple_choice":
+        scene, stem = _ask(rng, ("object", "colour", "shape")[int(rng.integers(3))])
+        return scene, multiple_choice_question(rng, scene, stem)
+    if family == "colour":
+        scene = make_scene(rng)
+        return scene, colour_question(scene, _any_cell(rng, scene))
+    if family == "shape":
+        scene = make_scene(rng)
+        return scene, shape_question(scene, _any_cell(rng, scene))
+    wanted = int(rng.integers(1, MOST + 1))
+    by_colour = rng.random() < 0.5
+    while True:
+        scene = make_scene(rng)
+        if family == "super":
+            per_kind = scene.counts if by_colour else scene.counts.T
+            # A category of one kind would be an object question in disguise, unless it has one object only.
+            fits = (per_kind.sum(1) == wanted) & ((per_kind > 0).sum(1) >= min(wanted, 2))
+            if fits.any():
+                value = int(rng.choice(np.flatnonzero(fits)))
+                cells = scene.cells_of(value, None) if by_colour else scene.cells_of(None, value)
+                return scene, super_question(scene, int(rng.choice(cells)), by_colour)
+        elif (scene.counts == wanted).any():
+            colour, shape = divmod(int(rng.choice(np.flatnonzero(scene.counts == wanted))), 4)
+            cell = int(rng.choice(scene.cells_of(colour, shape)))
+            return scene, (general_question if family == "general" else object_question)(scene, cell)
+
+
+def _any_cell(rng: np.random.Generator, scene: Scene) -> int:
+    """A cell with an object in it, each kind as likely as any other."""
+    colour, shape = divmod(int(rng.choice(np.flatnonzero(scene.counts))), 4)
+    return int(rng.choice(scene.cells_of(colour, shape)))

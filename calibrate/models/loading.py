@@ -1,0 +1,217 @@
+"""Loading a vision-language model with its processor, and reading off what it is: identity, geometry, decoder layers.
+
+Owns how a name becomes a `LoadedModel`. Does not know prompts, datasets or scores; changes nothing in a model.
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from calibrate.errors import DeviceUnavailable, ModelBroken, ModelOffline
+from calibrate.models.answer_tokens import AnswerTokens
+from calibrate.models.registry import FoundModel, find
+from profiles.fingerprint import model_revision
+from profiles.geometry import ModelGeometry, ModelRef
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, with what the rest of the package needs to know of it.
+
+    Attributes
+    ----------
+    model, processor
+        As transformers made them. The processor uses the PIL image backend.
+    ref, geometry
+        What a profile records.
+    device, dtype
+        Where the weights are, and as what.
+    """
+
+    model: Any
+    processor: Any
+    ref: ModelRef
+    geometry: ModelGeometry
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The decoder without its output embedding."""
+        return self.model.model.language_model
+
+    @property
+    def attentions(self) -> Sequence[nn.Module]:
+        """Attention module of each decoder layer, in order; each has `q_proj`/`qkv_proj` and `o_proj`."""
+        return [layer.self_attn for layer in self.model.model.language_model.layers]
+
+    @property
+    def image_token_id(self) -> int:
+        """Token id that stands for one image token in `input_ids`."""
+        return int(self.model.config.image_token_id)
+
+    @cached_property
+    def answers(self) -> AnswerTokens:
+        """How the model's tokenizer writes answers."""
+        return AnswerTokens(self.processor.tokenizer)
+
+
+def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention: str = "sdpa") -> LoadedModel:
+    """Load a model by alias, Hub id or path.
+
+    Parameters
+    ----------
+    name
+        See `calibrate.models.registry.find`.
+    dtype
+        Of the weights; `auto` is the checkpoint's own on an accelerator, float32 on CPUs.
+    device
+        `auto` is the first CUDA device if there is one; else as torch names it.
+    attention
+        Implementation for the decoder, from transformers' registry; the vision tower always runs SDPA.
+
+    Raises
+    ------
+    UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, DeviceUnavailable
+    """
+    found = find(name)
+    place = choose_device(device)
+    config = _read(found, lambda **options: AutoConfig.from_pretrained(found.source, **options))
+    wanted = _choose_dtype(dtype, place, config)
+    with _quiet():
+        # transformers' two image backends resize differently; which one is installed must not change a profile.
+        processor = _read(
+            found,
+            lambda **options: AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                found.source, backend="pil", **options
+            ),
+        )
+        model, report = _read(
+            found,
+            lambda **options: AutoModelForImageTextToText.from_pretrained(
+                found.source,
+                dtype=wanted,
+                attn_implementation={"text_config": attention, "vision_config": "sdpa"},
+                output_loading_info=True,
+                **options,
+            ),
+        )
+    if report["missing_keys"]:
+        first = sorted(report["missing_keys"])[0]
+        raise ModelBroken(
+            f"model {found.name} lacks {len(report['missing_keys'])} weights, such as {first}",
+            expected=f"all weights of {found.architecture}",
+            fix="fetch or save the model again",
+        )
+    _complete(processor, model.config)
+    return LoadedModel(
+        model=model.to(place).eval().requires_grad_(False),
+        processor=processor,
+        ref=ModelRef(name=found.name, revision=model_revision(found.folder), architecture=found.architecture),
+        geometry=geometry_of(model.config),
+        device=place,
+        dtype=wanted,
+    )
+
+
+def geometry_of(config: Any) -> ModelGeometry:
+    """Geometry of a transformers LLaVA configuration.
+
+    `image_tokens` of a LLaVA-1.6 is a square image's, the most there are: all tiles, the whole image, and one
+    end-of-row token for each row.
+    """
+    text, vision = config.get_text_config(), config.vision_config
+    side = vision.image_size // vision.patch_size
+    # ViP-LLaVA has no such field and always drops the class token.
+    tokens = side**2 + (getattr(config, "vision_feature_select_strategy", "default") == "full")
+    if config.model_type == "llava_next":
+        rows = max(min(pair) for pair in config.image_grid_pinpoints) // vision.patch_size
+        tokens += rows * (rows + 1)
+    return ModelGeometry(
+        layers=text.num_hidden_layers,
+        query_heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        hidden_size=text.hidden_size,
+        image_tokens=tokens,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Device of a name; `auto` is the first CUDA device, or the CPU where there is none.
+
+    Raises
+    ------
+    DeviceUnavailable
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceUnavailable(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]})",
+            expected="auto, cpu, cuda or cuda:N",
+            fix="choose a device that torch sees here",
+        ) from error
+    return device
+
+
+def _complete(processor: Any, config: Any) -> None:
+    """Fill in what processors saved by old releases lack: how many tokens a picture takes."""
+    if processor.patch_size is None:
+        processor.patch_size = config.vision_config.patch_size
+        processor.vision_feature_select_strategy = getattr(config, "vision_feature_select_strategy", "default")
+        processor.num_additional_image_tokens = 1  # CLIP's class token, which the strategy drops or keeps
+
+
+def _choose_dtype(name: DType, device: torch.device, config: Any) -> torch.dtype:
+    if name != "auto":
+        return _DTYPES[name]
+    own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return own if device.type != "cpu" and isinstance(own, torch.dtype) else torch.float32
+
+
+def _read(found: FoundModel, load: Any) -> Any:
+    """Call a `from_pretrained`, pinned to the snapshot that the configuration was read from."""
+    pinned = {} if found.source == str(found.folder) else {"revision": found.folder.name}
+    try:
+        return load(**pinned)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if pinned:
+            raise ModelOffline(
+                f"model {found.name} cannot be loaded from the local cache or the Hub: {reason}",
+                expected="all its files in the cache, or a connection to the Hub",
+                fix=f"run `hf download {found.name}` where the Hub can be reached",
+            ) from error
+        raise ModelBroken(
+            f"model {found.name} cannot be loaded: {reason}",
+            expected="configuration, processor and weights in transformers' format",
+            fix="fetch or save the model again",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Hold transformers' own progress bars back: ours says what is going on."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,264 @@
+"""Is a ranking of heads any good? Its rank correlation with what heads prove to be worth when they are taken away.
+
+Owns which heads are taken away (each alone, and groups drawn at random), and the correlations with their bootstrap
+intervals. Where rankings come from is `profiles.planning.rankings`', the passes are `masked_runs`'.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrate.ablation.run import run_settings
+from calibrate.datasets import Dataset
+from calibrate.masking.masked_runs import Answers, Run, answer_variants
+from calibrate.masking.prefix_sharing import Variant
+from calibrate.models.loading import LoadedModel
+from calibrate.rankings.results import (
+    Correlation,
+    Kind,
+    Outcome,
+    RandomRankings,
+    RankingComparison,
+    Taken,
+    Treated,
+)
+from calibrate.runs.interrupts import held_back
+from calibrate.runs.processes import ALONE
+from calibrate.runs.state import SavedState
+from calibrate.stats import rank_correlation
+from calibrate.stats.rank_correlation import bootstrap, spearman
+from profiles.errors import BudgetTooLarge, RankingMissing
+from profiles.geometry import ModelGeometry
+from profiles.head_profile import HeadProfile
+from profiles.planning.rankings import Table, ranking
+from profiles.provenance import git_commit, versions
+from profiles.pruning_plan import RankBy
+from profiles.store import save
+
+Floats = npt.NDArray[np.float64]
+RANDOM_ORDERS: Final = 1000
+"""How many random rankings there are to compare with."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of heads to take away together: how many, of how many heads, drawn by which seed."""
+
+    number: int = 64
+    size: int = 8
+    seed: int = 0
+
+
+def compare_rankings(
+    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, treatment: Treated, groups: Groups, run: Run
+) -> RankingComparison:
+    """Measure what every head and every group is worth, compare the profile's rankings, and write the results.
+
+    Continues an interrupted run of the same settings.
+
+    Raises
+    ------
+    Stopped
+        By a signal; the state has been saved.
+    BudgetTooLarge
+        Groups are as large as the model.
+    StateMismatch, DatasetBroken, AnswersAlike, FileUnwritable
+    """
+    geometry = loaded.geometry
+    alone = [[(layer, head)] for layer in range(geometry.layers) for head in range(geometry.query_heads)]
+    drawn = draw_groups(geometry, groups)
+    settings = run_settings(loaded, profile, dataset, run) | {
+        "treatment": treatment,
+        "groups": [groups.number, groups.size, groups.seed],
+    }
+    state = SavedState(run.out, ALONE, settings)
+    variants = [Variant(_treatments(geometry, heads, treatment)) for heads in [*alone, *drawn]]
+    with held_back() as interrupts:
+        answers = answer_variants(loaded, dataset, variants, run, state, interrupts, "taking heads away")
+        result = _result(loaded, profile, dataset, treatment, groups, run, answers, alone, drawn)
+        save(result, run.out)
+        state.discard()
+    return result
+
+
+def draw_groups(geometry: ModelGeometry, groups: Groups) -> list[list[tuple[int, int]]]:
+    """Groups of different heads, anywhere in the model.
+
+    Raises
+    ------
+    BudgetTooLarge
+    """
+    if groups.size >= geometry.heads:
+        raise BudgetTooLarge(
+            f"groups have {groups.size} heads, but the model has {geometry.heads}",
+            expected=f"at most {geometry.heads - 1}",
+            fix="give a smaller --group-size",
+        )
+    rng = np.random.default_rng(groups.seed)
+    drawn = [rng.choice(geometry.heads, groups.size, replace=False) for _ in range(groups.number)]
+    return [sorted(divmod(int(head), geometry.query_heads) for head in heads) for heads in drawn]
+
+
+def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table], dict[str, str]]:
+    """The profile's rankings by name, and why the others are not there."""
+    tables: dict[str, Table] = {}
+    absent: dict[str, str] = {}
+    for name in get_args(RankBy):
+        try:
+            tables[name] = ranking(profile, name, treatment)
+        except RankingMissing as error:
+            absent[name] = error.wrong
+    if "gradient" in tables:
+        # As Michel et al. rank: each layer's importance divided by its Euclidean norm.
+        norm = np.linalg.norm(tables["gradient"], axis=1, keepdims=True)
+        tables["gradient_by_layer"] = tables["gradient"] / np.where(norm > 0, norm, 1.0)
+    return tables, absent
+
+
+def correlations(
+    tables: Mapping[str, Table], taken: Mapping[Kind, Sequence[Sequence[tuple[int, int]]]], answers: Answers, seed: int
+) -> tuple[list[Correlation], list[RandomRankings]]:
+    """Compare rankings with what was measured.
+
+    Parameters
+    ----------
+    taken
+        Heads taken away, by kind, in the order of the variants of `answers`. What a ranking says of several heads is
+        the mean of what it says of each.
+    seed
+        Of the bootstrap and of the random rankings.
+    """
+    found: list[Correlation] = []
+    random: list[RandomRankings] = []
+    start = 0
+    for kind, groups in taken.items():
+        rows = slice(1 + start, 1 + start + len(groups))
+        start += len(groups)
+        said = {name: _of_groups(table, groups) for name, table in tables.items()}
+        measured: dict[Outcome, Floats] = {"log_odds": answers.log_odds, "accuracy": answers.right.astype(np.float64)}
+        for outcome, values in measured.items():
+            losses = values[0] - values[rows]
+            null = _random_rhos(tables, groups, losses.mean(1), seed)
+            random.append(_random(kind, outcome, null))
+            found += _ranked(kind, outcome, said, losses, null, seed)
+    return found, random
+
+
+def _ranked(
+    kind: Kind, outcome: Outcome, said: Mapping[str, Floats], losses: Floats, null: Floats, seed: int
+) -> list[Correlation]:
+    whole = {name: spearman(one, losses.mean(1)) for name, one in said.items()}
+    known = {name: rho for name, rho in whole.items() if np.isfinite(rho)}
+    again = bootstrap(np.stack(list(said.values())), losses, seed)  # (resamples, rankings)
+    again_of = dict(zip(said, again.T, strict=True))
+    best = max(known, key=lambda name: known[name]) if known else None
+    threshold = np.nanquantile(null, 0.975) if np.isfinite(null).any() else np.inf
+    found = []
+    for name, rho in whole.items():
+        exists = name in known
+        low, high = _interval(again_of[name]) if exists else (None, None)
+        behind = _interval(again_of[best] - again_of[name]) if exists and best else (None, None)
+        found.append(
+            Correlation(
+                ranking=name,
+                kind=kind,
+                outcome=outcome,
+                n=len(losses),
+                rho=float(rho) if exists else None,
+                low=low,
+                high=high,
+                behind_best=known[best] - float(rho) if exists and best else None,
+                behind_best_low=behind[0],
+                behind_best_high=behind[1],
+                beats_random=bool(exists and rho > threshold),
+            )
+        )
+    return found
+
+
+def _interval(values: Floats) -> tuple[float | None, float | None]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None, None
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _of_groups(table: Table, groups: Sequence[Sequence[tuple[int, int]]]) -> Floats:
+    return np.array([np.mean([table[head] for head in heads]) for heads in groups])
+
+
+def _random_rhos(
+    tables: Mapping[str, Table], groups: Sequence[Sequence[tuple[int, int]]], losses: Floats, seed: int
+) -> Floats:
+    rng = np.random.default_rng([seed, 1])
+    shape = next(iter(tables.values())).shape
+    tables_by_chance = rng.random((RANDOM_ORDERS, *shape))
+    said = [tables_by_chance[:, [i for i, _ in heads], [j for _, j in heads]].mean(1) for heads in groups]
+    return rank_correlation.correlations(np.stack(said, axis=1), losses)
+
+
+def _random(kind: Kind, outcome: Outcome, null: Floats) -> RandomRankings:
+    low, high = _interval(null)
+    mean = float(null[np.isfinite(null)].mean()) if low is not None else None
+    return RandomRankings(kind=kind, outcome=outcome, mean=mean, low=low, high=high)
+
+
+def _treatments(geometry: ModelGeometry, heads: Sequence[tuple[int, int]], treatment: Treated) -> list[list[str]]:
+    rows = [["full"] * geometry.query_heads for _ in range(geometry.layers)]
+    for layer, head in heads:
+        rows[layer][head] = treatment
+    return rows
+
+
+def _taken(groups: Sequence[Sequence[tuple[int, int]]], answers: Answers, start: int) -> list[Taken]:
+    rows = slice(1 + start, 1 + start + len(groups))
+    odds = (answers.log_odds[0] - answers.log_odds[rows]).mean(1)
+    right = (answers.right[0].astype(np.float64) - answers.right[rows]).mean(1)
+    return [
+        Taken(heads=[list(head) for head in heads], log_odds=float(lost), accuracy=float(wrong))
+        for heads, lost, wrong in zip(groups, odds, right, strict=True)
+    ]
+
+
+def _result(
+    loaded: LoadedModel,
+    profile: HeadProfile,
+    dataset: Dataset,
+    treatment: Treated,
+    groups: Groups,
+    run: Run,
+    answers: Answers,
+    alone: list[list[tuple[int, int]]],
+    drawn: list[list[tuple[int, int]]],
+) -> RankingComparison:
+    tables, absent = tables_of(profile, treatment)
+    found, random = correlations(tables, {"head": alone, "group": drawn}, answers, groups.seed)
+    return RankingComparison(
+        model=loaded.ref,
+        profile_digest=profile.digest,
+        dataset=dataset.ref(),
+        samples=len(answers.samples),
+        broken=list(dataset.broken),
+        treatment=treatment,
+        block_size=run.block_size,
+        accuracy=float(answers.right[0].mean()),
+        heads=_taken(alone, answers, 0),
+        groups=_taken(drawn, answers, len(alone)),
+        rankings=list(tables),
+        absent=absent,
+        correlations=found,
+        random=random,
+        settings={
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "device": loaded.device.type,
+            "batch_size": run.batch_size,
+            "group_size": groups.size,
+            "seed": groups.seed,
+        },
+        versions=versions("vhserve", "torch", "transformers", "numpy"),
+        commit=git_commit(),
+    )

@@ -1,0 +1,53 @@
+"""How any run over samples is run: where its results go, how many samples at once, and what it must be to continue.
+
+Owns what all runs have in common; what is measured is theirs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibrate.datasets import Dataset
+from calibrate.models.loading import LoadedModel
+from profiles.provenance import versions
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings that change nothing of a run's results beyond float error.
+
+    Attributes
+    ----------
+    out
+        Where the results go; the state of an interrupted run lies beside it.
+    batch_size
+        Samples in one forward pass; an interrupted run may be continued with another.
+    restart
+        Discard the state of an interrupted run.
+    save_every
+        Seconds between two savings of the state.
+    show_progress
+        Whether to draw a bar on standard error.
+    """
+
+    out: Path
+    batch_size: int = 16
+    restart: bool = False
+    save_every: float = 10.0
+    show_progress: bool = True
+
+
+def same_run(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
+    """What the results of any run depend on beyond float error, by the words a user knows: for `SavedState`."""
+    ref = dataset.ref()
+    return {
+        "model": loaded.ref.name,
+        "revision": loaded.ref.revision,
+        "dataset": ref.name,
+        "dataset digest": ref.digest,
+        "split": ref.split,
+        "dataset settings": ref.settings,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "versions": versions("vhserve", "torch", "transformers"),
+    }

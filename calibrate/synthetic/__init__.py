@@ -1,8 +1,0 @@
-"""The synthetic world that the demo model lives in: PointQA in miniature, made on the spot from seeds.
-
-Owns scenes, pictures and questions. Knows numpy and Pillow; no torch, no model, no tokens.
-"""
-
-from calibrate.synthetic.world import FAMILIES, make_sample, samples
-
-__all__ = ["FAMILIES", "make_sample", "samples"]

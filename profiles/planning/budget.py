@@ -1,0 +1,83 @@
+"""Budgets of query heads: what the user's text means, and whether the units and the stage allow it.
+
+Does not know scores.
+"""
+
+import re
+
+from profiles.errors import BudgetTooLarge, WrongValue
+from profiles.geometry import ModelGeometry, StageOrAll, stage_layers
+from profiles.planning.units import unit_size
+from profiles.pruning_plan import Granularity
+
+
+def parse_budget(text: str, option: str) -> tuple[float, bool]:
+    """The number in ``12`` or ``25%``, and whether it is a percentage.
+
+    Raises
+    ------
+    WrongValue
+        It is neither a number nor a percentage up to 100.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}|[0-9]{1,3}(?:\.[0-9]{1,6})?(%))", text.strip())
+    number = float(match[1].rstrip("%")) if match else -1.0
+    if match is None or (match[2] and number > 100):
+        fix = f"give --{option} 8 or --{option} 10%"
+        raise WrongValue(f"--{option} is {text!r:.40}", expected="a number of heads or a percentage", fix=fix)
+    return number, match[2] is not None
+
+
+def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll, granularity: Granularity) -> int:
+    """Query heads that a budget means; a percentage is of the stage's heads, rounded down to a whole unit.
+
+    Raises
+    ------
+    WrongValue
+    """
+    number, is_percentage = parse_budget(text, option)
+    if not is_percentage:
+        return int(number)
+    size = unit_size(geometry, granularity)
+    heads = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
+    return int(round(number * heads / 100, 9)) // size * size
+
+
+def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:
+    """Refuse a budget that is negative or splits a unit, and say which are nearest.
+
+    Raises
+    ------
+    WrongValue
+    """
+    if budget < 0:
+        raise WrongValue(f"--{option} is {budget}", expected="0 or more heads", fix=f"give --{option} 8")
+    size = unit_size(geometry, granularity)
+    if budget % size:
+        below = budget // size * size
+        raise WrongValue(
+            f"--{option} is {budget}, but granularity {granularity} treats {size} query heads together",
+            expected=f"a multiple of {size}",
+            fix=f"give --{option} {below} or --{option} {below + size}",
+        )
+
+
+def check_budget(budget: int, stage: StageOrAll, total: int, free: int, protect_top: float) -> None:
+    """Refuse more heads than the stage has, or than may be treated in it.
+
+    Parameters
+    ----------
+    total, free
+        Query heads of the stage, and those of its units without a protected head.
+
+    Raises
+    ------
+    BudgetTooLarge
+    """
+    where = "the model" if stage == "all" else f"stage {stage}"
+    if budget > total:
+        wrong = f"{budget} heads are to be treated, but {where} has {total}"
+        raise BudgetTooLarge(wrong, expected=f"at most {free}", fix="lower the budget, or choose another --stage")
+    if budget > free:
+        wrong = f"{budget} heads are to be treated, but only {free} of the {total} in {where} are unprotected"
+        fix = f"lower the budget or --protect-top (now {protect_top:g})"
+        raise BudgetTooLarge(wrong, expected=f"at most {free}", fix=fix)

@@ -1,0 +1,88 @@
+"""A plan in numbers: heads by stage and treatment, and what it saves, as one JSON-ready document.
+
+Does not know how it is shown.
+"""
+
+from typing import TypedDict
+
+from profiles.geometry import STAGES, Stage, stage_layers
+from profiles.planning.savings import (
+    ideal_concurrency,
+    kv_bytes_baseline,
+    kv_bytes_per_image_token,
+    kv_bytes_per_token,
+    weight_bytes_saved,
+)
+from profiles.pruning_plan import TREATMENTS, PruningPlan, Treatment
+
+# A question with its chat template, in the data sets of the paper.
+USUAL_TEXT_TOKENS = 70
+
+
+class KvBytes(TypedDict):
+    """KV cache of one token, in bytes over the whole model."""
+
+    baseline: int
+    pruned: int
+
+
+class Prompt(TypedDict):
+    """The usual prompt of the model."""
+
+    text_tokens: int
+    image_tokens: int
+
+
+class Summary(TypedDict):
+    """Numbers of a plan; `ideal_concurrency` is for `usual_prompt` (see `profiles.planning.savings.ideal_concurrency`).
+
+    A request of T text and I image tokens takes ``T * kv_bytes_per_token + I * kv_bytes_per_image_token`` bytes of KV
+    cache, and whole blocks of it.
+    """
+
+    plan_digest: str
+    model: str
+    dtype: str
+    heads: dict[Stage, dict[Treatment, int]]
+    kv_bytes_per_token: KvBytes
+    kv_bytes_per_image_token: KvBytes
+    weight_bytes_saved: int
+    usual_prompt: Prompt
+    ideal_concurrency: float
+
+
+def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[Treatment, int]]:
+    """Number of query heads of each stage and treatment, zeros included."""
+    layers = {stage: stage_layers(stage, plan.geometry.layers) for stage in STAGES}
+    return {
+        stage: {given: sum(plan.treatments[layer].count(given) for layer in layers[stage]) for given in TREATMENTS}
+        for stage in STAGES
+    }
+
+
+def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int) -> Summary:
+    """Numbers of a plan served with KV cache and weights of one dtype.
+
+    Raises
+    ------
+    LayoutRefused
+    """
+    image_tokens = plan.geometry.image_tokens
+    baseline = kv_bytes_baseline(plan.geometry, dtype_bytes)
+    return {
+        "plan_digest": plan.digest,
+        "model": plan.model.name,
+        "dtype": dtype,
+        "heads": heads_by_stage(plan),
+        "kv_bytes_per_token": {
+            "baseline": baseline,
+            "pruned": kv_bytes_per_token(plan, dtype_bytes),
+        },
+        "kv_bytes_per_image_token": {
+            "baseline": baseline,
+            "pruned": kv_bytes_per_image_token(plan, dtype_bytes),
+        },
+        "weight_bytes_saved": weight_bytes_saved(plan, dtype_bytes),
+        "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},
+        "ideal_concurrency": ideal_concurrency(plan, USUAL_TEXT_TOKENS, image_tokens),
+    }

@@ -1,0 +1,184 @@
+"""Model names: the table, what a name stands for, and the one line that a wrong one gets."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic_settings import CliApp
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    MistralConfig,
+    Phi3Config,
+    VipLlavaConfig,
+)
+
+from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
+from calibrate.masking.treatments import decoder_layers
+from calibrate.models.loading import geometry_of
+from calibrate.models.registry import ARCHITECTURES, KNOWN, find, resolve
+from vhserve.commands.models import Models
+
+PAPER = {
+    "llava-1.5-7b", "llava-1.5-13b", "llava-1.6-7b", "llava-1.6-13b", "llava-1.6-mistral-7b",
+    "vip-llava-7b", "vip-llava-13b", "vip-llava-llama-3-8b", "vip-llava-phi-3-3.8b",
+}  # fmt: skip
+
+
+def line(error) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_table_has_the_nine_models_of_the_paper_and_the_demo():
+    assert KNOWN.keys() == PAPER | {"demo"}
+    assert len({model.hub for model in KNOWN.values()}) == len(KNOWN)
+
+
+@pytest.mark.parametrize("model", KNOWN.values(), ids=lambda model: model.alias)
+def test_every_row_is_of_one_piece(model):
+    assert model.query_heads % model.kv_heads == 0
+    assert model.loadable or not model.servable
+    assert bool(model.note) != (model.loadable and model.servable)
+    assert (model.alias == "demo") != (model.hub.count("/") == 1)
+
+
+BILLIONS = {
+    "llava-1.5-7b": 7.1, "llava-1.5-13b": 13.4, "llava-1.6-7b": 7.1, "llava-1.6-13b": 13.4, "llava-1.6-mistral-7b": 7.6,
+    "vip-llava-7b": 7.1, "vip-llava-13b": 13.4, "vip-llava-llama-3-8b": 8.4, "vip-llava-phi-3-3.8b": 4.1,
+}  # fmt: skip
+"""Parameters of each, vision tower included: decoder as its publisher counts it, and 0.3 for CLIP ViT-L."""
+
+
+@pytest.mark.parametrize("alias", sorted(PAPER))
+def test_every_model_of_the_paper_builds_with_its_real_size(alias):
+    """On the meta device, because weights can't be had here: the table says what transformers builds."""
+    row = KNOWN[alias]
+    config = real_size(alias)
+    geometry = geometry_of(config)
+    for field in ("layers", "query_heads", "kv_heads", "head_size", "image_tokens"):
+        assert getattr(geometry, field) == getattr(row, field), field
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    attentions = [layer.self_attn for layer in decoder_layers(model)]
+    assert len(attentions) == row.layers
+    for attention in attentions:
+        assert attention.o_proj.in_features == row.query_heads * row.head_size
+    parameters = sum(weight.numel() for weight in model.parameters())
+    assert parameters / 1e9 == pytest.approx(BILLIONS[alias], rel=0.02)
+
+
+def real_size(alias: str):
+    """The configuration of a model, from the sizes that its decoder's publisher gives."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+        patch_size=14, projection_dim=768,
+    )  # fmt: skip
+    kind = {"llava_next": LlavaNextConfig, "llava": LlavaConfig}.get(KNOWN[alias].model_type, VipLlavaConfig)
+    if "mistral" in alias:
+        text = MistralConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=32064)
+    elif "llama-3" in alias:
+        text = LlamaConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=128256)
+    elif "phi-3" in alias:
+        text = Phi3Config(pad_token_id=0)
+    elif "13b" in alias:
+        sizes = {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40}
+        text = LlamaConfig(**sizes, intermediate_size=13824, vocab_size=32064)
+    else:
+        text = LlamaConfig(vocab_size=32064)
+    return kind(vision_config=vision, text_config=text)
+
+
+def test_a_folder_resolves_to_itself(llava_path):
+    assert resolve(str(llava_path)) == str(llava_path)
+    assert find(str(llava_path)).architecture == "LlavaForConditionalGeneration"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("lava-1.5-7b", "llava-1.5-7b"), ("llava-hf/llava-1.5-7b/extra", "llava-1.5-7b"), ("nothing like it", "vhserve")],
+)
+def test_an_unknown_name_gets_the_close_ones(name, hint):
+    with pytest.raises(UnknownModel) as error:
+        resolve(name)
+    assert name in line(error)
+    assert hint in line(error)
+
+
+def test_a_hub_model_while_offline(tmp_path):
+    code = "from calibrate.models.registry import resolve; resolve('llava-1.6-7b')"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path), "PATH": "/usr/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"{ModelOffline.__module__}.{ModelOffline.__name__}: ")
+    assert "llava-hf/llava-v1.6-vicuna-7b-hf is not in the local cache and HF_HUB_OFFLINE is set" in last
+    assert "hf download llava-hf/llava-v1.6-vicuna-7b-hf" in last
+
+
+def test_a_hub_model_in_the_cache_resolves_to_its_id(tmp_path):
+    commit, name = "0" * 40, "owner/model"
+    folder = tmp_path / "models--owner--model"
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit / "config.json").write_text('{"model_type": "llava"}')
+    code = f"from calibrate.models.registry import find; found = find('{name}'); print(found.source, found.folder.name)"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path), "PATH": "/usr/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [name, commit], done.stderr
+
+
+@pytest.mark.parametrize("alias", [alias for alias, model in KNOWN.items() if not model.loadable])
+def test_models_in_llavas_own_format_are_refused(alias):
+    with pytest.raises(UnsupportedModel, match="LLaVA's own format"):
+        resolve(alias)
+
+
+def test_another_architecture_is_named_with_the_supported_ones(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    with pytest.raises(UnsupportedModel) as error:
+        resolve(str(tmp_path))
+    assert "BertForMaskedLM" in line(error)
+    assert all(name in line(error) for name in ARCHITECTURES.values())
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_without_a_readable_configuration(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelBroken) as error:
+        resolve(str(tmp_path))
+    assert "config.json" in line(error)
+
+
+def test_a_file_is_no_model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(UnknownModel, match="is a file"):
+        resolve(str(path))
+
+
+def test_finding_a_model_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; from calibrate.models.registry import find\n"
+        "try: find('no such model')\nexcept Exception as error: print(type(error).__name__)\n"
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == ["UnknownModel", "set()"], done.stderr
+
+
+def test_the_command_shows_every_model(capsys):
+    CliApp.run(Models, cli_args=["--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["alias"] for row in rows] == list(KNOWN)
+    assert {row["alias"] for row in rows if not row["serve"]} == {alias for alias in PAPER if alias.startswith("vip")}
+    CliApp.run(Models, cli_args=[])
+    table = capsys.readouterr().out
+    assert all(model.alias in table and model.origin in table for model in KNOWN.values())
+    assert max(map(len, table.splitlines()[: len(KNOWN) + 1])) <= 80

@@ -1,0 +1,147 @@
+"""Effects of treatments against small steps towards them, one head at a time."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from calibrate.datasets import Dataset, open_dataset
+from calibrate.errors import AnswersAlike
+from calibrate.masking.accuracy import Judge
+from calibrate.masking.image_blocks import image_blocks
+from calibrate.masking.treatments import text_only_output
+from calibrate.models.decoder_attention import decoder_attention
+from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.scoring.calibration import Run, calibrate
+from calibrate.scoring.effects import head_effects, log_odds
+from profiles.head_profile import DatasetRef
+from profiles.store import load_profile
+
+STEP = 0.03
+"""Of the way to the treatment. RMSNorm computes in float32 whatever the model, which drowns smaller ones."""
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return list(open_dataset("synthetic", samples=8, seed=4))[:8:3]
+
+
+def answers_of(loaded, samples):
+    judge = Judge(loaded)
+    return torch.tensor([judge.first(sample) for sample in samples])
+
+
+def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):
+    """Log-odds with one head's output moved by `step` of the way to what the treatment makes of it."""
+    target = loaded.attentions[layer]
+    dropped = image_blocks(batch.image, batch.valid, block_size)
+
+    def attend(module, query, key, value, mask, **options):
+        output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+        if module is target:
+            group = query.shape[1] // key.shape[1]
+            kept = query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+            text = text_only_output(*kept, mask, dropped, options["scaling"])
+            there = text[:, :, head] if treatment == "text_only" else torch.zeros_like(output[:, :, head])
+            output = output.clone()
+            output[:, :, head] += step * (there - output[:, :, head])
+        return output, None
+
+    with torch.no_grad(), decoder_attention(loaded, attend):
+        hidden = loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state
+        logits = loaded.model.lm_head(hidden[torch.arange(len(batch)), batch.last])
+    odds = log_odds(logits, answers)
+    return -torch.nn.functional.cross_entropy(logits, answers, reduction="none") if treatment == "gradient" else odds
+
+
+@pytest.mark.parametrize("block_size", [None, 16])
+@pytest.mark.parametrize("treatment", ["removed", "text_only", "gradient"])
+def test_effects_are_slopes(model, samples, treatment, block_size):
+    double = replace(model, model=copy.deepcopy(model.model).double(), dtype=torch.float64)
+    batch = make_batch(double, samples)
+    assert (~batch.valid).any(), "no sample was padded"
+    answers = answers_of(double, samples)
+    with head_effects(double, block_size) as measure:
+        found = getattr(measure(batch, answers), treatment)
+    geometry = model.geometry
+    assert found.shape == (geometry.layers, len(samples), geometry.query_heads)
+    slopes = torch.zeros_like(found)
+    for layer in range(geometry.layers):
+        for head in range(geometry.query_heads):
+            ends = [
+                after_step(double, batch, answers, layer, head, treatment, block_size, step) for step in (STEP, -STEP)
+            ]
+            slopes[layer, :, head] = (ends[0] - ends[1]).abs() / (2 * STEP)
+    assert slopes.max() > 1e-4 * (0.01 if treatment == "gradient" else 1)
+    torch.testing.assert_close(found, slopes, rtol=0.01, atol=2e-3 * float(slopes.max()))
+
+
+def test_a_batch_is_its_samples(model, samples):
+    with head_effects(model, 16) as measure:
+        together = measure(make_batch(model, samples), answers_of(model, samples))
+        alone = [measure(make_batch(model, [one]), answers_of(model, [one])) for one in samples]
+    for name in ("removed", "text_only", "gradient"):
+        one_by_one = torch.cat([getattr(one, name) for one in alone], 1)
+        torch.testing.assert_close(getattr(together, name), one_by_one, rtol=1e-3, atol=1e-5)
+
+
+def test_the_model_is_left_as_it_was(model, samples):
+    batch = make_batch(model, samples)
+    before = next_token_logits(model, batch)
+    with head_effects(model, None) as measure:
+        measure(batch, answers_of(model, samples))
+    assert torch.equal(next_token_logits(model, batch), before)
+    assert not any(weight.requires_grad or weight.grad is not None for weight in model.model.parameters())
+
+
+def test_log_odds():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
+    p = logits.softmax(-1)[torch.arange(2), torch.tensor([2, 0])]
+    torch.testing.assert_close(log_odds(logits, torch.tensor([2, 0])), (p / (1 - p)).log())
+
+
+def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
+    dataset = open_dataset("synthetic", samples=5, seed=4)
+    everything = list(dataset)
+    profile = calibrate(
+        llava, dataset, Run(tmp_path / "profile.json", 2, seed=4, effects=True, block_size=16, show_progress=False)
+    )
+    assert load_profile(tmp_path / "profile.json") == profile
+    with head_effects(llava, 16) as measure:
+        found = measure(make_batch(llava, everything), answers_of(llava, everything))
+    assert profile.effects is not None
+    assert profile.effects.block_size == 16
+    np.testing.assert_allclose(profile.effects.removed, found.removed.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(profile.effects.gradient, found.gradient.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(profile.effects.text_only, found.text_only.mean(1), rtol=1e-3, atol=1e-6)
+    plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, seed=4, show_progress=False))
+    assert plain.effects is None
+    assert plain.heads == profile.heads
+
+
+class Alike(Dataset):
+    """Answers that begin with the same word."""
+
+    def __init__(self, samples):
+        super().__init__("alike")
+        self._samples = [replace(one, options=("red circle", "red square"), answer="red circle") for one in samples]
+
+    def ref(self):
+        return DatasetRef(name=self.name, digest=None, split=None, settings={})
+
+    def __len__(self):
+        return len(self._samples)
+
+    def read(self, index):
+        return self._samples[index]
+
+
+def test_answers_that_begin_alike_have_no_effects(llava, samples, tmp_path):
+    """The first token would be judged, which both have; without effects nothing needs the answer."""
+    with pytest.raises(AnswersAlike, match="red square"):
+        calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", effects=True, show_progress=False))
+    assert not list(tmp_path.iterdir())
+    calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", show_progress=False))

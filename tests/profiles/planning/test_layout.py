@@ -1,0 +1,77 @@
+"""What each layer keeps under a plan, and which plans no layout can hold."""
+
+from collections.abc import Sequence
+
+import pytest
+from documents import MODEL, brief, plans
+from hypothesis import given
+
+from profiles.errors import LayoutRefused
+from profiles.geometry import ModelGeometry
+from profiles.planning.layout import LayerLayout, layer_layouts
+from profiles.pruning_plan import PruningPlan
+
+GQA = ModelGeometry(layers=3, query_heads=6, kv_heads=2, head_size=4, hidden_size=25, image_tokens=7)
+MHA = GQA.model_copy(update={"kv_heads": 6})
+
+
+Heads = Sequence[tuple[int, int]]
+
+
+def manual(geometry: ModelGeometry, removed: Heads, text_only: Heads = ()) -> PruningPlan:
+    return PruningPlan.manual(MODEL, geometry, removed=removed, text_only=text_only)
+
+
+def test_multi_head_attention_keeps_any_heads() -> None:
+    plan = manual(MHA, [(0, 1), (1, 0), (1, 2), (1, 5)], [(0, 3), (0, 0)])
+    assert layer_layouts(plan) == (
+        LayerLayout(full=(2, 4, 5), text_only=(0, 3), kv_full=(2, 4, 5), kv_text=(0, 3)),
+        LayerLayout(full=(1, 3, 4), text_only=(), kv_full=(1, 3, 4), kv_text=()),
+        LayerLayout(full=tuple(range(6)), text_only=(), kv_full=tuple(range(6)), kv_text=()),
+    )
+
+
+def test_grouped_query_attention_frees_kv_by_whole_groups() -> None:
+    plan = manual(GQA, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 5)], [(2, 3), (2, 4), (2, 5)])
+    assert layer_layouts(plan) == (
+        LayerLayout(full=(3, 4, 5), text_only=(), kv_full=(1,), kv_text=()),
+        LayerLayout(full=(1, 2, 3, 4), text_only=(), kv_full=(0, 1), kv_text=()),
+        LayerLayout(full=(0, 1, 2), text_only=(3, 4, 5), kv_full=(0,), kv_text=(1,)),
+    )
+
+
+def test_a_layer_may_lose_every_head() -> None:
+    plan = manual(GQA, [(1, head) for head in range(6)])
+    assert layer_layouts(plan)[1] == LayerLayout((), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (manual(GQA, [(1, 0)]), r"layer 1: keeps 2 of KV head 0, 3 of KV head 1 \(full query heads\)"),
+        (manual(GQA, [(1, 0), (1, 1), (1, 3)]), "layer 1: keeps 1 of KV head 0, 2 of KV head 1"),
+        (manual(GQA, [(2, 0)], [(2, 1), (2, 2), (2, 3), (2, 4), (2, 5)]), r"layer 2: .* \(text_only query heads\)"),
+        (manual(GQA, [], [(0, 0), (0, 3)]), "layer 0: KV head 0 has full and text-only query heads"),
+        (manual(GQA, [(layer, head) for layer in range(3) for head in range(6)]), "the plan removes every head"),
+    ],
+)
+def test_refusals_name_the_layer_and_the_reason(plan: PruningPlan, reason: str) -> None:
+    with pytest.raises(LayoutRefused, match=reason):
+        layer_layouts(plan)
+
+
+@given(plan=plans())
+@brief
+def test_a_layout_holds_each_kept_head_once(plan: PruningPlan) -> None:
+    try:
+        layouts = layer_layouts(plan)
+    except LayoutRefused:
+        return
+    size = plan.geometry.group_size
+    for row, layout in zip(plan.treatments, layouts, strict=True):
+        assert layout.full == tuple(head for head, given in enumerate(row) if given == "full")
+        assert layout.text_only == tuple(head for head, given in enumerate(row) if given == "text_only")
+        for heads, kv_heads in ((layout.full, layout.kv_full), (layout.text_only, layout.kv_text)):
+            run = len(heads) // max(1, len(kv_heads))
+            assert [head // size for head in heads] == [kv_head for kv_head in kv_heads for _ in range(run)]
+        assert not set(layout.kv_full) & set(layout.kv_text)

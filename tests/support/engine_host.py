@@ -1,0 +1,356 @@
+"""A process of its own that starts vLLM engines one after another, asks them, and answers over a socket.
+
+vLLM's imports take longer than an engine does, so all tests share one host; and vLLM's warnings stay out of pytest's.
+`EngineHost` is the tests' side, `main` the host's. Knows nothing of oracles.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+BLOCK = 32
+IMAGE_TOKEN = 4
+"""Of the tiny models. Not to be said: transformers would take it for the place of another picture."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the seeds of its images; `same image` is `same seed`."""
+
+    text: str
+    images: tuple[int, ...] = ()
+    image_size: tuple[int, int] = (72, 72)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Prompts that are asked together; `reset` forgets the prefix cache before."""
+
+    prompts: tuple[Prompt, ...]
+    tokens: int = 3
+    reset: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine and what to ask it.
+
+    Attributes
+    ----------
+    plan
+        Canonical content of a plan; None for stock vLLM.
+    settings
+        Keywords of `vllm.LLM`.
+    patches
+        Names of functions in `PATCHES`, in force while the engine lives.
+    probe
+        `module:function` to call with the engine after the rounds; what it returns becomes `Outcome.probed`.
+    """
+
+    model: str
+    plan: dict[str, Any] | None
+    rounds: tuple[Round, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    patches: tuple[str, ...] = ()
+    probe: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function to call in the host, by name, without an engine."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Call:
+    """A call of a module-level function of a test file; what it returns or raises is in the outcome."""
+    return Call(f"{function.__module__}.{function.__qualname__}", arguments)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Token ids of prompt and reply, and for each token of the reply the 20 likeliest ones' log-probabilities."""
+
+    prompt_ids: list[int]
+    cached: int
+    reply_ids: list[int]
+    log_probs: list[dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes
+    ----------
+    kv_bytes
+        Bytes of the KV cache that were allocated, by the name of the layer.
+    kv_tokens
+        What vLLM reports as the size of its KV cache.
+    weights
+        With patch `captured`: parameters as they were loaded, by vLLM's names.
+    failure
+        Class and text of what was raised instead of starting, or None.
+    """
+
+    answers: list[list[Answer]] = field(default_factory=list)
+    kv_bytes: dict[str, int] = field(default_factory=dict)
+    blocks: int = 0
+    kv_tokens: int = 0
+    config_hash: str = ""
+    preemptions: int = 0
+    weights: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+    probed: Any = None
+
+
+class EngineHost:
+    """Starts the host, and runs jobs on it one at a time."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        address = str(folder / "engine-host")
+        self.log = folder / "engine-host.log"
+        with Listener(address, family="AF_UNIX") as listener, self.log.open("wb") as log:
+            # Imported, not run: what is sent must have the same class names on both sides.
+            command = [sys.executable, "-c", f"import engine_host; engine_host.main({address!r})"]
+            paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONPATH": paths})
+            self.connection: Connection = listener.accept()
+
+    def run(self, job: Job) -> Outcome:
+        """Start the engine, ask it, end it."""
+        return self.do(job)
+
+    def do(self, job: "Job | Call") -> Outcome:
+        """Run a job; a failure of the host itself fails the test with the end of its log."""
+        try:
+            self.connection.send(job)
+            outcome = self.connection.recv()
+        except (EOFError, BrokenPipeError) as error:
+            tail = self.log.read_text(errors="replace")[-6000:]
+            raise AssertionError(f"the engine host died on {job}:\n{tail}") from error
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    def close(self) -> None:
+        self.connection.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+# --- the host's side ---
+
+
+def main(address: str) -> None:
+    """Run jobs until the tests hang up."""
+    from vhserve.compat import ensure_torchvision
+
+    connection = Client(address, family="AF_UNIX")
+    ensure_torchvision()
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        started = time.monotonic()
+        try:
+            outcome = run(job) if isinstance(job, Job) else called(job)
+        except Exception as error:  # the host lives on for the next test
+            outcome = Outcome(failure=(type(error).__name__, traceback.format_exc()))
+        print(f"=== {time.monotonic() - started:.1f} s for {job}", flush=True)
+        connection.send(outcome)
+
+
+def called(job: Call) -> Outcome:
+    try:
+        return Outcome(probed=resolve_name(job.name)(*job.arguments))
+    except Exception as error:
+        return Outcome(failure=(type(error).__name__, str(error)))
+
+
+def run(job: Job) -> Outcome:
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    from profiles.errors import UserError
+    from profiles.store import plan_from_dict
+    from vhserve.server.serving import engine_overrides
+
+    settings: dict[str, Any] = {
+        "dtype": "float32",
+        "block_size": BLOCK,
+        "max_model_len": 512,
+        "max_num_seqs": 8,
+        "enforce_eager": True,
+        "disable_log_stats": False,
+    }
+    captured: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for patch in job.patches:
+            stack.enter_context(PATCHES[patch](captured))
+        try:
+            if job.plan is not None:
+                settings |= engine_overrides(plan_from_dict(job.plan))
+            engine = LLM(model=job.model, **settings | job.settings)
+        except (UserError, ValueError) as error:
+            cleanup_dist_env_and_memory()
+            return Outcome(failure=(type(error).__name__, str(error)))
+        try:
+            answers = [ask(engine, one) for one in job.rounds]
+            probed = resolve_name(job.probe)(engine) if job.probe else None
+            return Outcome(answers=answers, **facts_of(engine), weights=captured.get("weights", {}), probed=probed)
+        finally:
+            engine.llm_engine.engine_core.shutdown()
+            del engine
+            cleanup_dist_env_and_memory()
+
+
+def ask(engine: Any, asked: Round) -> list[Answer]:
+    from vllm import SamplingParams
+
+    if asked.reset:
+        assert engine.reset_prefix_cache()
+    wanted = SamplingParams(temperature=0, max_tokens=asked.tokens, logprobs=20, ignore_eos=True)
+    if engine.llm_engine.vllm_config.speculative_config is None:  # the two don't go together
+        wanted.logit_bias = {IMAGE_TOKEN: -100.0}
+    requests = [request(prompt) for prompt in asked.prompts]
+    return [
+        Answer(
+            prompt_ids=list(reply.prompt_token_ids),
+            cached=reply.num_cached_tokens or 0,
+            reply_ids=list(reply.outputs[0].token_ids),
+            log_probs=[{token: one.logprob for token, one in row.items()} for row in reply.outputs[0].logprobs],
+        )
+        for reply in engine.generate(requests, wanted, use_tqdm=False)
+    ]
+
+
+def request(prompt: Prompt) -> dict[str, Any]:
+    pictures = [image(seed, prompt.image_size) for seed in prompt.images]
+    return {"prompt": prompt.text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
+
+
+def image(seed: int, size: tuple[int, int]) -> Any:
+    """A picture of coarse random colours, `size` is width and height; resized smoothly by any processor."""
+    import numpy as np
+    from PIL import Image
+
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+
+def facts_of(engine: Any) -> dict[str, Any]:
+    def tensors(worker: Any) -> dict[str, int]:
+        layers = worker.vllm_config.compilation_config.static_forward_context
+        return {name: layer.kv_cache.numel() * layer.kv_cache.element_size() for name, layer in layers.items()}
+
+    config = engine.llm_engine.vllm_config
+    scheduler = engine.llm_engine.engine_core.engine_core.scheduler
+    values = {metric.name: metric for metric in engine.get_metrics()}
+    return {
+        "kv_bytes": {name: size for name, size in engine.collective_rpc(tensors)[0].items() if size},
+        "blocks": scheduler.kv_cache_manager.block_pool.num_gpu_blocks,
+        "kv_tokens": int(values["vllm:cache_config_info"].labels.get("kv_cache_size_tokens", 0))
+        if "vllm:cache_config_info" in values
+        else 0,
+        "config_hash": config.compute_hash(),
+        "preemptions": values["vllm:num_preemptions"].value,
+        "facts": {
+            "async": config.scheduler_config.async_scheduling,
+            "compiled": config.compilation_config.mode,
+            "drafted": values["vllm:spec_decode_num_draft_tokens"].value
+            if "vllm:spec_decode_num_draft_tokens" in values
+            else 0,
+            "attributes": {k: str(v) for k, v in vars(config.cache_config).items()},
+        },
+    }
+
+
+@contextmanager
+def lively_dummy_weights(captured: dict[str, Any]) -> Iterator[None]:
+    """Give dummy weights a size at which heads matter, and keep a copy of them.
+
+    vLLM's own lie within 0.001 of zero, with which every model says the same.
+    """
+    import torch
+    from vllm.model_executor.model_loader import dummy_loader
+
+    stock_fill, stock_load = dummy_loader.initialize_single_dummy_weight, dummy_loader.DummyModelLoader.load_weights
+
+    def fill(tensor: torch.Tensor) -> None:
+        if tensor.ndim == 0:
+            stock_fill(tensor)
+        elif tensor.ndim == 1:
+            stock_fill(tensor, 0.5, 1.5)
+        else:
+            reach = 2 * tensor[0].numel() ** -0.5
+            stock_fill(tensor, -reach, reach)
+
+    def load(self: Any, model: torch.nn.Module, model_config: Any) -> None:
+        stock_load(self, model, model_config)
+        captured["weights"] = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
+
+    dummy_loader.initialize_single_dummy_weight = fill
+    dummy_loader.DummyModelLoader.load_weights = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        dummy_loader.initialize_single_dummy_weight = stock_fill
+        dummy_loader.DummyModelLoader.load_weights = stock_load  # type: ignore[method-assign]
+
+
+@contextmanager
+def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
+    """Let vLLM schedule a step ahead on a CPU: its CPU platform turns that off, because its runner waits on streams.
+
+    Stands in for the streams and events, which have nothing to wait for where work is done at once.
+    """
+    from unittest.mock import patch
+
+    import torch
+    from vllm.platforms.cpu import CpuPlatform
+
+    class Done:
+        device = torch.device("cpu")
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
+
+        def query(self) -> bool:
+            return True
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *args, **options: None
+
+        def __enter__(self) -> "Done":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+    stock = CpuPlatform.check_and_update_config.__func__
+
+    def check(cls: Any, vllm_config: Any) -> None:
+        stock(cls, vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+
+    with (
+        patch.object(CpuPlatform, "check_and_update_config", classmethod(check)),
+        patch.multiple(torch.cuda, Event=Done, Stream=Done, stream=Done, current_stream=Done),
+    ):
+        yield
+
+
+PATCHES = {"lively_dummy_weights": lively_dummy_weights, "async_scheduling": async_scheduling}

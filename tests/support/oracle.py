@@ -1,0 +1,68 @@
+"""What a plan should compute: transformers, with the same heads masked, on what an engine was asked and said.
+
+Masks where the engine leaves out (`calibrate.masking`), so the two share no code that could be wrong in both.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from engine_host import BLOCK, IMAGE_TOKEN, Answer, Prompt, image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from calibrate.masking.treatments import plan_treated
+from profiles.fingerprint import model_revision
+from profiles.geometry import ModelGeometry, ModelRef
+from profiles.pruning_plan import PruningPlan
+
+
+class Oracle:
+    """A transformers model in float32, and its processor."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+        self.processor = AutoProcessor.from_pretrained(path)
+
+    @torch.no_grad()
+    def log_probs(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
+        """Log-probabilities for each token of the reply, shape (tokens, vocabulary).
+
+        An image token in the reply, which transformers would take for the place of a picture, is the last one.
+        """
+        pictures = [image(seed, prompt.image_size) for seed in prompt.images]
+        inputs = self.processor(text=prompt.text, images=pictures or None, return_tensors="pt")
+        assert inputs["input_ids"][0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
+        said = [*answer.reply_ids, IMAGE_TOKEN]
+        ids = torch.tensor([answer.prompt_ids + said[: said.index(IMAGE_TOKEN)]])
+        given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
+        with plan_treated(self.model, plan, block_size=BLOCK):
+            logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
+        return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
+
+    def difference(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> float:
+        """Largest difference in log-probability between an engine's answer and what the plan should compute."""
+        expected = self.log_probs(prompt, answer, plan)
+        assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0
+        return max(
+            abs(expected[step, token].item() - given)
+            for step, row in enumerate(answer.log_probs[: len(expected)])
+            for token, given in row.items()
+        )
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A checkpoint, what a plan for it says of it, and the oracle that was made of it."""
+
+    path: Path
+    geometry: ModelGeometry
+    architecture: str = "LlavaForConditionalGeneration"
+
+    @cached_property
+    def ref(self) -> ModelRef:
+        return ModelRef(name=str(self.path), revision=model_revision(self.path), architecture=self.architecture)
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        return Oracle(self.path)

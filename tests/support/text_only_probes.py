@@ -1,0 +1,167 @@
+"""What the tests of text-only heads do inside an engine, beyond asking it: called by name, by the engine host.
+
+Each takes a `vllm.LLM` and returns plain values. Knows vLLM's scheduler and block pool; judges nothing.
+"""
+
+import random
+from typing import Any
+
+from engine_host import image
+
+QUESTION = "<s>USER: <image>\nhow many red circles are there ? ASSISTANT:"
+TWO = "<s>USER: is <image> like <image> ? yes no ASSISTANT:"
+TEXT = "<s>USER: how many blue squares are there in the picture ? ASSISTANT:"
+
+
+def _scheduler(engine: Any) -> Any:
+    return engine.llm_engine.engine_core.engine_core.scheduler
+
+
+def _add(engine: Any, name: str, text: str, seeds: tuple[int, ...], tokens: int) -> None:
+    from vllm import SamplingParams
+
+    prompt: dict[str, Any] = {"prompt": text}
+    if seeds:
+        prompt["multi_modal_data"] = {"image": [image(seed, (72, 72)) for seed in seeds]}
+    wanted = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    engine.llm_engine.add_request(name, prompt, wanted)
+
+
+def _held(engine: Any) -> dict[str, Any]:
+    """State of the pool and of every manager; at rest, everything is free and nothing is remembered."""
+    scheduler = _scheduler(engine)
+    managers = scheduler.kv_cache_manager.coordinator.single_type_managers
+    pool = scheduler.kv_cache_manager.block_pool
+    return {
+        "blocks": pool.num_gpu_blocks,
+        "free": pool.get_num_free_blocks(),
+        "requests": len(scheduler.requests),
+        "tables": sum(len(manager.req_to_blocks) for manager in managers),
+        "cached": sum(len(manager.num_cached_block) for manager in managers),
+        "deferred": len(getattr(scheduler, "deferred_frees", ())),
+    }
+
+
+def block_tables(engine: Any) -> dict[str, Any]:
+    """Tables of some prompts after prefill, what each group is, and how many tokens projections have passed over."""
+    from vhserve.engine.kv_cache.image_spans import image_spans
+    from vhserve.engine.kv_cache.spec import count_groups, is_text_only
+
+    assert engine.reset_prefix_cache()
+    skipped = _count_skipped()
+    scheduler = _scheduler(engine)
+    config = scheduler.kv_cache_config
+    seen = {}
+    for number, (text, seeds) in enumerate([(QUESTION, (1,)), (TWO, (1, 2)), (TEXT, ()), ("<image>\nyes", (3,))]):
+        before = _held(engine)["free"]
+        _add(engine, f"table-{number}", text, seeds, tokens=8)
+        while not any(request.num_output_tokens for request in scheduler.requests.values()):
+            engine.llm_engine.step()
+        ((name, request),) = scheduler.requests.items()
+        seen[number] = {
+            "tokens": request.num_prompt_tokens,
+            "spans": image_spans(request),
+            "tables": scheduler.kv_cache_manager.get_block_ids(name),
+            "taken": before - _held(engine)["free"],
+            "skipped": dict(skipped),
+        }
+        skipped.clear()
+        while engine.llm_engine.has_unfinished_requests():
+            engine.llm_engine.step()
+    layers = engine.llm_engine.vllm_config.compilation_config.static_forward_context
+    return {
+        "requests": seen,
+        "text_only": [is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups],
+        "heads": [sum(layers[name].num_kv_heads for name in group.layer_names) for group in config.kv_cache_groups],
+        "groups": tuple(count_groups(config)),
+        "held": _held(engine),
+    }
+
+
+def _count_skipped() -> dict[tuple[str, str], int]:
+    """Tokens that met the full heads' weights only, by layer and projection, from now on."""
+    from vhserve.engine.weights.dropped_tokens import SkippingLinear
+
+    counts: dict[tuple[str, str], int] = {}
+    stock = SkippingLinear._of_full_heads
+
+    def counted(method: SkippingLinear, x: Any, skipped: Any, *rest: Any) -> Any:
+        counts[method.name, method.kind] = counts.get((method.name, method.kind), 0) + len(skipped)
+        return stock(method, x, skipped, *rest)
+
+    SkippingLinear._of_full_heads = counted  # type: ignore[method-assign]
+    return counts
+
+
+def abort_in_every_state(engine: Any) -> dict[str, Any]:
+    """Abort waiting, prefilling, decoding and preempted requests; then what is left."""
+    scheduler = _scheduler(engine)
+    assert engine.reset_prefix_cache()
+    before = _held(engine)
+    preempted = _count_preemptions(scheduler)
+    for number in range(12):
+        _add(
+            engine, f"abort-{number}", *[(QUESTION, (number % 3,)), (TWO, (1, number % 2)), (TEXT, ())][number % 3], 90
+        )
+    aborted: dict[str, int] = {}
+    step = 0
+    while engine.llm_engine.has_unfinished_requests():
+        engine.llm_engine.step()
+        step += 1
+        if step in (2, 9, 30, 45, 60, 75, 90):
+            victims = {request.status.name: name for name, request in scheduler.requests.items()}
+            for status, name in victims.items():
+                aborted[status] = aborted.get(status, 0) + 1
+                engine.llm_engine.abort_request([name], internal=True)
+    return {"before": before, "after": _held(engine), "aborted": aborted, "preempted": preempted[0]}
+
+
+def many_requests_40(engine: Any) -> dict[str, Any]:
+    return _many_requests(engine, 40)
+
+
+def many_requests_2000(engine: Any) -> dict[str, Any]:
+    return _many_requests(engine, 2000)
+
+
+def _many_requests(engine: Any, total: int) -> dict[str, Any]:
+    """Random requests, some of them aborted, through a pool that is too small for them."""
+    import psutil
+
+    scheduler = _scheduler(engine)
+    rng = random.Random(7)
+    assert engine.reset_prefix_cache()
+    before, preempted = _held(engine), _count_preemptions(scheduler)
+    started = aborted = 0
+    memory: list[int] = []
+    while started < total or engine.llm_engine.has_unfinished_requests():
+        while started < total and len(scheduler.requests) < 10:
+            text, count = rng.choice([(QUESTION, 1), (TWO, 2), (TEXT, 0), ("<image><image><image>\nyes", 3)])
+            seeds = tuple(rng.randrange(6) for _ in range(count))
+            _add(engine, f"many-{started}", text, seeds, tokens=rng.randint(1, 50))
+            started += 1
+            if started in (total // 4, total):
+                memory.append(psutil.Process().memory_info().rss)
+        engine.llm_engine.step()
+        if rng.random() < 0.08 and scheduler.requests:
+            engine.llm_engine.abort_request([rng.choice(list(scheduler.requests))], internal=True)
+            aborted += 1
+    return {
+        "before": before,
+        "after": _held(engine),
+        "aborted": aborted,
+        "preempted": preempted[0],
+        "memory": memory,
+        "reset": engine.reset_prefix_cache(),
+    }
+
+
+def _count_preemptions(scheduler: Any) -> list[int]:
+    count, stock = [0], scheduler._preempt_request
+
+    def preempt(*args: Any, **options: Any) -> Any:
+        count[0] += 1
+        return stock(*args, **options)
+
+    scheduler._preempt_request = preempt
+    return count

@@ -1,0 +1,98 @@
+"""`vhserve ablate` as a user meets it: tables, curves, the dataset's own metric, and one line for each mistake."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from published_datasets import opened, pope
+from test_ablation import profile_of
+
+from calibrate.ablation.plans import CURVE, SHORT, configurations
+from calibrate.ablation.run import Run, ablate
+from calibrate.ablation.tables import markdown, published_grid
+from calibrate.masking.treatments import plan_treated
+from calibrate.models.prompts import make_batch, next_token_logits
+from profiles.geometry import stage_layers
+from profiles.store import save
+from vhserve.cli import main
+
+
+@pytest.fixture(scope="module")
+def profile(llava):
+    return profile_of(llava)
+
+
+def test_the_command(llava, llava_path, profile, tmp_path, capsys):
+    path, out = tmp_path / "profile.json", tmp_path / "ablation.json"
+    save(profile, path)
+    flags = ["ablate", str(path), "--samples", "5", "-k", "3", "--draws", "1", "--out", str(out)]
+    flags += ["--treatment", "text_only", "--block-size", "32"]
+    assert main([*flags, "--json", "--families", "yes_no,object"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(out.read_text())
+    assert (document["samples"], document["treatment"], document["block_size"]) == (5, "text_only", 32)
+    assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
+    for wrong, said in (
+        (["-k", "99"], "99"),
+        (["-k", "0"], "0 heads"),
+        (["--curve", "-k", "120%"], "120%"),
+        (["--figure", str(tmp_path / "curve.svg")], "--curve"),
+        (["--dataset", "nothing"], "nothing"),
+        (["--families", "nothing"], "nothing"),
+        (["--model", str(tmp_path)], "config.json"),
+        (["--out", str(tmp_path / "no" / "folder.json")], "folder"),
+    ):
+        assert main([*flags, *wrong]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
+    path, out, figure = tmp_path / "profile.json", tmp_path / "curve.json", tmp_path / "curve.svg"
+    save(profile, path)
+    flags = ["ablate", str(path), "--samples", "5", "--curve", "-k", "50%,100%", "--draws", "2", "--out", str(out)]
+    assert main([*flags, "--treatment", "text_only", "--figure", str(figure), "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| heads | 50% | 100% |"
+    assert [line.split(" | ")[0] for line in lines[5:] if line.startswith("|")] == [
+        f"| {select} {stage}" for select, stage in CURVE.rows
+    ]
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["stage"], row["share"], row["k"]) for row in rows} == {
+        (stage, share, len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads * share)
+        for stage in ("late", "all")
+        for share in (0.5, 1.0)
+    }
+    # With all heads of a stage treated, it does not matter which come first.
+    whole_late = [row["figures"] for row in rows if (row["stage"], row["share"]) == ("late", 1.0)]
+    assert all(figures == whole_late[0] for figures in whole_late)
+    drawing = ElementTree.parse(figure).getroot()
+    assert drawing.tag.endswith("svg")
+
+
+def test_the_dataset_s_own_metric_stands_beside_the_accuracy(llava, profile, tmp_path):
+    questions = opened("pope", pope(tmp_path / "data"))
+    chosen = configurations(profile, ["3"], shape=SHORT, draws=1, seed=0, granularity="kv_group")
+    result = ablate(llava, profile, questions, chosen, Run(tmp_path / "ablation.json", show_progress=False))
+    assert result.metric == "yes_no"
+    samples = list(questions)
+    batch = make_batch(llava, samples)
+
+    def by_hand():
+        tokens = next_token_logits(llava, batch).argmax(-1).tolist()
+        said = ["no" not in llava.processor.tokenizer.decode([token]).lower().split() for token in tokens]
+        return {"yes_ratio": np.mean(said)} | {
+            "accuracy": np.mean([yes == (one.answer == "yes") for yes, one in zip(said, samples, strict=True)])
+        }
+
+    assert by_hand().items() <= result.baseline_published["all"].items()
+    for one, row in zip(chosen, result.rows, strict=True):
+        assert list(row.published) == ["adversarial", "popular", "random", "all"]
+        with plan_treated(llava.model, one.plan):
+            assert by_hand().items() <= row.published["all"].items()
+    text = markdown(published_grid(result))
+    assert text.startswith("**F1, share of yes, as the dataset's authors count")
+    assert text.count("\n| ") == 2 + 1 + len(chosen)
+    assert published_grid(result.model_copy(update={"metric": "accuracy"})) is None

@@ -1,0 +1,93 @@
+"""`vhserve demo`: what it refuses, what it starts, and (long) the whole of it on a tiny model."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import make_tiny_llava
+
+from profiles.planning.savings import ideal_concurrency
+from profiles.store import load_plan, load_profile
+from vhserve.cli import main
+from vhserve.commands.demo import Demo
+from vhserve.demo.arms import Pruning, demo_arms
+from vhserve.demo.results import DemoResults
+from vhserve.demo.steps import DemoSettings, serve_command
+
+
+def settings(out: Path) -> DemoSettings:
+    fields = {field.name for field in dataclasses.fields(DemoSettings)}
+    flags = {name: value for name, value in dict(Demo()).items() if name in fields}
+    return DemoSettings(**{**flags, "out": out, "concurrency": tuple(flags["concurrency"])})
+
+
+def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path: Path) -> None:
+    baseline, pruned, control = demo_arms(Pruning(8, 24, "late", "effect", 10.0, 3), "bottom")
+    assert baseline.plan is None
+    budget, rest = "--remove 8 --text-only 24 --stage late", "--rank-by effect --protect-top 10 --seed 3"
+    assert " ".join(pruned.plan) == f"{budget} --select bottom {rest}"
+    assert " ".join(control.plan) == f"{budget} --select random {rest}"
+    assert "8 late heads" in pruned.about
+    assert "24 keep no image, ranked lowest by effect" in pruned.about
+    assert "at random" in control.about
+    bare = serve_command(settings(tmp_path), None, 1234)
+    planned = serve_command(settings(tmp_path), tmp_path / "plan.json", 1234)
+    assert bare[bare.index("--host") + 1] == "127.0.0.1"
+    assert set(planned) - set(bare) == {"--plan", str(tmp_path / "plan.json")}
+    assert settings(tmp_path).environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_an_output_folder_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert main(["demo", "--out", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+    assert file.read_text() == "mine"
+    assert main(["demo", "--concurrency", "1,0", "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_fails_names_itself_and_its_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["demo", "--model", "no-such-model", "--out", str(tmp_path)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "step calibrate" in line
+    assert str(tmp_path / "calibrate.log") in line
+    assert "no-such-model" in (tmp_path / "calibrate.log").read_text()
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.long
+@pytest.mark.vllm
+@pytest.mark.timeout(1500)
+def test_the_whole_demo_on_a_tiny_model(tmp_path: Path) -> None:
+    model = make_tiny_llava(tmp_path / "model")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "vhserve.cli", "demo", "--model", str(model), "--out", str(out)]
+    command += ["--samples", "16", "--calibration-samples", "16", "--remove", "3", "--text-only", "4"]
+    command += ["--requests", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "capacity in text tokens" in done.stdout
+    results = DemoResults.model_validate_json((out / "results.json").read_text(), strict=True)
+    plan, profile = load_plan(out / "plan-pruned.json"), load_profile(out / "profile.json")
+    baseline, pruned, control = results.arms
+    assert results.profile_digest == profile.digest == plan.profile_digest
+    assert pruned.accuracy.server.plan_digest == plan.digest
+    assert baseline.accuracy.server.plan_digest is None
+    assert [len(arm.accuracy.answers) for arm in results.arms] == [16, 16, 16]
+    assert not any(answer.error for arm in results.arms for answer in arm.accuracy.answers)
+    assert {(one.arm, one.family) for one in plan.measured} >= {("baseline", "all"), ("pruned", "all")}
+    heads = profile.geometry.layers * profile.geometry.kv_heads
+    assert pruned.heads["removed"] == control.heads["removed"] == 3
+    assert pruned.heads["text_only"] == control.heads["text_only"] == 4
+    fits = pruned.capacity_image_prompts / baseline.capacity_image_prompts
+    assert fits == pytest.approx(ideal_concurrency(plan, 70, 81), rel=0.15)  # few heads do not fill lanes evenly
+    assert load_plan(out / "plan-random.json").treatments != plan.treatments
+    assert pruned.kv_bytes_per_token / baseline.kv_bytes_per_token == pytest.approx((heads - 3) / heads)
+    assert pruned.capacity_tokens / baseline.capacity_tokens == pytest.approx(heads / (heads - 3), rel=0.15)
+    for arm in results.arms:
+        assert [one.concurrency for one in arm.latency] == [1, 8]
+        assert all(one.failed == 0 and one.ttft_ms and one.tpot_ms for one in arm.latency)
+    assert "capacity in text tokens" in (out / "report.html").read_text()

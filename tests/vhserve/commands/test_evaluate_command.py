@@ -1,0 +1,157 @@
+"""`vhserve evaluate` as a user meets it: files, pairs and mistakes, against a scripted endpoint over real HTTP.
+
+The scripted endpoint knows the right answers, so that every figure is known beforehand.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from result_factories import GEOMETRY, MODEL, plan
+from scripted_endpoint import Reply, endpoint, question_of
+
+from calibrate.datasets.synthetic import FAMILIES, samples
+from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
+from profiles.pruning_plan import PruningPlan
+from profiles.store import load_plan, save
+from vhserve.cli import main
+from vhserve.evaluation.client import user_message
+from vhserve.evaluation.results import load
+
+N = 32
+SAMPLES = list(samples(N))
+PLACE = {json.dumps(user_message(sample.image, sample.question)): n for n, sample in enumerate(SAMPLES)}
+
+
+def plan_info(plan: PruningPlan, revision: str = MODEL.revision) -> str:
+    return f'vhserve_plan_info{{digest="{plan.digest}",model="m",revision="{revision}"}} 1.0\n'
+
+
+def right_but(wrong: set[int], failing: frozenset[int] = frozenset()):
+    def answer(request) -> Reply:
+        place = PLACE[json.dumps(request["messages"][0])]
+        if place in failing:
+            return 500
+        return "none of these" if place in wrong else SAMPLES[place].answer
+
+    return answer
+
+
+def evaluate(*flags: object) -> int:
+    return main(["evaluate", "--dataset", "synthetic", "--samples", str(N), *map(str, flags)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *flags: object) -> str:
+    assert evaluate(*flags) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.strip().splitlines()) == 1
+    return told.err
+
+
+def test_one_server_gives_figures_per_family(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    with endpoint(right_but({0, 8, 9}, frozenset({1}))) as here:
+        assert evaluate("--base-url", here.base_url, "--out", out, "--concurrency", 5) == 0
+    told = capsys.readouterr()
+    assert "1 requests failed" in told.err
+    assert "status 500" in told.err
+    results = load(out)
+    (arm,) = results.arms
+    figures = {one.family: one for one in arm.figures}
+    assert list(figures) == [*FAMILIES, "all"]
+    general, boxed = figures[FAMILIES[0]], figures[FAMILIES[1]]  # samples 0, 8, 16, 24 and 1, 9, 17, 25
+    assert (general.correct, general.off_list, general.errors) == (2, 2, 0)
+    assert (boxed.correct, boxed.off_list, boxed.errors, boxed.answered) == (2, 1, 1, 3)
+    assert (figures["all"].correct, figures["all"].answered) == (28, 31)
+    assert (figures["all"].low, figures["all"].high) == wilson(28, 31)
+    assert f"{28 / 31:.1%}" in told.out
+    assert [one.id for one in arm.answers] == [sample.id for sample in SAMPLES]
+    assert results.arguments["concurrency"] == 5
+    assert results.versions["python"]
+    assert here.most_in_flight <= 5
+
+
+def test_two_servers_are_paired(capsys: pytest.CaptureFixture[str]) -> None:
+    with endpoint(right_but({0, 1, 2})) as first, endpoint(right_but({2, 3}), metrics=plan_info(plan())) as second:
+        assert evaluate("--base-url", first.base_url, "--compare", second.base_url, "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [arm["name"] for arm in data["arms"]] == ["baseline", "pruned"]
+    paired = data["paired"][-1]
+    assert (paired["both"], paired["only_first"], paired["only_second"], paired["neither"]) == (N - 4, 1, 2, 1)
+    assert paired["p"] == mcnemar_exact(1, 2)
+    assert [paired["low"], paired["high"]] == pytest.approx(difference_interval(N - 4, 1, 2, 1))
+
+
+def test_earlier_results_are_the_first_arm(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "earlier.json"
+    with endpoint(right_but({0})) as here:
+        assert evaluate("--base-url", here.base_url, "--out", out) == 0
+    with endpoint(right_but({5, 6})) as here:
+        assert evaluate("--base-url", here.base_url, "--against", out) == 0
+        told = capsys.readouterr().out
+        assert "baseline 2 against baseline 1" in told
+        before = len(here.seen)
+        for other in (("--seed", 1), ("--families", "object,super"), ("--samples", 16)):
+            assert "holds results on" in refused(capsys, "--base-url", here.base_url, "--against", out, *other)
+        assert len(here.seen) == before  # refused before anything is asked
+
+
+def test_attached_figures_are_in_the_plan_and_its_digest_stays(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save(plan(), path)
+    with endpoint(right_but({0})) as bare, endpoint(right_but({0, 1}), metrics=plan_info(plan())) as pruned:
+        assert evaluate("--base-url", bare.base_url, "--compare", pruned.base_url, "--attach", path) == 0
+        assert evaluate("--base-url", pruned.base_url, "--attach", path) == 0  # replaces, adds nothing
+    attached = load_plan(path)
+    assert attached.digest == plan().digest
+    measured = {(one.arm, one.family): one for one in attached.measured}
+    assert len(measured) == len(attached.measured) == 2 * (len(FAMILIES) + 1)
+    assert (measured["baseline", "all"].correct, measured["pruned", "all"].correct) == (N - 1, N - 2)
+    assert {one.dataset for one in attached.measured} == {"synthetic"}
+
+
+def test_figures_of_another_plan_are_not_attached(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save(PruningPlan.manual(MODEL, GEOMETRY, removed=[(2, 1)]), path)
+    before = path.read_bytes()
+    for metrics in (plan_info(plan()), plan_info(load_plan(path), "other")):
+        with endpoint(metrics=metrics) as here:
+            assert str(path) in refused(capsys, "--base-url", here.base_url, "--attach", path).replace("\n", "")
+            assert not here.seen
+    assert path.read_bytes() == before
+
+
+def test_a_dataset_file_is_asked_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = []
+    for number, sample in enumerate(SAMPLES[:3]):
+        sample.image.save(tmp_path / f"{number}.png")
+        lines.append({"image": f"{number}.png", "question": f"Which number is {number}?", "answer": str(number)})
+    file = tmp_path / "questions.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with endpoint(lambda request: question_of(request).rstrip("?").split()[-1]) as here:
+        assert main(["evaluate", "--base-url", here.base_url, "--dataset", str(file), "--samples", "3", "--json"]) == 0
+    (arm,) = json.loads(capsys.readouterr().out)["arms"]
+    assert arm["figures"][-1]["correct"] == 3
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"format": "vhserve.evaluation"')
+    with endpoint(models=("one", "two")) as here:
+        assert "one, two" in refused(capsys, "--base-url", here.base_url)
+        assert "three" in refused(capsys, "--base-url", here.base_url, "--model", "three")
+        address = ("--base-url", here.base_url, "--model", "one")
+        assert "broken.json" in refused(capsys, *address, "--against", broken)
+        assert "missing.json" in refused(capsys, *address, "--against", tmp_path / "missing.json")
+        assert "no-folder" in refused(capsys, *address, "--out", tmp_path / "no-folder" / "x.json")
+        assert "NO_SUCH_KEY" in refused(capsys, *address, "--api-key-env", "NO_SUCH_KEY")
+        assert "--compare" in refused(capsys, *address, "--compare", here.base_url, "--against", broken)
+        assert "nothing.jsonl" in refused(capsys, *address, "--dataset", tmp_path / "nothing.jsonl")
+        assert "colours" in refused(capsys, *address, "--families", "colours")
+        assert not here.seen
+        gone = here.base_url
+    assert "refused" in refused(capsys, "--base-url", gone)
+    assert "127.0.0.1:8000/v1" in refused(capsys, "--base-url", "localhost:8000")

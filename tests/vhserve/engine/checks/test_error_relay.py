@@ -1,0 +1,41 @@
+"""The way of a refusal from an engine's process to the command that started it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vhserve.engine.checks.error_relay import VARIABLE, EngineRefused, last_words, listening
+from vhserve.errors import FlagRefused
+
+REFUSING = (
+    "from vhserve.engine.checks.error_relay import last_words; from vhserve.errors import FlagRefused\n"
+    "with last_words(): raise FlagRefused('backend X', expected='one of Y', fix='choose Y')"
+)
+
+
+def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
+    def started() -> None:
+        with listening():
+            child = subprocess.run([sys.executable, "-c", REFUSING], capture_output=True, text=True)
+            assert "FlagRefused: backend X" in child.stderr  # its own end stays as it was
+            raise SystemExit(1)
+
+    with pytest.raises(EngineRefused) as caught:
+        started()
+    assert str(caught.value) == "backend X; expected one of Y; choose Y"
+    assert isinstance(caught.value.__cause__, SystemExit)
+    assert VARIABLE not in os.environ
+
+
+def test_any_other_end_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="boom"), listening():
+        raise RuntimeError("boom")
+    with listening():
+        pass
+
+
+def test_nobody_need_listen() -> None:
+    with pytest.raises(FlagRefused), last_words():
+        raise FlagRefused("w", expected="e", fix="f")

@@ -1,0 +1,210 @@
+"""The engine against the oracle: what a pruned engine says is what a masked transformers model says.
+
+Float32; the largest difference in log-probability, over the 20 likeliest tokens of each step, stays below 1e-5. Each
+case also shows that the plan matters: a model with other heads removed would say something else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from oracle import TinyModel
+
+from profiles.planning.savings import ideal_concurrency, kv_bytes_per_token
+from profiles.pruning_plan import Compensation, Granularity, PruningPlan
+
+pytestmark = pytest.mark.vllm
+
+EXACT = 1e-5
+TELLING = 1e-2
+"""Far above `EXACT`: what removing any other heads changes at least."""
+
+PROMPTS = (
+    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
+    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
+    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
+    Prompt("<image>\nyes no", (3,)),
+)
+ASKED = (Round(PROMPTS),)
+TWICE = (Round(PROMPTS), Round(PROMPTS, reset=False))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan, and the engine that serves it.
+
+    Attributes
+    ----------
+    removed
+        Query heads removed, by layer.
+    """
+
+    model: str
+    removed: dict[int, tuple[int, ...]]
+    granularity: Granularity = "query_head"
+    mean: bool = False
+    rounds: tuple[Round, ...] = ASKED
+    settings: dict[str, Any] = field(default_factory=dict)
+    patches: tuple[str, ...] = ()
+
+    def plan(self, model: TinyModel) -> PruningPlan:
+        heads = [(layer, head) for layer, row in self.removed.items() for head in row]
+        compensation = Compensation()
+        if self.mean:
+            means = np.random.default_rng(5).normal(size=(len(heads), model.geometry.head_size))
+            compensation = Compensation(method="mean", means=means.astype(np.float32))
+        return PruningPlan.manual(
+            model.ref, model.geometry, removed=heads, granularity=self.granularity, compensation=compensation
+        )
+
+
+UNEVEN = {0: (0, 3), 2: (4,), 3: (0, 1, 2), 5: (1, 2, 3, 4)}
+
+CASES = {
+    "different_counts_per_layer": Case("mha", UNEVEN, rounds=TWICE),
+    "layers_that_lose_every_head": Case("mha", {0: tuple(range(5)), 3: tuple(range(5)), 4: (2,), 5: tuple(range(5))}),
+    "grouped_queries_by_kv_group": Case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, "kv_group"),
+    "grouped_queries_by_query_head": Case("gqa", {0: (0, 3, 5), 1: (2, 3), 2: (1, 4, 5, 0)}),
+    "mean_compensation": Case("gqa", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
+    "biases_in_a_checkpoint_of_two_files": Case("biased", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
+    "chunked_prefill": Case("mha", UNEVEN, settings={"max_num_batched_tokens": 48, "max_num_seqs": 4}),
+    "prefix_cache_hit": Case("mha", UNEVEN, rounds=TWICE),  # the same engine as the first
+    "preemption": Case(
+        "mha", UNEVEN, mean=True, rounds=(Round(PROMPTS * 2, tokens=40),), settings={"num_gpu_blocks_override": 22}
+    ),
+    "async_scheduling": Case("gqa", {1: (0, 1)}, settings={"async_scheduling": True}, patches=("async_scheduling",)),
+    "llava_next": Case(
+        "next",
+        {0: (2, 3), 1: tuple(range(6)), 2: (1, 2, 5)},
+        mean=True,
+        rounds=(Round(tuple(Prompt(one.text, one.images, (80, 72)) for one in PROMPTS), tokens=3),),
+        settings={"max_model_len": 1024},
+    ),
+    "torch_compile": Case("next", {0: (0, 1), 2: tuple(range(6))}, mean=True, settings={"enforce_eager": False}),
+}
+
+
+@pytest.fixture(scope="session")
+def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> Callable[[str], Outcome]:
+    """What came of a case; each engine is started once."""
+    done: list[tuple[Job, Outcome]] = []
+
+    def run(name: str) -> Outcome:
+        case, model = CASES[name], models[CASES[name].model]
+        plan = case.plan(model).model_dump(mode="json")
+        job = Job(str(model.path), plan, case.rounds, case.settings, case.patches)
+        for earlier, outcome in done:
+            if earlier == job:
+                return outcome
+        outcome = engine_host.run(job)
+        assert outcome.failure is None, outcome.failure[1]
+        done.append((job, outcome))
+        return outcome
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_pruned_engine_says_what_the_masked_model_says(
+    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    case, model, outcome = CASES[name], models[CASES[name].model], served(name)
+    plan = case.plan(model)
+    answered = [
+        pair
+        for asked, got in zip(case.rounds, outcome.answers, strict=True)
+        for pair in zip(asked.prompts, got, strict=True)
+    ]
+    assert len(answered) >= len(PROMPTS)
+    worst = max(model.oracle.difference(prompt, answer, plan) for prompt, answer in answered)
+    print(f"{name}: largest difference {worst:.1e}")
+    assert worst < EXACT
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_oracle_tells_heads_apart(
+    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    case, model, answer = CASES[name], models[CASES[name].model], served(name).answers[0][0]
+    layer, row = next((layer, row) for layer, row in case.removed.items() if len(row) < model.geometry.query_heads)
+    heads = [(at, head) for at, others in case.removed.items() for head in others if at != layer]
+    shifted = [(layer, (head + 1) % model.geometry.query_heads) for head in row]
+    other = PruningPlan.manual(model.ref, model.geometry, removed=heads + shifted)
+    assert model.oracle.difference(case.rounds[0].prompts[0], answer, other) > TELLING
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kv_cache_is_as_large_as_the_plan_says(
+    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    model, outcome = models[CASES[name].model], served(name)
+    plan = CASES[name].plan(model)
+    assert sum(outcome.kv_bytes.values()) == outcome.blocks * BLOCK * kv_bytes_per_token(plan, 4)
+    assert outcome.kv_tokens == outcome.blocks * BLOCK
+    kept = [row for row in plan.treatments if "full" in row]
+    assert len(outcome.kv_bytes) == len(kept)
+
+
+def test_cases_did_what_they_are_named_for(served: Callable[[str], Outcome]) -> None:
+    first, second = served("prefix_cache_hit").answers
+    assert all(answer.cached == 0 for answer in first)
+    assert sum(answer.cached for answer in second) > 2 * BLOCK
+    assert served("preemption").preemptions > 0
+    assert max(len(answer.prompt_ids) for answer in served("chunked_prefill").answers[0]) > 48
+    assert served("async_scheduling").facts["async"]
+    assert not served("chunked_prefill").facts["async"]
+    assert served("torch_compile").facts["compiled"] > 0
+    assert served("chunked_prefill").facts["compiled"] == 0
+
+
+def test_each_plan_has_a_compile_cache_of_its_own(served: Callable[[str], Outcome]) -> None:
+    # Two models; between the plans of each, only heads differ.
+    names = ["different_counts_per_layer", "layers_that_lose_every_head"]
+    names += ["grouped_queries_by_kv_group", "grouped_queries_by_query_head"]
+    assert len({served(name).config_hash for name in names}) == len(names)
+
+
+@pytest.mark.long
+def test_speculation_from_the_prompt_is_exact(
+    models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a host of its own: it imports numba, after which vLLM 0.32 cannot start another engine in that process."""
+    model, case = models["mha"], Case("mha", UNEVEN)
+    guess = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    asked = (Round(PROMPTS, tokens=12),)
+    settings = {"speculative_config": guess}
+    host = EngineHost(tmp_path, {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    outcome = host.run(Job(str(model.path), case.plan(model).model_dump(mode="json"), asked, settings))
+    host.close()
+    assert outcome.failure is None
+    assert outcome.facts["drafted"] > 0
+    for prompt, answer in zip(PROMPTS, outcome.answers[0], strict=True):
+        assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
+
+
+@pytest.fixture(scope="session")
+def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
+    """An engine without a plan."""
+    return engine_host.run(Job(str(models["mha"].path), None, ASKED))
+
+
+def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+    plan = PruningPlan.unpruned(models["mha"].ref, models["mha"].geometry)
+    empty = engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), ASKED))
+    assert stock.failure is None
+    assert empty.answers == stock.answers  # bit for bit
+    assert empty.kv_bytes == stock.kv_bytes
+    assert empty.blocks == stock.blocks
+
+
+@pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
+def test_capacity_grows_by_the_ideal_factor(
+    name: str, stock: Outcome, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+) -> None:
+    ideal = ideal_concurrency(CASES[name].plan(models["mha"]), text_tokens=10, image_tokens=81)
+    assert ideal > 1.3
+    assert served(name).kv_tokens / stock.kv_tokens == pytest.approx(ideal, rel=0.01)

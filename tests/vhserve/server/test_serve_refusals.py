@@ -1,0 +1,296 @@
+"""What `vhserve serve` refuses: one line on stderr, exit code 2, nothing started.
+
+The whole table of refusals is checked in the engine host, which has vLLM loaded; a few go through the real command.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_host import EngineHost, Job, call
+from oracle import TinyModel
+
+from profiles.fingerprint import model_revision
+from profiles.pruning_plan import PruningPlan
+from profiles.store import save
+from vhserve.engine.checks.unsupported_options import REFUSALS
+
+REFUSED = {
+    "--tensor-parallel-size": "2",
+    "--pipeline-parallel-size": "2",
+    "--decode-context-parallel-size": "2",
+    "--prefill-context-parallel-size": "2",
+    "--enable-lora": None,
+    "--quantization": "fp8",
+    "--kv-transfer-config": '{"kv_connector": "ExampleConnector", "kv_role": "kv_both"}',
+    "--kv-offloading-size": "1",
+    "--cpu-offload-gb": "1",
+    "--offload-group-size": "2",
+    "--speculative-config": '{"method": "eagle", "model": "some/drafter", "num_speculative_tokens": 2}',
+    "--spec-model": "some/drafter",
+    "--model-impl": "transformers",
+    "--attention-backend": "FLEX_ATTENTION",
+    "--load-format": "sharded_state",
+}
+"""For each row of the table, a value of its flag that is refused; a new row without one fails a test."""
+
+ALLOWED = [
+    ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}'],
+    ["--load-format", "dummy"],
+    ["--model-impl", "vllm"],
+    ["--tensor-parallel-size", "1"],
+    ["--attention-backend", "TRITON_ATTN"],
+    ["--data-parallel-size", "2"],
+    ["--hf-overrides", '{"text_config": {"rope_theta": 5}}'],
+    ["--additional-config", '{"theirs": 1}'],
+]
+
+
+@pytest.fixture(scope="module")
+def plan(models: dict[str, TinyModel]) -> PruningPlan:
+    return PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=[(0, 0), (0, 1)])
+
+
+@pytest.fixture
+def plan_file(plan: PruningPlan, tmp_path: Path) -> Path:
+    save(plan, tmp_path / "plan.json")
+    return tmp_path / "plan.json"
+
+
+# --- through the command ---
+
+
+def serve(environment: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vhserve.cli", "serve", *args]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_a_broken_plan(vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path) -> None:
+    plan_file.write_text(plan_file.read_text()[:-40])
+    assert_one_line(serve(vllm_environment, str(models["gqa"].path), "--plan", str(plan_file)), str(plan_file))
+
+
+def test_another_plan_than_the_one_that_was_asked_for(
+    vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path, plan: PruningPlan
+) -> None:
+    model = str(models["gqa"].path)
+    wanted = f"sha256:{'0' * 64}"
+    assert_one_line(
+        serve(vllm_environment, model, "--plan", str(plan_file), "--plan-digest", wanted), plan.digest, wanted
+    )
+    assert_one_line(serve(vllm_environment, model, "--plan-digest", plan.digest), "no plan", plan.digest)
+
+
+def test_an_unknown_model(vllm_environment: dict[str, str], plan_file: Path) -> None:
+    assert_one_line(serve(vllm_environment, "lava-1.5-7b", "--plan", str(plan_file)), "lava-1.5-7b", "llava-1.5-7b")
+
+
+def test_a_model_that_no_plan_can_be_made_for(
+    vllm_environment: dict[str, str], plan_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "opt", "architectures": ["OPTForCausalLM"]}))
+    assert_one_line(serve(vllm_environment, str(tmp_path), "--plan", str(plan_file)), "OPTForCausalLM")
+
+
+@pytest.mark.vllm
+def test_a_plan_of_another_model(
+    vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path
+) -> None:
+    done = serve(vllm_environment, str(models["mha"].path), "--plan", str(plan_file))
+    assert_one_line(done, "layers 4", "layers 6", str(models["mha"].path))
+
+
+@pytest.mark.vllm
+def test_a_flag_that_a_plan_cannot_have(
+    vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path
+) -> None:
+    done = serve(vllm_environment, str(models["gqa"].path), "--plan", str(plan_file), "--tensor-parallel-size", "2")
+    assert_one_line(done, "--tensor-parallel-size (2)")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, "a" * 40), ("main", "a" * 40), ("b" * 40, "b" * 40), ("older", "b" * 40), ("missing", "ModelOffline")],
+)
+def test_what_is_checked_is_the_snapshot_that_vllm_will_load(given: str | None, found: str, tmp_path: Path) -> None:
+    """With a model of the Hub's cache that has two snapshots, two names for them, and no weights."""
+    cached = tmp_path / "models--owner--tiny"
+    for name, commit in (("main", "a" * 40), ("older", "b" * 40)):
+        (cached / "snapshots" / commit).mkdir(parents=True)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "snapshots" / commit / "config.json").write_text(json.dumps({"model_type": "llava"}))
+        (cached / "refs" / name).write_text(commit)
+    code = (
+        "import sys; from argparse import Namespace\n"
+        "from calibrate.models.registry import find; from profiles.errors import UserError\n"
+        "from vhserve.commands.serve import _pin\n"
+        "arguments = Namespace(revision=sys.argv[1] or None)\n"
+        "try: print(_pin(find('owner/tiny'), arguments).name)\n"
+        "except UserError as error: print(type(error).__name__)\n"
+        "print(arguments.revision)"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, given or ""]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    folder, revision = done.stdout.split()
+    assert folder == found
+    assert revision == (given or found)
+
+
+# --- in a process that has vLLM loaded ---
+
+
+def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
+    """Runs in the host: parse flags, put a plan among them, and tell what came of it."""
+    from profiles.store import plan_from_dict
+    from vhserve.server import serving
+
+    arguments = serving.parse_flags(model, flags)
+    serving.put_plan(arguments, plan_from_dict(plan))
+    names = ("hf_overrides", "additional_config", "middleware", "model_tag", "port")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def check(plan: dict[str, Any], name: str, folder: str) -> None:
+    """Runs in the host: does the plan fit the model, its revision included?"""
+    from profiles.store import plan_from_dict
+    from vhserve.server.model_check import check_model, check_revision
+
+    check_model(plan_from_dict(plan), name, Path(folder))
+    check_revision(plan_from_dict(plan), name, Path(folder))
+
+
+def settings_of_stock(model: str, module: str) -> int:
+    """Runs in the host: find every setting of a module's table in vLLM's configuration; none is refused by default."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    from vhserve.engine.checks.unsupported_options import check_config
+
+    table = import_module(module).REFUSALS
+    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), table)
+    return len(table)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("flag", [row.flag for row in REFUSALS])
+def test_each_refused_flag_is_named_with_a_reason(
+    flag: str, engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    value = REFUSED[flag]
+    given = [flag] if value is None else [flag, value]
+    outcome = engine_host.do(call(put, plan.model_dump(mode="json"), str(models["gqa"].path), *given))
+    assert outcome.failure is not None
+    kind, text = outcome.failure
+    row = next(row for row in REFUSALS if row.flag == flag)
+    assert kind == "FlagRefused"
+    assert text.startswith(flag)
+    assert row.why in text
+    assert row.expected in text
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("given", ALLOWED, ids=lambda given: " ".join(given)[:40])
+def test_other_flags_are_handed_on(
+    given: list[str], engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    path = str(models["gqa"].path)
+    outcome = engine_host.do(call(put, plan.model_dump(mode="json"), path, "--port", "8123", *given))
+    assert outcome.failure is None
+    put_there = outcome.probed
+    assert put_there["hf_overrides"]["architectures"] == ["VhserveLlavaForConditionalGeneration"]
+    assert put_there["additional_config"]["vhserve"]["digest"] == plan.digest
+    assert put_there["middleware"] == ["vhserve.server.plan_metrics.PlanMetrics"]
+    assert (put_there["model_tag"], put_there["port"]) == (path, 8123)
+    if given[0] == "--hf-overrides":
+        assert put_there["hf_overrides"]["text_config"] == {"rope_theta": 5}
+    if given[0] == "--additional-config":
+        assert put_there["additional_config"]["theirs"] == 1
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--hf-overrides", '{"architectures": ["Other"]}'), ("--additional-config", '{"vhserve": {}}')],
+)
+def test_what_the_plan_sets_may_not_be_set_beside_it(
+    flag: str, value: str, engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    outcome = engine_host.do(call(put, plan.model_dump(mode="json"), str(models["gqa"].path), flag, value))
+    assert outcome.failure is not None
+    assert outcome.failure[0] == "FlagRefused"
+    assert flag in outcome.failure[1]
+
+
+@pytest.mark.vllm
+def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+    outcome = engine_host.do(
+        call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.checks.unsupported_options")
+    )
+    assert outcome.failure is None
+    assert outcome.probed == len(REFUSALS) > 10
+
+
+@pytest.mark.vllm
+def test_the_model_is_checked_by_revision(
+    engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(models["gqa"].path, copy)
+    data = plan.model_dump(mode="json")
+    assert engine_host.do(call(check, data, "copy", str(copy))).failure is None  # same bytes, same revision
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
+    failure = engine_host.do(call(check, data, "copy", str(copy))).failure
+    assert failure is not None
+    assert failure[0] == "ModelMismatch"
+    assert model_revision(copy) in failure[1]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}, "ModelQuantised"),
+        ({"architectures": ["VipLlavaForConditionalGeneration"]}, "ModelNotServable"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_cut_is_refused(
+    change: dict[str, Any],
+    kind: str,
+    engine_host: EngineHost,
+    models: dict[str, TinyModel],
+    plan: PruningPlan,
+    tmp_path: Path,
+) -> None:
+    config = json.loads((models["gqa"].path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    failure = engine_host.do(call(check, plan.model_dump(mode="json"), "it", str(tmp_path))).failure
+    assert failure is not None
+    assert failure[0] == kind
+
+
+@pytest.mark.vllm
+def test_the_engine_itself_refuses_what_slips_past_the_command(
+    engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    data = plan.model_dump(mode="json")
+    failure = engine_host.run(Job(str(models["mha"].path), data)).failure
+    assert failure is not None
+    assert failure[0] == "ModelMismatch"
+    failure = engine_host.run(Job(str(models["gqa"].path), data, settings={"load_format": "sharded_state"})).failure
+    assert failure is not None
+    assert failure[0] == "FlagRefused"

@@ -1,0 +1,108 @@
+"""Drops null blocks and their tokens from a batch's attention metadata, in fixed shapes and without asking the device.
+
+Owns the persistent buffers: addresses stay the same from step to step, so CUDA graphs that read them replay correctly.
+Plain torch on any device; on CUDA one Triton kernel compacts the tables. Does not know layers, heads or back ends.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+NULL_BLOCK = 0
+
+
+@dataclass
+class Compacted:
+    """What a back end's metadata builder is given instead of the batch's own tensors.
+
+    Rows past the last request and columns past a request's `seq_lens` are meaningless, as they are in vLLM.
+    """
+
+    block_table: torch.Tensor  # (requests, columns) int32: kept blocks first, in order
+    seq_lens: torch.Tensor  # (requests,) int32: kept tokens; 0 for a request that keeps none
+    query_start_loc: torch.Tensor  # (requests + 1,) int32: over kept queries, if queries move
+    order: torch.Tensor | None  # (tokens,) int64: old index of each new place, kept queries first; None: not moved
+    dropped: torch.Tensor  # (tokens,) bool, in the old order: the query stands in a null block, or is padding
+
+
+class Compactor:
+    """Compacts batches of one KV cache group.
+
+    Parameters
+    ----------
+    max_requests, max_tokens
+        Largest batch, padding of CUDA graphs included.
+    block_size
+        Tokens of a block; kernel blocks must be manager blocks, or the null block would be several.
+    """
+
+    def __init__(self, max_requests: int, max_tokens: int, block_size: int, device: torch.device | str) -> None:
+        self.block_size, self.device = block_size, torch.device(device)
+        self._max_requests = max_requests
+        self._table = torch.zeros(max_requests, 0, dtype=torch.int32, device=device)
+        self._seq_lens = torch.zeros(max_requests, dtype=torch.int32, device=device)
+        self._query_start_loc = torch.zeros(max_requests + 1, dtype=torch.int32, device=device)
+        self._order = torch.zeros(max_tokens, dtype=torch.int64, device=device)
+        self._dropped = torch.zeros(max_tokens, dtype=torch.bool, device=device)
+
+    def __call__(
+        self,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        query_start_loc: torch.Tensor,
+        *,
+        requests: int,
+        tokens: int,
+        decode: bool,
+    ) -> Compacted:
+        """Compact one batch.
+
+        Parameters
+        ----------
+        block_table
+            (requests, columns) int32, indexed by position; what lies past a request's length is ignored.
+        seq_lens, slot_mapping, query_start_loc
+            Of the batch, as in vLLM's `CommonAttentionMetadata`; slots below `block_size` are in the null block, and
+            -1 is padding.
+        decode
+            Whether no request has more than one query. Then queries stay where they are, so that the step can be a
+            CUDA graph; the caller zeroes the output of those that are `dropped`.
+        """
+        self._compact_tables(block_table[:requests], seq_lens[:requests])
+        dropped = torch.lt(slot_mapping[:tokens], self.block_size, out=self._dropped[:tokens])
+        starts, order = query_start_loc[: requests + 1], None
+        if not decode:
+            starts, order = self._move_queries(starts, dropped)
+        columns = block_table.shape[1]
+        return Compacted(self._table[:requests, :columns], self._seq_lens[:requests], starts, order, dropped)
+
+    def _compact_tables(self, table: torch.Tensor, seq_lens: torch.Tensor) -> None:
+        requests, columns = table.shape
+        if columns >= self._table.shape[1]:
+            # Once, before anything is captured: vLLM's tables have one width. A column more, where dropped ids go.
+            self._table = table.new_zeros(self._max_requests, columns + 1)
+            self._starts = torch.arange(columns, dtype=torch.int32, device=table.device) * self.block_size
+        if self.device.type == "cuda":
+            from vhserve.engine.attention.compaction_kernel import compact_tables
+
+            compact_tables(table, seq_lens, self._table, self._seq_lens, self.block_size)
+            return
+        remaining = seq_lens[:, None] - self._starts[:columns]
+        keep = (remaining > 0) & (table != NULL_BLOCK)
+        torch.sum(remaining.clamp_(0, self.block_size) * keep, dim=1, dtype=torch.int32, out=self._seq_lens[:requests])
+        places = torch.where(keep, keep.cumsum(1) - 1, self._table.shape[1] - 1)
+        self._table[:requests].zero_().scatter_(1, places, table)
+
+    def _move_queries(self, starts: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stable partition of the queries, kept ones first, and the requests' new starts among them."""
+        tokens = dropped.shape[0]
+        kept_so_far = torch.cat([dropped.new_zeros(1, dtype=torch.int64), (~dropped).cumsum(0)])
+        dropped_so_far = dropped.cumsum(0)
+        places = torch.where(dropped, kept_so_far[-1] + dropped_so_far - 1, kept_so_far[1:] - 1)
+        order = self._order[:tokens]
+        order.scatter_(0, places, torch.arange(tokens, device=dropped.device))
+        # Padding of the batch may have starts past its tokens.
+        new_starts = self._query_start_loc[: starts.shape[0]]
+        new_starts.copy_(kept_so_far[starts.long().clamp_(max=tokens)])
+        return new_starts, order

@@ -1,0 +1,103 @@
+"""KV cache specs: one for text-only heads, and one for full heads that are spread over several lanes.
+
+Owns what vLLM's grouping looks at: layers of one class and lane form a KV cache group, layers of two lanes never do.
+Does not know which layers are in which lane (`lanes`), nor how blocks are handed out (`kv_manager`).
+"""
+
+from dataclasses import dataclass
+
+from vllm.config import VllmConfig
+from vllm.utils.math_utils import cdiv
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+from vllm.v1.kv_cache_interface import (
+    AttentionSpec,
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheSpec,
+    iter_layer_specs,
+    replace_as,
+)
+from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
+
+from vhserve.compat import register_stock_kv_cache_specs
+from vhserve.engine.kv_cache.capacity import Groups
+from vhserve.engine.kv_cache.manager import TextOnlyManager
+
+_FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOnlySpec(AttentionSpec):
+    """KV cache of one layer's text-only heads.
+
+    Not a `FullAttentionSpec`: vLLM would put it in one group with the full heads, and give it their block table.
+    """
+
+    lane: int = 0
+
+    @classmethod
+    def of(cls, spec: FullAttentionSpec, lane: int) -> "TextOnlySpec":
+        """The text-only spec of a layer whose stock spec is `spec`."""
+        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, lane=lane)
+
+    def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
+        """Bytes of a request of the greatest length, which may well be all text."""
+        return cdiv(vllm_config.model_config.max_model_len, self.block_size) * self.page_size_bytes
+
+    def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
+        return _same_lane(self, kv_cache_specs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullLaneSpec(FullAttentionSpec):
+    """KV cache of one layer's full heads, when the full heads have several lanes."""
+
+    lane: int = 0
+
+    @classmethod
+    def of(cls, spec: FullAttentionSpec, lane: int) -> "FullLaneSpec":
+        """The spec in `lane` of a layer whose stock spec is `spec`."""
+        return replace_as(spec, cls, lane=lane)
+
+    @classmethod
+    def merge(cls, specs: list["FullLaneSpec"]) -> "FullLaneSpec":
+        """One spec for layers of one lane.
+
+        Raises
+        ------
+        AssertionError
+            If the lanes differ: how vLLM's grouping is told that specs don't go together.
+        """
+        if len({getattr(spec, "lane", None) for spec in specs}) > 1:
+            raise AssertionError("layers of different lanes keep their own block tables")
+        return replace_as(super().merge(specs), cls, lane=specs[0].lane)
+
+    def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
+        return _same_lane(self, kv_cache_specs)
+
+
+def _same_lane(spec: TextOnlySpec | FullLaneSpec, others: dict[str, KVCacheSpec]) -> bool:
+    return all(type(other) is type(spec) and other.lane == spec.lane for other in others.values())
+
+
+def is_text_only(spec: KVCacheSpec) -> bool:
+    """Whether a group's spec, which may hold one spec for each layer, is of text-only heads."""
+    return all(isinstance(layer, TextOnlySpec) for layer in iter_layer_specs(spec))
+
+
+def count_groups(config: KVCacheConfig) -> Groups:
+    """The groups that vLLM made."""
+    text_only = sum(is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups)
+    return Groups(len(config.kv_cache_groups) - text_only, text_only)
+
+
+def register() -> None:
+    """Make both specs known to vLLM; calling it again changes nothing."""
+    register_stock_kv_cache_specs()
+    KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
+    KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)
+
+
+# The process that groups layers may be another than the one that builds them, and gets specs by unpickling them, which
+# imports this module: wherever a spec is, vLLM knows it.
+register()

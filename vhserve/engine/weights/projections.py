@@ -1,0 +1,94 @@
+"""Projections of the heads that a layer keeps: vLLM's own linear layers, smaller, that pick their rows and columns out
+of the checkpoint's full tensors as these are loaded.
+
+Knows which heads, not why. The full tensors are never resident: each is cut as it is read.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
+
+from vhserve.engine.weights.mean_compensation import BiasSum, StandIn, head_rows
+
+
+class KeptQKV(QKVParallelLinear):
+    """`qkv_proj` of the kept heads.
+
+    Parameters
+    ----------
+    stock
+        The projection it replaces.
+    query_heads, kv_heads
+        Heads of the checkpoint to keep, in the order in which they are laid out.
+    """
+
+    def __init__(self, stock: QKVParallelLinear, query_heads: Sequence[int], kv_heads: Sequence[int]) -> None:
+        super().__init__(
+            stock.hidden_size,
+            stock.head_size,
+            len(query_heads),
+            len(kv_heads),
+            bias=stock.has_bias,
+            params_dtype=stock.params_dtype,
+            prefix=stock.prefix,
+        )
+        kv_rows = head_rows(kv_heads, self.head_size)
+        self.rows = {"q": head_rows(query_heads, self.head_size), "k": kv_rows, "v": kv_rows}
+
+    def _keep(self, full: torch.Tensor, shard: str) -> torch.Tensor:
+        return full.index_select(0, self.rows[shard].to(full.device))
+
+    # vLLM picks one of the two loaders by the quantisation method.
+    def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor, loaded_shard_id: Any = None) -> None:
+        super().weight_loader(param, self._keep(loaded_weight, loaded_shard_id), loaded_shard_id)
+
+    def weight_loader_v2(self, param: Any, loaded_weight: torch.Tensor, loaded_shard_id: Any = None) -> None:
+        super().weight_loader_v2(param, self._keep(loaded_weight, loaded_shard_id), loaded_shard_id)
+
+
+class KeptOutput(RowParallelLinear):
+    """`o_proj` of the kept heads; what stands in for removed ones becomes part of its bias.
+
+    Parameters
+    ----------
+    stock
+        The projection it replaces.
+    query_heads
+        Heads of the checkpoint to keep, in the order of the attention's output.
+    stand_in
+        None where nothing stands in for the removed heads.
+    """
+
+    def __init__(
+        self, stock: RowParallelLinear, head_size: int, query_heads: Sequence[int], stand_in: StandIn | None
+    ) -> None:
+        super().__init__(
+            len(query_heads) * head_size,
+            stock.output_size,
+            bias=stock.bias is not None or stand_in is not None,
+            params_dtype=stock.params_dtype,
+            reduce_results=stock.reduce_results,
+            prefix=stock.prefix,
+        )
+        self.columns = head_rows(query_heads, head_size)
+        self.stand_in = stand_in
+        self.bias_sum = BiasSum()
+        if self.bias is not None:
+            self.bias.data.zero_()
+
+    def _keep(self, full: torch.Tensor) -> torch.Tensor:
+        if self.stand_in is not None:
+            self.bias_sum.put("stand-in", self.stand_in.bias(full), self.bias.data)
+        return full.index_select(1, self.columns.to(full.device))
+
+    def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor) -> None:
+        if param is self.bias:
+            self.bias_sum.put("checkpoint", loaded_weight, self.bias.data)
+        else:
+            super().weight_loader(param, self._keep(loaded_weight))
+
+    def weight_loader_v2(self, param: Any, loaded_weight: torch.Tensor) -> None:
+        super().weight_loader_v2(param, self._keep(loaded_weight))

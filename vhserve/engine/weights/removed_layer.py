@@ -1,0 +1,54 @@
+"""What stands where a decoder layer's attention was, when a plan removes all of its heads.
+
+Attends to nothing, caches nothing, and passes over the layer's attention weights when they are loaded.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from vllm.model_executor.layers.linear import RowParallelLinear
+
+from vhserve.engine.weights.mean_compensation import BiasSum, StandIn
+
+
+class RemovedAttention(nn.Module):
+    """Gives every position the same output: what stands in for the removed heads, or zero.
+
+    Parameters
+    ----------
+    stock_output
+        The `o_proj` of the attention that it replaces; if it has a bias, that stays.
+    stand_in
+        None where nothing stands in for the removed heads.
+    """
+
+    constant: torch.Tensor | None
+
+    def __init__(self, stock_output: RowParallelLinear, stand_in: StandIn | None) -> None:
+        super().__init__()
+        self.stand_in = stand_in
+        self.bias_sum = BiasSum()
+        constant = None
+        if stand_in is not None or stock_output.bias is not None:
+            constant = torch.zeros(stock_output.output_size, dtype=stock_output.params_dtype)
+        # Not persistent: it is computed from the checkpoint, not read from it, and dummy weights leave it zero.
+        self.register_buffer("constant", constant, persistent=False)
+
+    def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        # A tensor of its own at each call: the norm that follows works in place.
+        zeros = torch.zeros_like(hidden_states)
+        return zeros if self.constant is None else zeros + self.constant
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Take what the constant is made of out of some of the layer's tensors; called by vLLM's weight loader."""
+        seen = set()
+        for name, weight in weights:
+            seen.add(name)
+            if self.constant is None:
+                continue
+            if name == "o_proj.weight" and self.stand_in is not None:
+                self.bias_sum.put("stand-in", self.stand_in.bias(weight), self.constant)
+            elif name == "o_proj.bias":
+                self.bias_sum.put("checkpoint", weight, self.constant)
+        return seen

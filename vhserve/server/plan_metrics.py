@@ -1,0 +1,113 @@
+"""What a server tells of its plan, on its own `/metrics`, beside vLLM's series.
+
+Owns the values of the series that tell of the plan itself (their names are in `series`). None of them exists on a
+server without a plan. Knows plans and gauges; of vLLM it knows the configuration that an API server holds.
+"""
+
+from typing import Any, Final
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from profiles.geometry import STAGES, stage_of
+from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
+from profiles.pruning_plan import TREATMENTS, PruningPlan
+from profiles.store import plan_from_dict
+from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
+from vhserve.server.metric_definitions import collector
+
+_PLAN: Final = (
+    "vhserve_plan_info",
+    "vhserve_heads",
+    "vhserve_kv_cache_bytes_per_token",
+    "vhserve_kv_cache_capacity_requests",
+    "vhserve_plan_accuracy_ratio",
+    "vhserve_plan_accuracy_samples",
+    "vhserve_plan_accuracy_interval_ratio",
+)
+
+
+def expose(
+    plan: PruningPlan, kv_dtype_bytes: int, holds: Capacity | None = None, registry: CollectorRegistry = REGISTRY
+) -> None:
+    """Put the series of a plan into a registry.
+
+    Parameters
+    ----------
+    kv_dtype_bytes
+        Size of one element of the KV cache.
+    holds
+        Capacity of the KV cache; None where it is not known.
+    registry
+        The default one is what vLLM's `/metrics` shows.
+    """
+    gauges = {name: collector(name, registry) for name in _PLAN}
+    gauges["vhserve_plan_info"].labels(
+        digest=plan.digest,
+        profile_digest=plan.profile_digest or "",
+        model=plan.model.name,
+        revision=plan.model.revision,
+        architecture=plan.model.architecture,
+        method=plan.selection.method,
+        granularity=plan.granularity,
+        compensation=plan.compensation.method,
+    ).set(1)
+    counts = {(stage, treatment): 0 for stage in STAGES for treatment in TREATMENTS}
+    for treatment in TREATMENTS:
+        for layer, _ in plan.heads(treatment):
+            counts[stage_of(layer, plan.geometry.layers), treatment] += 1
+    for (stage, treatment), count in counts.items():
+        gauges["vhserve_heads"].labels(stage=stage, treatment=treatment).set(count)
+    per_token = gauges["vhserve_kv_cache_bytes_per_token"]
+    per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
+    per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
+    if holds is not None:
+        capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
+        capacity_requests.labels(prompt="image").set(holds.image_requests)
+        capacity_requests.labels(prompt="text").set(holds.text_requests)
+    for measured in plan.measured:
+        labels = {"dataset": measured.dataset, "family": measured.family, "arm": measured.arm}
+        gauges["vhserve_plan_accuracy_ratio"].labels(**labels).set(measured.accuracy)
+        gauges["vhserve_plan_accuracy_samples"].labels(**labels).set(measured.samples)
+        interval = gauges["vhserve_plan_accuracy_interval_ratio"]
+        interval.labels(**labels, bound="low").set(measured.low)
+        interval.labels(**labels, bound="high").set(measured.high)
+
+
+class PlanMetrics:
+    """ASGI middleware that exposes the plan's series as an API server starts, before it takes its first request.
+
+    The start is the first thing that the server sends through its middlewares (ASGI's lifespan).
+
+    A middleware, because vLLM builds it in the process of every API server, where the plan and the registry meet; its
+    other hooks either run in the wrong process or change what a server without a plan does.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.exposed = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self.exposed and "app" in scope:
+            self.exposed = True
+            _expose_for(scope["app"].state)
+        await self.app(scope, receive, send)
+
+
+def _expose_for(state: Any) -> None:
+    from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
+
+    plan = getattr(state.args, "vhserve_plan", None)
+    if plan is not None:
+        config = state.vllm_config
+        dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
+        served = plan_from_dict(plan, source="the served plan")
+        expose(served, dtype.itemsize, _capacity(served, config))
+
+
+def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:
+    """Capacity of all engines; of their blocks, which vLLM adds up, each keeps one as the null block."""
+    blocks, size = config.cache_config.num_gpu_blocks, config.cache_config.block_size
+    if not blocks:
+        return None
+    usable = blocks - config.parallel_config.data_parallel_size
+    return capacity(groups_of(plan, size), usable, plan.geometry.image_tokens, size)

@@ -1,0 +1,144 @@
+"""Starts vLLM's own OpenAI server, with a plan or without: its flags, its server functions, in this process.
+
+Owns how a plan is put among vLLM's arguments, and what it refuses there. Does not know models (`fitting` has compared
+the plan with one) nor how heads are cut out (`engine`).
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, Final
+
+from profiles.planning.layout import layer_layouts
+from profiles.pruning_plan import PruningPlan
+from vhserve.compat import mend_child_processes, serve_command, set_up_serving
+from vhserve.engine.checks import text_only_options
+from vhserve.engine.checks.architectures import served_by
+from vhserve.engine.checks.error_relay import listening
+from vhserve.engine.checks.plan_transport import KEY, pack
+from vhserve.engine.checks.unsupported_options import check_arguments
+from vhserve.errors import FlagRefused
+from vhserve.server import engine_exit, hardening
+from vhserve.server.monitoring.settings import LiveSettings
+
+METRICS: Final = "vhserve.server.plan_metrics.PlanMetrics"
+LIVE: Final = "vhserve.server.monitoring.middleware.Live"
+GUARD: Final = "vhserve.server.guard.Guard"
+OUTCOMES: Final = "vhserve.server.request_metrics.Outcomes"
+ENDING: Final = "vhserve.server.engine_exit.Ending"
+
+
+def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
+    """Arguments that make vLLM serve a plan: keywords of `vllm.LLM`, attributes of its parsed command line.
+
+    Raises
+    ------
+    ModelNotServable, LayoutRefused, TreatmentUnsupported
+    """
+    layer_layouts(plan)
+    return {
+        "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
+        "additional_config": {KEY: pack(plan)},
+        "scheduler_cls": text_only_options.SCHEDULER,
+        **text_only_options.overrides(plan),
+    }
+
+
+def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
+    """Parse the flags of `vllm serve MODEL`, by vLLM's own parser, which ends the process when it refuses one.
+
+    Defaults are vLLM's but for those of `hardening`.
+
+    Raises
+    ------
+    FlagRefused
+        Flags that parse, but that vLLM finds do not go together.
+    """
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser_class: Any = FlexibleArgumentParser  # untyped
+    parser = parser_class(prog="vhserve")
+    command = serve_command()
+    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(**deepcopy(hardening.FLAGS))
+    try:
+        arguments: Namespace = parser.parse_args([command.name, model, *flags])
+        configure_logging_from_args(arguments)
+        command.validate(arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise FlagRefused(
+            f"vLLM refuses its flags: {error}", expected="flags of `vllm serve`", fix="correct them"
+        ) from error
+    hardening.limit_queue(arguments)
+    return arguments
+
+
+def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
+    """Make a parsed command line serve a plan; what the user overrides elsewhere stays.
+
+    Raises
+    ------
+    FlagRefused
+        A flag does not go together with a plan.
+    ModelNotServable, LayoutRefused, TreatmentUnsupported
+    """
+    check_arguments(arguments)
+    text_only_options.check_flags(plan, arguments)
+    ours = engine_overrides(plan)
+    for flag, attribute, key in (
+        ("--hf-overrides", "hf_overrides", "architectures"),
+        ("--additional-config", "additional_config", KEY),
+    ):
+        theirs = getattr(arguments, attribute) or {}
+        if not isinstance(theirs, dict) or key in theirs:
+            raise FlagRefused(
+                f"{flag} sets {key}, which --plan sets",
+                expected=f"{flag} without {key}",
+                fix="leave it out, or serve without --plan",
+            )
+        setattr(arguments, attribute, {**theirs, **ours.pop(attribute)})
+    if arguments.scheduler_cls is not None:  # checked above; without text-only heads another one will do
+        ours.pop("scheduler_cls")
+    for attribute, value in ours.items():
+        setattr(arguments, attribute, value)
+    arguments.middleware = [*arguments.middleware, METRICS]
+    # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
+    arguments.vhserve_plan = plan.model_dump(mode="json")
+
+
+def put_live(arguments: Namespace, settings: LiveSettings) -> None:
+    """Make the server of a parsed command line run a canary, a shadow, or both."""
+    if settings.canary or settings.shadow:
+        arguments.middleware = [*arguments.middleware, LIVE]
+        arguments.vhserve_live = settings
+
+
+def put_guard(arguments: Namespace, *, max_request_bytes: int, max_sequences: int) -> None:
+    """Make the server of a parsed command line refuse longer bodies, and speak OpenAI's protocol when it refuses.
+
+    To be put last: the last middleware is the outermost.
+    """
+    arguments.middleware = [*arguments.middleware, ENDING, GUARD]
+    if METRICS in arguments.middleware:
+        arguments.middleware.append(OUTCOMES)
+    arguments.vhserve_max_request_bytes = max_request_bytes
+    arguments.vhserve_max_sequences = max_sequences
+
+
+def run_server(arguments: Namespace) -> None:
+    """Run vLLM's server until it is told to end.
+
+    Raises
+    ------
+    SystemExit
+        The engine ended by itself.
+    EngineRefused
+        Something that only an engine's process can see does not go together with the plan.
+    """
+    set_up_serving()
+    mend_child_processes()
+    with listening():
+        serve_command().cmd(arguments)
+    if code := engine_exit.exit_code():
+        sys.exit(code)
