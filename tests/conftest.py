@@ -14,3 +14,5 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 from vhserve import compat  # the settings above come before any import
 
 compat.ensure_torchvision()
+
+pytest_plugins = ["model_fixtures"]

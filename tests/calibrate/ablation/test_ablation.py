@@ -5,6 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from profile_factories import profile_of
 
 from calibrate.ablation.figure import accuracy_curve
 from calibrate.ablation.plans import TABLE, How, configurations
@@ -21,7 +22,7 @@ from calibrate.runs.interrupts import Stopped
 from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
 from profiles.errors import BudgetTooLarge, WrongValue
 from profiles.geometry import stage_layers
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef
 
 SAMPLES = 15
 
@@ -46,25 +47,6 @@ class HalfRight(Dataset):
 
     def read(self, index):
         return self._samples[index]
-
-
-def profile_of(loaded, seed=0):
-    shape = (loaded.geometry.layers, loaded.geometry.query_heads)
-    scores = np.random.default_rng(seed).random(shape).tolist()
-    return HeadProfile(
-        model=loaded.ref,
-        geometry=loaded.geometry,
-        dataset=DatasetRef(name="none", digest=None, split=None, settings={}),
-        samples=1,
-        samples_skipped=0,
-        samples_with_box=0,
-        seed=0,
-        formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-12),
-        settings={},
-        versions={},
-        mean_output=np.random.default_rng(seed).normal(size=(*shape, loaded.geometry.head_size)).astype(np.float32),
-        heads=HeadScores(image_weight=scores, concentration=scores, score=scores, box_weight=None),
-    )
 
 
 def chosen_for(profile, ks=(3, 6), draws=2):

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_ablation import profile_of
+from profile_factories import profile_of
 
 from calibrate.ablation.plans import How, configurations
 from calibrate.datasets import open_dataset

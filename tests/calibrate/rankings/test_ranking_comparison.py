@@ -170,7 +170,7 @@ def test_bootstrap_is_as_wide_as_chance():
 
 
 def test_the_command(llava, tmp_path, capsys):
-    from test_ablation import profile_of
+    from profile_factories import profile_of
 
     path, out = tmp_path / "profile.json", tmp_path / "rankings.json"
     save(profile_of(llava), path)

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from profile_factories import profile_of
 from published_datasets import opened, pope
-from test_ablation import profile_of
 
 from calibrate.ablation.plans import CURVE, SHORT, configurations
 from calibrate.ablation.run import Run, ablate

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from engine_host import EngineHost, Job, Outcome, Round
+from exactness import EXACT, PROMPTS, TELLING
 from oracle import Oracle, TinyModel
-from test_engine_exact import EXACT, PROMPTS, TELLING
 
 from profiles.planning.layout import LayerLayout, layer_layouts
 from profiles.planning.savings import kv_bytes_per_token, weight_bytes_saved

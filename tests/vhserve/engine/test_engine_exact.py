@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from exactness import EXACT, PROMPTS, TELLING
 from oracle import TinyModel
 
 from profiles.planning.savings import ideal_concurrency, kv_bytes_per_token
@@ -19,16 +20,7 @@ from profiles.pruning_plan import Compensation, Granularity, PruningPlan
 
 pytestmark = pytest.mark.vllm
 
-EXACT = 1e-5
-TELLING = 1e-2
-"""Far above `EXACT`: what removing any other heads changes at least."""
 
-PROMPTS = (
-    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
-    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
-    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
-    Prompt("<image>\nyes no", (3,)),
-)
 ASKED = (Round(PROMPTS),)
 TWICE = (Round(PROMPTS), Round(PROMPTS, reset=False))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import Page
 from load_factories import load_test
 from PIL import Image
-from test_report import Page
 
 from vhserve.loadtest.page import render
 from vhserve.loadtest.tables import grids, warnings

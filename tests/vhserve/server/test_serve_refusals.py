@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_host import EngineHost, Job, call
+from host_calls import put, settings_of_stock
 from oracle import TinyModel
 
 from profiles.fingerprint import model_revision
@@ -154,17 +154,6 @@ def test_what_is_checked_is_the_snapshot_that_vllm_will_load(given: str | None, 
 # --- in a process that has vLLM loaded ---
 
 
-def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
-    """Runs in the host: parse flags, put a plan among them, and tell what came of it."""
-    from profiles.store import plan_from_dict
-    from vhserve.server import serving
-
-    arguments = serving.parse_flags(model, flags)
-    serving.put_plan(arguments, plan_from_dict(plan))
-    names = ("hf_overrides", "additional_config", "middleware", "model_tag", "port")
-    return {name: getattr(arguments, name) for name in names}
-
-
 def check(plan: dict[str, Any], name: str, folder: str) -> None:
     """Runs in the host: does the plan fit the model, its revision included?"""
     from profiles.store import plan_from_dict
@@ -172,17 +161,6 @@ def check(plan: dict[str, Any], name: str, folder: str) -> None:
 
     check_model(plan_from_dict(plan), name, Path(folder))
     check_revision(plan_from_dict(plan), name, Path(folder))
-
-
-def settings_of_stock(model: str, module: str) -> int:
-    """Runs in the host: find every setting of a module's table in vLLM's configuration; none is refused by default."""
-    from vllm.engine.arg_utils import EngineArgs
-
-    from vhserve.engine.checks.unsupported_options import check_config
-
-    table = import_module(module).REFUSALS
-    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), table)
-    return len(table)
 
 
 @pytest.mark.vllm

@@ -6,9 +6,9 @@ from pathlib import Path
 import openai
 import pytest
 from engine_host import Answer, Prompt
+from exactness import EXACT
 from live_server import FLAGS, QUESTION, Server, ask, serving
 from oracle import TinyModel
-from test_engine_exact import EXACT
 
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan

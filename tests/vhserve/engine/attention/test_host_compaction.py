@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from test_compaction import BLOCK, BLOCKS, WIDTH, Batch, draw, paged_attention
+from compaction_batches import BLOCK, BLOCKS, WIDTH, Batch, draw, paged_attention
 
 from vhserve.engine.attention.host_compaction import Shape, shape_of
 

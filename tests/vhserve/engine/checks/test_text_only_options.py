@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from engine_host import EngineHost, call
+from host_calls import put, settings_of_stock
 from oracle import TinyModel
-from test_serve_refusals import put, settings_of_stock
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.engine.checks.text_only_options import REFUSALS

@@ -1,4 +1,4 @@
-"""Small models that the tests of this package share. They are read, never changed."""
+"""Small loaded models that many rooms share, as fixtures. They are read, never changed."""
 
 from pathlib import Path
 

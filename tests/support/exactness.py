@@ -1,0 +1,20 @@
+"""How close an engine must be to the oracle, and the prompts that show it: with one image, two, and none.
+
+Judges nothing.
+"""
+
+from engine_host import Prompt
+
+EXACT = 1e-5
+
+
+TELLING = 1e-2
+"""Far above `EXACT`: what removing any other heads changes at least."""
+
+
+PROMPTS = (
+    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
+    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
+    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
+    Prompt("<image>\nyes no", (3,)),
+)

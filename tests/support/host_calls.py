@@ -1,0 +1,29 @@
+"""What tests ask of vLLM's configuration without starting an engine: called by name, by the engine host.
+
+Each returns plain values. Judges nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+
+def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
+    """Runs in the host: parse flags, put a plan among them, and tell what came of it."""
+    from profiles.store import plan_from_dict
+    from vhserve.server import serving
+
+    arguments = serving.parse_flags(model, flags)
+    serving.put_plan(arguments, plan_from_dict(plan))
+    names = ("hf_overrides", "additional_config", "middleware", "model_tag", "port")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def settings_of_stock(model: str, module: str) -> int:
+    """Runs in the host: find every setting of a module's table in vLLM's configuration; none is refused by default."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    from vhserve.engine.checks.unsupported_options import check_config
+
+    table = import_module(module).REFUSALS
+    check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), table)
+    return len(table)

@@ -1,0 +1,26 @@
+"""Head profiles of a loaded model with random scores, for tests of what is done with scores. Measures nothing."""
+
+import numpy as np
+
+from calibrate.models.loading import LoadedModel
+from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+
+
+def profile_of(loaded: LoadedModel, seed: int = 0) -> HeadProfile:
+    """Scores and mean outputs drawn by seed; nothing is protected by them, nothing was measured."""
+    shape = (loaded.geometry.layers, loaded.geometry.query_heads)
+    scores = np.random.default_rng(seed).random(shape).tolist()
+    return HeadProfile(
+        model=loaded.ref,
+        geometry=loaded.geometry,
+        dataset=DatasetRef(name="none", digest=None, split=None, settings={}),
+        samples=1,
+        samples_skipped=0,
+        samples_with_box=0,
+        seed=0,
+        formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-12),
+        settings={},
+        versions={},
+        mean_output=np.random.default_rng(seed).normal(size=(*shape, loaded.geometry.head_size)).astype(np.float32),
+        heads=HeadScores(image_weight=scores, concentration=scores, score=scores, box_weight=None),
+    )
