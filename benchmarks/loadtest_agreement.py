@@ -23,8 +23,8 @@ from rich.table import Table
 
 from benchmarks.demo_server import demo_server
 from calibrate.demo import MODEL_DIR
-from vhserve.commands.loadtest import Loadtest
 from vhserve.loadtest.comparison import order
+from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.payloads import Payloads
 from vhserve.loadtest.run import loadtest
 from vhserve.loadtest.workload import Workload
@@ -48,7 +48,7 @@ Times = dict[str, list[float]]
 def ours(base_url: str, options: argparse.Namespace) -> Times:
     """One turn of `vhserve loadtest`, without its warm-up."""
     done = loadtest(
-        Loadtest(
+        LoadtestOptions(
             urls=[base_url],
             **({"concurrency": options.concurrency} if options.concurrency else {"rate": options.rate}),
             duration=options.seconds,

@@ -16,10 +16,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from vhserve.commands.loadtest import Loadtest
 from vhserve.demo.processes import free_port
 from vhserve.evaluation.latency import Load, measure
 from vhserve.evaluation.results import Server
+from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.run import loadtest
 
 PAUSE = 20.0
@@ -42,7 +42,7 @@ def main() -> None:
             time.sleep(0.1)
         for streams in map(int, options.streams.split(",")):
             one = loadtest(
-                Loadtest(
+                LoadtestOptions(
                     urls=[url],
                     concurrency=streams,
                     duration=options.seconds,

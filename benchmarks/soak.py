@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_server import DemoServer, demo_server
-from vhserve.commands.loadtest import Loadtest
 from vhserve.evaluation.server import metrics_text
+from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.results import Measured
 from vhserve.loadtest.run import loadtest
 from vhserve.loadtest.scrape import read_series
@@ -83,7 +83,7 @@ def growth(samples: list[int]) -> float:
 
 def run(server: DemoServer, **options: float) -> Measured:
     """One load test."""
-    return loadtest(Loadtest(urls=[server.base_url], **{**MIX, **options})).document.endpoints[0]
+    return loadtest(LoadtestOptions(urls=[server.base_url], **{**MIX, **options})).document.endpoints[0]
 
 
 def sustained(server: DemoServer) -> float:

@@ -3,8 +3,6 @@
 Owns the order, so that nothing is asked when the end could not be written. Asks, scores and pairs elsewhere.
 """
 
-from typing import TYPE_CHECKING
-
 from calibrate.datasets import Dataset, open_dataset
 from profiles.files import check_writable
 from profiles.head_profile import DatasetRef
@@ -15,15 +13,13 @@ from vhserve.evaluation.attach import attach, check_served
 from vhserve.evaluation.client import Limits
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.keys import api_key
+from vhserve.evaluation.options import EvaluationOptions
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
 
-if TYPE_CHECKING:
-    from vhserve.commands.evaluate import Evaluate
 
-
-def evaluate(options: "Evaluate") -> Evaluation:
+def evaluate(options: EvaluationOptions) -> Evaluation:
     """Carry out what the options of `vhserve evaluate` ask for.
 
     Raises
@@ -65,7 +61,7 @@ def evaluate(options: "Evaluate") -> Evaluation:
         seed=options.seed,
         arms=arms,
         paired=pair(*arms) if len(arms) == 2 else [],
-        arguments=options.model_dump(mode="json", exclude={"json_"}),
+        arguments=options.model_dump(mode="json", include=set(EvaluationOptions.model_fields)),
         versions=provenance.versions(),
         commit=provenance.commit(),
         started=started,
@@ -77,7 +73,7 @@ def evaluate(options: "Evaluate") -> Evaluation:
     return evaluation
 
 
-def _open(options: "Evaluate") -> Dataset:
+def _open(options: EvaluationOptions) -> Dataset:
     return open_dataset(
         options.dataset,
         samples=options.samples,
@@ -87,7 +83,7 @@ def _open(options: "Evaluate") -> Dataset:
     )
 
 
-def _earlier(options: "Evaluate", dataset: DatasetRef) -> Arm | None:
+def _earlier(options: EvaluationOptions, dataset: DatasetRef) -> Arm | None:
     if options.against is None:
         return None
     evaluation = load(options.against)

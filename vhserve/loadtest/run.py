@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from profiles.files import check_writable, write_atomically
 from vhserve.demo.processes import ending_on_signals
@@ -23,6 +22,7 @@ from vhserve.loadtest.comparison import order, ratios
 from vhserve.loadtest.conditions import check, parse_conditions
 from vhserve.loadtest.errors import BadLoad, LocustMissing, SameEndpoint
 from vhserve.loadtest.figures import errors, figures
+from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.progress import shown
 from vhserve.loadtest.records import Observation
 from vhserve.loadtest.results import ALONE, Figures, LoadTest, Measured
@@ -31,9 +31,6 @@ from vhserve.loadtest.slo import parse_slo
 from vhserve.loadtest.timeline import timeline
 from vhserve.loadtest.turn import Job, Turn, run_turn
 from vhserve.loadtest.workload import Workload
-
-if TYPE_CHECKING:
-    from vhserve.commands.loadtest import Loadtest
 
 
 @dataclass
@@ -53,7 +50,7 @@ class Outcome:
     requests: dict[str, list[list[Observation]]]
 
 
-def loadtest(options: "Loadtest") -> Outcome:
+def loadtest(options: LoadtestOptions) -> Outcome:
     """Carry out what the options of `vhserve loadtest` ask for, and write the files.
 
     Raises
@@ -80,7 +77,7 @@ def loadtest(options: "Loadtest") -> Outcome:
     measured = [_measured(one, slo) for one in endpoints]
     compared = ratios(measured[0].figures, measured[1].figures, _rounds(measured)) if options.compare else []
     document = LoadTest(
-        arguments=options.model_dump(mode="json", exclude={"json_"}),
+        arguments=options.model_dump(mode="json", include=set(LoadtestOptions.model_fields)),
         seed=seed,
         arrivals=f"closed loop, {options.concurrency} streams"
         if options.concurrency
@@ -116,7 +113,7 @@ def _urls(urls: Sequence[str], compare: bool) -> list[str]:
     return checked
 
 
-def _check_load(options: "Loadtest") -> None:
+def _check_load(options: LoadtestOptions) -> None:
     if find_spec("locust") is None:
         raise LocustMissing("locust is not installed", expected="locust 2.40 or newer", fix="install vhserve[loadtest]")
     if options.concurrency is not None and "rate" in options.model_fields_set:
@@ -137,7 +134,7 @@ def _check_load(options: "Loadtest") -> None:
         )
 
 
-def _run_turns(endpoints: Sequence[Endpoint], options: "Loadtest", seed: int) -> None:
+def _run_turns(endpoints: Sequence[Endpoint], options: LoadtestOptions, seed: int) -> None:
     turns = order(len(endpoints), options.rounds)
     seconds = options.warm_up + options.duration
     values = {name: getattr(options, name) for name in Workload.model_fields}
@@ -179,7 +176,7 @@ def _rounds(measured: Sequence[Measured]) -> list[tuple[Figures, Figures]]:
     return list(zip(measured[0].turns, measured[1].turns, strict=True))
 
 
-def _write(outcome: Outcome, options: "Loadtest") -> None:
+def _write(outcome: Outcome, options: LoadtestOptions) -> None:
     if options.out is not None:
         save(outcome.document, options.out)
     if options.csv is not None:
