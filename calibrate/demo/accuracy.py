@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    # Only as a command, which is free to depend on both packages, and before transformers is imported.
-    from vhserve.compat import ensure_torchvision
+    # Only as a command: a library leaves it to its program. It must come before transformers is imported.
+    from profiles.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
 

@@ -157,7 +157,7 @@ class EngineHost:
 
 def main(address: str) -> None:
     """Run jobs until the tests hang up."""
-    from vhserve.compat import ensure_torchvision
+    from profiles.torchvision_import import ensure_torchvision
 
     connection = Client(address, family="AF_UNIX")
     ensure_torchvision()

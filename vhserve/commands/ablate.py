@@ -143,7 +143,7 @@ class Ablate(BaseModel):
             check_writable(self.figure)
 
     def _measure(self, profile: "HeadProfile", name: str, chosen: "list[Configuration]") -> "Ablation":
-        from vhserve.compat import ensure_torchvision
+        from profiles.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.ablation.run import Run, ablate

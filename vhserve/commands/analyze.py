@@ -128,7 +128,7 @@ class Analyze(BaseModel):
             ) from error
 
     def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
-        from vhserve.compat import ensure_torchvision
+        from profiles.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.analysis.ablating import load_ablation

@@ -77,7 +77,7 @@ class Calibrate(BaseModel):
         console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
 
     def _measure(self) -> "HeadProfile":
-        from vhserve.compat import ensure_torchvision
+        from profiles.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.datasets import open_dataset

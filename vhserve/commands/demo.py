@@ -41,13 +41,13 @@ class Demo(BaseModel):
         from rich.console import Console
 
         from profiles.files import check_writable
-        from vhserve import compat
+        from profiles.torchvision_import import ensure_torchvision
         from vhserve.demo.arms import Pruning, demo_arms
         from vhserve.demo.run import run
         from vhserve.demo.steps import DemoSettings
         from vhserve.report.summary import summary_table
 
-        compat.ensure_torchvision()
+        ensure_torchvision()
         self._make_folder()
         for name in ("profile.json", "results.json", "report.html"):
             check_writable(self.out / name)

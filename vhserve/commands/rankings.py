@@ -86,7 +86,7 @@ class Rankings(BaseModel):
         console.print(f"Wrote {self.out}: {result.samples} samples", markup=False)
 
     def _measure(self, profile: "HeadProfile", name: str) -> "RankingComparison":
-        from vhserve.compat import ensure_torchvision
+        from profiles.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from calibrate.datasets import open_dataset

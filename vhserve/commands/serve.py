@@ -59,7 +59,8 @@ class Serve(BaseModel):
     def cli_cmd(self) -> None:
         """Check everything that can be wrong, then hand over to vLLM."""
         from profiles.store import load_plan
-        from vhserve.compat import ensure_torchvision, quiet_vllm_imports
+        from profiles.torchvision_import import ensure_torchvision
+        from vhserve.compat import quiet_vllm_imports
         from vhserve.errors import VllmMissing
         from vhserve.server.model_check import check_model, check_revision
 

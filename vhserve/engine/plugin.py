@@ -5,7 +5,8 @@ Only announces classes by name; nothing changes for a server that is started wit
 
 import os
 
-from vhserve.compat import ensure_torchvision, mend_model_inspection
+from profiles.torchvision_import import ensure_torchvision
+from vhserve.compat import mend_model_inspection
 from vhserve.engine.checks.architectures import SERVED_BY
 
 
