@@ -3,17 +3,13 @@
 Does not know how to find these out: `calibrate` reads them off a transformers model, `vhserve` off vLLM's config.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from profiles.errors import WrongValue
+from profiles.names import STAGES, Stage, StageOrAll
 from profiles.strict import Strict, defect
-
-Stage = Literal["early", "middle", "late"]
-StageOrAll = Literal["early", "middle", "late", "all"]
-
-STAGES: tuple[Stage, ...] = ("early", "middle", "late")
 
 Name = Annotated[str, Field(min_length=1)]
 

@@ -14,6 +14,7 @@ from profiles import canonical
 from profiles.arrays import Float32Array
 from profiles.errors import WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name
+from profiles.names import ImportedRanking
 from profiles.strict import JsonScalar, Strict, defect
 
 PROFILE_FORMAT: Final = "vhserve.head-profile"
@@ -66,9 +67,6 @@ class HeadEffects(Strict):
     block_size: PositiveInt | None
 
 
-ImportedName = Literal["sparsemm", "duo_attention"]
-
-
 class ImportedScores(Strict):
     """Scores of the same heads that another project has published (`profiles.planning.published_scores`).
 
@@ -80,7 +78,7 @@ class ImportedScores(Strict):
         ``[layer][query head]``; higher means keep.
     """
 
-    name: ImportedName
+    name: ImportedRanking
     source: Name
     digest: Name
     scores: list[list[float]]

@@ -11,18 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from profiles import canonical
 from profiles.arrays import Float32Array
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
-from profiles.geometry import ModelGeometry, ModelRef, Name, StageOrAll, stage_layers
+from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import check_rows
+from profiles.names import CompensationMethod, Granularity, KnownRanking, SelectionMethod, StageOrAll, Treatment
 from profiles.strict import Strict, defect
 
 PLAN_FORMAT: Final = "vhserve.pruning-plan"
-
-Treatment = Literal["full", "text_only", "removed"]
-Granularity = Literal["query_head", "kv_group"]
-RankBy = Literal[
-    "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
-]
-TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "removed")
 
 # JSON has no tuples: a list of two is taken for one.
 Head = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
@@ -50,14 +44,14 @@ class Selection(Strict):
         Table of the profile that ranks the heads (`profiles.planning.rankings`).
     """
 
-    method: Literal["bottom", "top", "random", "manual"]
+    method: SelectionMethod
     stage: StageOrAll = "all"
     remove: NonNegativeInt = 0
     text_only: NonNegativeInt = 0
     protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
-    rank_by: RankBy = "score"
+    rank_by: KnownRanking = "score"
 
 
 class Compensation(Strict):
@@ -71,7 +65,7 @@ class Compensation(Strict):
         ``[removed heads][head_size]`` in (layer, head) order; None with ``none``.
     """
 
-    method: Literal["none", "mean"] = "none"
+    method: CompensationMethod = "none"
     means: Float32Array | None = None
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from profiles.errors import WrongValue
-from profiles.geometry import STAGES, StageOrAll, stage_layers
+from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
+from profiles.names import STAGES, Granularity, KnownRanking, StageOrAll
 from profiles.planning.budget import heads_of
 from profiles.planning.planner import make_plan
-from profiles.pruning_plan import Granularity, PruningPlan, RankBy
+from profiles.pruning_plan import PruningPlan
 
 Select = Literal["top", "bottom", "others", "random"]
 """Highest ranked, lowest ranked; drawn among those that are not the highest ranked, or among all, of a stage."""
@@ -94,7 +95,7 @@ def configurations(
     seed: int,
     granularity: Granularity,
     how: How = "removed",
-    rank_by: RankBy = "score",
+    rank_by: KnownRanking = "score",
 ) -> list[Configuration]:
     """Every row of a shape for every budget, random rows once for each draw.
 

@@ -12,9 +12,9 @@ from calibrate.ablation.plans import How, Select
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.masking.accuracy import Right, by_family
 from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
-from profiles.geometry import ModelRef, StageOrAll
+from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
-from profiles.pruning_plan import Granularity, RankBy
+from profiles.names import Granularity, KnownRanking, StageOrAll
 from profiles.strict import JsonScalar, Strict
 
 Published = dict[str, dict[str, float | None]]
@@ -98,7 +98,7 @@ class Ablation(Strict):
     samples: PositiveInt
     broken: list[str]
     granularity: Granularity
-    rank_by: RankBy
+    rank_by: KnownRanking
     treatment: How
     block_size: PositiveInt | None
     metric: Metric

@@ -24,8 +24,9 @@ from calibrate.analysis.stages_finding import stages_finding
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import number, percent
-from profiles.geometry import Stage, stage_layers
+from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
+from profiles.names import Stage
 
 Array = npt.NDArray[np.float64]
 

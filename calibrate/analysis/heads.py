@@ -14,7 +14,8 @@ from calibrate.analysis.jackknife import jackknife_arrays
 from calibrate.analysis.section import Figure, Row, Section
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.drawing import SERIES, new_figure, svg
-from profiles.geometry import STAGES, stage_layers, stage_of
+from profiles.geometry import stage_layers, stage_of
+from profiles.names import STAGES
 
 Array = npt.NDArray[np.float64]
 

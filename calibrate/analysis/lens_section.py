@@ -19,7 +19,8 @@ from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import percent
 from calibrate.drawing import SERIES, new_figure, svg
 from calibrate.stats.intervals import Z
-from profiles.geometry import STAGES, stage_layers
+from profiles.geometry import stage_layers
+from profiles.names import STAGES
 
 
 def settled_layer(measured: Measured, family: str | None) -> Estimate:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from calibrate.drawing import new_figure, svg
-from profiles.geometry import STAGES, stage_layers
+from profiles.geometry import stage_layers
+from profiles.names import STAGES
 
 Array = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ intervals. Where rankings come from is `profiles.planning.rankings`', the passes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from calibrate.rankings.results import (
     RandomRankings,
     RankingComparison,
     Taken,
-    Treated,
 )
 from calibrate.runs.interrupts import held_back
 from calibrate.runs.processes import ALONE
@@ -33,9 +32,9 @@ from calibrate.stats.rank_correlation import bootstrap, spearman
 from profiles.errors import BudgetTooLarge, RankingMissing
 from profiles.geometry import ModelGeometry
 from profiles.head_profile import HeadProfile
+from profiles.names import KNOWN_RANKINGS, Treated
 from profiles.planning.rankings import Table, ranking
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import RankBy
 from profiles.store import save
 
 Floats = npt.NDArray[np.float64]
@@ -106,7 +105,7 @@ def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table
     """The profile's rankings by name, and why the others are not there."""
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
-    for name in get_args(RankBy):
+    for name in KNOWN_RANKINGS:
         try:
             tables[name] = ranking(profile, name, treatment)
         except RankingMissing as error:

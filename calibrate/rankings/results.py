@@ -9,11 +9,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
+from profiles.names import Treated
 from profiles.strict import JsonScalar, Strict
 
 Kind = Literal["head", "group"]
 Outcome = Literal["log_odds", "accuracy"]
-Treated = Literal["removed", "text_only"]
 
 Rho = Annotated[float, Field(ge=-1, le=1)]
 

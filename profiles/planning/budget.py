@@ -6,9 +6,9 @@ Does not know scores.
 import re
 
 from profiles.errors import BudgetTooLarge, WrongValue
-from profiles.geometry import ModelGeometry, StageOrAll, stage_layers
+from profiles.geometry import ModelGeometry, stage_layers
+from profiles.names import Granularity, StageOrAll
 from profiles.planning.units import unit_size
-from profiles.pruning_plan import Granularity
 
 
 def parse_budget(text: str, option: str) -> tuple[float, bool]:

@@ -6,7 +6,8 @@ Does not know blocks, groups or lanes of a KV cache: that is the engine's.
 from dataclasses import dataclass
 
 from profiles.errors import LayoutRefused
-from profiles.pruning_plan import PruningPlan, Treatment
+from profiles.names import Treatment
+from profiles.pruning_plan import PruningPlan
 
 
 @dataclass(frozen=True)

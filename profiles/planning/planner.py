@@ -7,23 +7,27 @@ come from, or how a plan is served.
 import hashlib
 from collections.abc import Collection, Sequence
 from math import ceil
-from typing import Final, Literal
 
 import numpy as np
 
 from profiles.errors import MeansMissing, ProtectedHeadTreated, WrongValue
-from profiles.geometry import StageOrAll, stage_layers
+from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
+from profiles.names import (
+    TREATED,
+    CompensationMethod,
+    Granularity,
+    KnownRanking,
+    Select,
+    StageOrAll,
+    Treatment,
+)
 from profiles.planning.budget import check_budget, check_multiple
 from profiles.planning.layout import layer_layouts
 from profiles.planning.rankings import Table, ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import Compensation, Granularity, PruningPlan, RankBy, Selection, Treatment
-
-Select = Literal["bottom", "top", "random"]
-
-_CHOSEN: Final[tuple[Literal["removed", "text_only"], ...]] = ("removed", "text_only")
+from profiles.pruning_plan import Compensation, PruningPlan, Selection
 
 
 def make_plan(
@@ -35,9 +39,9 @@ def make_plan(
     protect_top: float,
     seed: int,
     granularity: Granularity,
-    compensation: Literal["none", "mean"],
+    compensation: CompensationMethod,
     text_only: int = 0,
-    rank_by: RankBy = "score",
+    rank_by: KnownRanking = "score",
     avoid: Collection[tuple[int, int]] = (),
 ) -> PruningPlan:
     """Choose heads by a ranking of the profile.
@@ -79,12 +83,12 @@ def make_plan(
     geometry = profile.geometry
     check_multiple(remove, "remove", geometry, granularity)
     check_multiple(text_only, "text-only", geometry, granularity)
-    worth = {treatment: ranking(profile, rank_by, treatment) for treatment in _CHOSEN}
+    worth = {treatment: ranking(profile, rank_by, treatment) for treatment in TREATED}
     protected = protected_heads(worth["removed"], protect_top)
     everything = units(geometry, worth["removed"], granularity)
     treatments: list[list[Treatment]] = [["full"] * geometry.query_heads for _ in range(geometry.layers)]
     size, taken = unit_size(geometry, granularity), set[tuple[int, int]]()
-    for treatment, budget in zip(_CHOSEN, (remove, text_only), strict=True):
+    for treatment, budget in zip(TREATED, (remove, text_only), strict=True):
         order = _order(everything, worth[treatment], stage, select, seed)
         pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
         pool = [unit for unit in pool if _is_free(unit, set(avoid))]
@@ -162,9 +166,7 @@ def _refuse_protected(treated: list[Unit], protected: set[tuple[int, int]], prot
             )
 
 
-def _compensation(
-    profile: HeadProfile, treatments: list[list[Treatment]], method: Literal["none", "mean"]
-) -> Compensation:
+def _compensation(profile: HeadProfile, treatments: list[list[Treatment]], method: CompensationMethod) -> Compensation:
     if method == "none":
         return Compensation()
     if profile.mean_output is None:

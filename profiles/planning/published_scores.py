@@ -12,7 +12,8 @@ from typing import Any, Final, NoReturn
 
 from profiles.errors import ScoresBroken, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadProfile, ImportedName, ImportedScores
+from profiles.head_profile import HeadProfile, ImportedScores
+from profiles.names import ImportedRanking
 from profiles.reading import parse
 from profiles.store import read_bytes
 
@@ -21,7 +22,7 @@ Rows = list[list[float]]
 _FIX = "give the file as it was published"
 
 
-def read_scores(path: Path, name: ImportedName, geometry: ModelGeometry) -> ImportedScores:
+def read_scores(path: Path, name: ImportedRanking, geometry: ModelGeometry) -> ImportedScores:
     """Read a file of scores.
 
     Parameters
@@ -109,7 +110,7 @@ def _duo_attention(raw: bytes, path: Path, geometry: ModelGeometry) -> Rows:
     return rows
 
 
-READERS: Final[Mapping[ImportedName, Callable[[bytes, Path, ModelGeometry], Rows]]] = {
+READERS: Final[Mapping[ImportedRanking, Callable[[bytes, Path, ModelGeometry], Rows]]] = {
     "sparsemm": _sparsemm,
     "duo_attention": _duo_attention,
 }

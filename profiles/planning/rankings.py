@@ -4,14 +4,13 @@ Does not know how an order becomes a plan.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
-from profiles.pruning_plan import RankBy
+from profiles.names import KnownRanking, Treated
 
 Table = npt.NDArray[np.float64]
 
@@ -24,7 +23,7 @@ _CURES = {
 }
 
 
-def ranking(profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed", "text_only"]) -> Table:
+def ranking(profile: HeadProfile, rank_by: KnownRanking, treatment: Treated) -> Table:
     """What heads are worth under a treatment, ``(layers, query heads)``; higher means keep.
 
     Parameters
@@ -49,9 +48,7 @@ def ranking(profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed",
     return np.array(table, dtype=np.float64)
 
 
-def _table(
-    profile: HeadProfile, rank_by: RankBy, treatment: Literal["removed", "text_only"]
-) -> Sequence[Sequence[float]] | None:
+def _table(profile: HeadProfile, rank_by: KnownRanking, treatment: Treated) -> Sequence[Sequence[float]] | None:
     if rank_by in ("sparsemm", "duo_attention"):
         return next((one.scores for one in profile.imported if one.name == rank_by), None)
     if rank_by in ("effect", "gradient"):

@@ -5,7 +5,8 @@ Does not know how it is shown.
 
 from typing import TypedDict
 
-from profiles.geometry import STAGES, Stage, stage_layers
+from profiles.geometry import stage_layers
+from profiles.names import STAGES, TREATMENTS, Stage, Treatment
 from profiles.planning.savings import (
     ideal_concurrency,
     kv_bytes_baseline,
@@ -13,7 +14,7 @@ from profiles.planning.savings import (
     kv_bytes_per_token,
     weight_bytes_saved,
 )
-from profiles.pruning_plan import TREATMENTS, PruningPlan, Treatment
+from profiles.pruning_plan import PruningPlan
 
 # A question with its chat template, in the data sets of the paper.
 USUAL_TEXT_TOKENS = 70

@@ -11,8 +11,8 @@ Does not know budgets, stages or protection.
 from dataclasses import dataclass
 
 from profiles.geometry import ModelGeometry
+from profiles.names import Granularity
 from profiles.planning.rankings import Table
-from profiles.pruning_plan import Granularity
 
 
 @dataclass(frozen=True)

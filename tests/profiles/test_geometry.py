@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from profiles.geometry import STAGES, ModelGeometry, stage_layers, stage_of
+from profiles.geometry import ModelGeometry, stage_layers, stage_of
+from profiles.names import STAGES
 
 
 @given(layers=st.integers(1, 200))

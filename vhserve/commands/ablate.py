@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
+from profiles.names import Granularity, KnownRanking
 from vhserve.commands.interrupted import can_be_continued
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ class Ablate(BaseModel):
         "given, for a curve 12.5%,25%,… to 100%",
     )
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
-    rank_by: Literal[
-        "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
-    ] = Field(
+    rank_by: KnownRanking = Field(
         "score",
         description="what heads are ranked by; effect and gradient need a profile made with --effects, sparsemm and "
         "duo_attention one that they were imported into",
@@ -65,7 +64,7 @@ class Ablate(BaseModel):
     )
     draws: PositiveInt = Field(3, description="random selections for each k")
     seed: NonNegativeInt = Field(0, description="seed of the choice of samples, and of the first random selection")
-    granularity: Literal["query_head", "kv_group"] | None = Field(
+    granularity: Granularity | None = Field(
         None,
         description="treat query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
         "if not given",

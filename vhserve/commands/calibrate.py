@@ -110,7 +110,8 @@ class Calibrate(BaseModel):
 
 def summarise(profile: "HeadProfile") -> dict[str, Any]:
     """What stands out in a profile: means by stage, and the heads with the highest scores."""
-    from profiles.geometry import STAGES, stage_layers, stage_of
+    from profiles.geometry import stage_layers, stage_of
+    from profiles.names import STAGES
 
     layers = profile.geometry.layers
     scores = profile.scores()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from profiles.names import AttentionRanking, StageOrAll
+
 
 class Demo(BaseModel):
     """Calibrate the demo model, prune it, serve it beside its unpruned self and a random control, and compare them.
@@ -23,10 +25,8 @@ class Demo(BaseModel):
     calibration_samples: int = Field(256, gt=0, description="samples to score the heads on")
     remove: int = Field(8, ge=0, description="heads to remove")
     text_only: int = Field(24, ge=0, description="heads that keep their text and drop the image")
-    stage: Literal["early", "middle", "late", "all"] = Field("all", description="layers to take them from")
-    rank_by: Literal["score", "image_weight", "concentration", "box_weight", "effect"] = Field(
-        "effect", description="what heads are ranked by"
-    )
+    stage: StageOrAll = Field("all", description="layers to take them from")
+    rank_by: Literal[AttentionRanking, "effect"] = Field("effect", description="what heads are ranked by")
     select: Literal["bottom", "top"] = Field("bottom", description="which heads: lowest or highest ranked first")
     protect_top: float = Field(10.0, ge=0, le=100, description="percentage of heads, the highest ranked, to protect")
     concurrency: list[PositiveInt] = Field([1, 8], min_length=1, description="streams at a time, for the latencies")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo
 from pydantic_settings import CliPositionalArg
 
+from profiles.names import CompensationMethod, Granularity, KnownRanking, Select, StageOrAll
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -38,13 +40,9 @@ class Plan(BaseModel):
     out: Path | None = Field(None, description="plan to write; plan.json beside the profile if not given")
     remove: Budget | None = Field(None, description="heads to remove: neither computed nor cached")
     text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
-    stage: Literal["early", "middle", "late", "all"] = Field("late", description="layers to choose heads from")
-    select: Literal["bottom", "top", "random"] = Field(
-        "bottom", description="lowest ranked first; highest first and random are controls"
-    )
-    rank_by: Literal[
-        "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
-    ] = Field(
+    stage: StageOrAll = Field("late", description="layers to choose heads from")
+    select: Select = Field("bottom", description="lowest ranked first; highest first and random are controls")
+    rank_by: KnownRanking = Field(
         "score",
         description="what heads are ranked by; effect is what treating them would do to the answers, and gradient "
         "Michel et al.'s importance, from a profile made with --effects; sparsemm and duo_attention are imported",
@@ -53,12 +51,12 @@ class Plan(BaseModel):
         10.0, ge=0, le=100, description="percentage of the model's heads, the highest ranked, that are never treated"
     )
     seed: int = Field(0, description="seed of the random selection")
-    granularity: Literal["query_head", "kv_group"] | None = Field(
+    granularity: Granularity | None = Field(
         None,
         description="treat query heads one by one, or all of a KV head together, which alone frees its KV cache; "
         "kv_group for a grouped-query model if not given",
     )
-    compensation: Literal["none", "mean"] = Field(
+    compensation: CompensationMethod = Field(
         "none", description="what replaces a removed head's output: zero, or its mean in the profile"
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description="dtype to compute the savings for")

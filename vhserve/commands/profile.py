@@ -4,25 +4,20 @@ Maps and comparisons are in `vhserve.report.profile_views`, formats of other pro
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
 
-if TYPE_CHECKING:
-    from profiles.pruning_plan import RankBy
-
-TABLES = Literal[
-    "score", "image_weight", "concentration", "box_weight", "effect", "gradient", "sparsemm", "duo_attention"
-]
+from profiles.names import ImportedRanking, KnownRanking, Treated
 
 
 class Show(BaseModel):
     """Draw a table of a profile as a map in the terminal: a row for each layer, a field for each head."""
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
-    table: TABLES = Field("score", description="what to draw; effect is that of --treatment")
-    treatment: Literal["removed", "text_only"] = Field("removed", description="treatment whose effect is drawn")
+    table: KnownRanking = Field("score", description="what to draw; effect is that of --treatment")
+    treatment: Treated = Field("removed", description="treatment whose effect is drawn")
     top: int = Field(10, ge=0, description="highest heads to list below the map")
     values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
     json_: bool = Field(False, alias="json", description="print the table as one JSON document")
@@ -36,7 +31,7 @@ class Show(BaseModel):
         from vhserve.report.profile_views import head_map, heads_table, table_document
 
         profile = load_profile(self.profile)
-        values = ranking(profile, _rank_by(self.table), self.treatment)
+        values = ranking(profile, self.table, self.treatment)
         if self.json_:
             print(table_document(profile, self.table, values))
             return
@@ -52,9 +47,9 @@ class Diff(BaseModel):
 
     first: CliPositionalArg[Path] = Field(description="head profile")
     second: CliPositionalArg[Path] = Field(description="head profile to compare with it")
-    table: TABLES = Field("score", description="what to compare; effect is that of --treatment")
-    second_table: TABLES | None = Field(None, description="table of the second profile, if it is another")
-    treatment: Literal["removed", "text_only"] = Field("removed", description="treatment whose effect is compared")
+    table: KnownRanking = Field("score", description="what to compare; effect is that of --treatment")
+    second_table: KnownRanking | None = Field(None, description="table of the second profile, if it is another")
+    treatment: Treated = Field("removed", description="treatment whose effect is compared")
     top: int = Field(10, ge=1, description="heads that have changed most to list, and highest ones to count in common")
     json_: bool = Field(False, alias="json", description="print the comparison as one JSON document")
 
@@ -69,9 +64,7 @@ class Diff(BaseModel):
 
         profiles = [load_profile(path) for path in (self.first, self.second)]
         names = (self.table, self.second_table or self.table)
-        first, second = (
-            ranking(profile, _rank_by(name), self.treatment) for profile, name in zip(profiles, names, strict=True)
-        )
+        first, second = (ranking(profile, name, self.treatment) for profile, name in zip(profiles, names, strict=True))
         if first.shape != second.shape:
             raise WrongShape(
                 f"{self.second}: has {second.shape[0]} layers of {second.shape[1]} heads",
@@ -94,7 +87,7 @@ class Import(BaseModel):
     scores: CliPositionalArg[Path] = Field(
         description="SparseMM's JSON (visual_head/head_score/*.json) or DuoAttention's full_attention_heads.tsv"
     )
-    kind: Literal["auto", "sparsemm", "duo_attention"] = Field(
+    kind: Literal["auto", ImportedRanking] = Field(
         "auto", description="whose scores they are; auto goes by the file's name: .json or .tsv"
     )
     out: Path | None = Field(None, description="profile to write; the one that was read if not given")
@@ -108,7 +101,7 @@ class Import(BaseModel):
         from profiles.planning.published_scores import read_scores, with_scores
         from profiles.store import load_profile, save
 
-        by_name: dict[str, Literal["sparsemm", "duo_attention"]] = {".json": "sparsemm", ".tsv": "duo_attention"}
+        by_name: dict[str, ImportedRanking] = {".json": "sparsemm", ".tsv": "duo_attention"}
         kind = by_name.get(self.scores.suffix.lower()) if self.kind == "auto" else self.kind
         if kind is None:
             wrong = f"{self.scores}: its name does not say whose scores it holds"
@@ -137,7 +130,3 @@ class Profile(BaseModel):
                 "profile: nothing to do", expected="show, diff or import", fix="see vhserve profile --help"
             )
         CliApp.run_subcommand(self)
-
-
-def _rank_by(table: str) -> "RankBy":
-    return table  # type: ignore[return-value]  # the same names, written here so that help needs no import

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
+from profiles.names import Treated
 from vhserve.commands.interrupted import can_be_continued
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ class Rankings(BaseModel):
     split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
     families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
     samples: PositiveInt = Field(200, description="how many samples to measure on")
-    treatment: Literal["removed", "text_only"] = Field(
-        "removed", description="what is done to the heads: removed, or attention to text only"
-    )
+    treatment: Treated = Field("removed", description="what is done to the heads: removed, or attention to text only")
     block_size: PositiveInt | None = Field(
         None, description="image blocks that text-only heads don't see, in tokens; single image tokens if not given"
     )

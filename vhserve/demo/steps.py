@@ -10,9 +10,10 @@ from typing import Literal
 
 from calibrate.datasets import Dataset, open_dataset
 from profiles.head_profile import HeadProfile
+from profiles.names import TREATMENTS
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.planning.summary import USUAL_TEXT_TOKENS
-from profiles.pruning_plan import TREATMENTS, PruningPlan
+from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, load_profile
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.processes import VHSERVE, free_port, run_step, serving

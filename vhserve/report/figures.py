@@ -12,7 +12,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.patches import Patch, Rectangle
 
 from calibrate.drawing import SERIES, new_figure, svg
-from profiles.geometry import STAGES, stage_layers
+from profiles.geometry import stage_layers
+from profiles.names import STAGES
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.results import DemoArmResult
 

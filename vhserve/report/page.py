@@ -6,9 +6,9 @@ Owns its words. Looks are `vhserve.report.html`'s; everything that comes from ou
 from collections.abc import Mapping
 from html import escape
 from string import Template
-from typing import Literal
 
 from profiles.head_profile import HeadProfile
+from profiles.names import Treated
 from profiles.planning.rankings import ranking
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.results import DemoResults
@@ -103,7 +103,7 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
 def _effect_maps(profile: HeadProfile) -> list[str]:
     if profile.effects is None:
         return []
-    told: tuple[tuple[Literal["removed", "text_only"], str, str], ...] = (
+    told: tuple[tuple[Treated, str, str], ...] = (
         ("removed", "removing each head", "change if removed (nats)"),
         ("text_only", "hiding the image from each head", "change if text-only (nats)"),
     )

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
-from profiles.geometry import STAGES, stage_layers, stage_of
+from profiles.geometry import stage_layers, stage_of
 from profiles.head_profile import HeadProfile
+from profiles.names import STAGES
 
 Floats = npt.NDArray[np.float64]
 

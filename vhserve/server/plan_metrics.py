@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from profiles.geometry import STAGES, stage_of
+from profiles.geometry import stage_of
+from profiles.names import STAGES, TREATMENTS
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
-from profiles.pruning_plan import TREATMENTS, PruningPlan
+from profiles.pruning_plan import PruningPlan
 from profiles.store import plan_from_dict
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.server.metric_definitions import collector

@@ -19,12 +19,13 @@ from profiles.errors import (
     WrongValue,
 )
 from profiles.geometry import stage_layers
-from profiles.head_profile import HeadEffects, HeadProfile, HeadScores, ImportedName, ImportedScores
+from profiles.head_profile import HeadEffects, HeadProfile, HeadScores, ImportedScores
+from profiles.names import KNOWN_RANKINGS, ImportedRanking, KnownRanking
 from profiles.planning.budget import heads_of
 from profiles.planning.layout import layer_layouts
 from profiles.planning.planner import make_plan, protected_heads
 from profiles.planning.units import unit_size, units
-from profiles.pruning_plan import PruningPlan, RankBy
+from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 
 DEFAULTS: dict[str, Any] = {
@@ -299,17 +300,17 @@ def test_each_treatment_goes_by_its_own_effect() -> None:
     assert (top.heads("removed"), top.heads("text_only")) == ([(2, 3)], [(2, 0)])
 
 
-@pytest.mark.parametrize("rank_by", get_args(RankBy))
-def test_every_ranking_orders_by_its_table(rank_by: RankBy) -> None:
+@pytest.mark.parametrize("rank_by", KNOWN_RANKINGS)
+def test_every_ranking_orders_by_its_table(rank_by: KnownRanking) -> None:
     rng = np.random.default_rng(3)
     profile = example_profile()
-    tables = {name: rng.random((3, 4)) for name in get_args(RankBy)}
+    tables = {name: rng.random((3, 4)) for name in KNOWN_RANKINGS}
     rows = {name: table.tolist() for name, table in tables.items()}
     heads = HeadScores(**{name: rows[name] for name in HeadScores.model_fields})
     effects = HeadEffects(removed=rows["effect"], text_only=rows["effect"], gradient=rows["gradient"], block_size=None)
     imported = [
         ImportedScores(name=name, source="file", digest="sha256:0", scores=rows[name])
-        for name in get_args(ImportedName)
+        for name in get_args(ImportedRanking)
     ]
     profile = profile.model_copy(update={"heads": heads, "effects": effects, "imported": imported})
     groups = tables[rank_by].reshape(3, 2, 2).mean(2)
@@ -328,7 +329,7 @@ def test_every_ranking_orders_by_its_table(rank_by: RankBy) -> None:
         ("duo_attention", "profile import"),
     ],
 )
-def test_a_ranking_that_was_not_measured_is_refused(rank_by: RankBy, cure: str) -> None:
+def test_a_ranking_that_was_not_measured_is_refused(rank_by: KnownRanking, cure: str) -> None:
     profile = profile_of(np.arange(12.0).reshape(3, 4))
     with pytest.raises(RankingMissing, match=cure):
         plan_for(profile, remove=1, rank_by=rank_by)

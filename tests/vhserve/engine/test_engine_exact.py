@@ -15,8 +15,9 @@ from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
 from exactness import EXACT, PROMPTS, TELLING
 from oracle import TinyModel
 
+from profiles.names import Granularity
 from profiles.planning.savings import ideal_concurrency, kv_bytes_per_token
-from profiles.pruning_plan import Compensation, Granularity, PruningPlan
+from profiles.pruning_plan import Compensation, PruningPlan
 
 pytestmark = pytest.mark.vllm
 

@@ -12,8 +12,9 @@ import pytest
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
 from oracle import TinyModel
 
+from profiles.names import Granularity
 from profiles.planning.layout import layer_layouts
-from profiles.pruning_plan import Granularity, PruningPlan
+from profiles.pruning_plan import PruningPlan
 from vhserve.engine.kv_cache import lanes
 from vhserve.engine.kv_cache.capacity import capacity, groups_of
 from vhserve.engine.kv_cache.image_spans import image_blocks

@@ -6,7 +6,8 @@ import pytest
 from engine_host import EngineHost, Job, Prompt, Round
 from oracle import TinyModel
 
-from profiles.pruning_plan import PruningPlan, Treatment
+from profiles.names import Treatment
+from profiles.pruning_plan import PruningPlan
 
 pytestmark = pytest.mark.vllm
 
