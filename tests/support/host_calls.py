@@ -24,6 +24,6 @@ def settings_of_stock(model: str, module: str) -> int:
 
     from vhserve.engine.checks.unsupported_options import check_config
 
-    table = import_module(module).REFUSALS
+    table = import_module(module).UNSUPPORTED_OPTIONS
     check_config(EngineArgs(model=model, block_size=32, max_model_len=256).create_engine_config(), table)
     return len(table)

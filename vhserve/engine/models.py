@@ -7,8 +7,8 @@ from vllm.config import VllmConfig
 from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 
-from vhserve.engine.checks.error_relay import last_words
-from vhserve.engine.checks.plan_validation import admit
+from vhserve.engine.checks.error_relay import relay_user_errors
+from vhserve.engine.checks.plan_validation import validate_plan
 from vhserve.engine.weights.surgery import prune
 
 
@@ -16,8 +16,8 @@ class VhserveLlavaForConditionalGeneration(LlavaForConditionalGeneration):
     """LLaVA-1.5 with a plan."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        with last_words():
-            plan = admit(vllm_config)
+        with relay_user_errors():
+            plan = validate_plan(vllm_config)
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             prune(self.language_model, plan, vllm_config)
 
@@ -26,7 +26,7 @@ class VhserveLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration
     """LLaVA-1.6 with a plan."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        with last_words():
-            plan = admit(vllm_config)
+        with relay_user_errors():
+            plan = validate_plan(vllm_config)
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             prune(self.language_model, plan, vllm_config)

@@ -15,11 +15,11 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
 from vhserve.compat import around_prefix_lookup
-from vhserve.engine.checks.plan_transport import require
+from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.kv_cache.capacity import capacity
 from vhserve.engine.kv_cache.manager import TextOnlyManager, lookup_for
 from vhserve.engine.kv_cache.spec import count_groups
-from vhserve.engine.token_counters import CountingMixin
+from vhserve.engine.token_counters import TokenCountersMixin
 
 logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
 
@@ -39,27 +39,27 @@ class TextOnlyMixin:
         around_prefix_lookup(self.kv_cache_manager, lookup_for)
 
 
-class CountingScheduler(CountingMixin, Scheduler):
+class TokenCountersScheduler(TokenCountersMixin, Scheduler):
     """vLLM's scheduler, counting."""
 
 
-class CountingAsyncScheduler(CountingMixin, AsyncScheduler):
+class TokenCountersAsyncScheduler(TokenCountersMixin, AsyncScheduler):
     """vLLM's async scheduler, counting."""
 
 
-class TextOnlyScheduler(TextOnlyMixin, CountingMixin, Scheduler):
+class TextOnlyScheduler(TextOnlyMixin, TokenCountersMixin, Scheduler):
     """vLLM's scheduler, counting, with text-only KV cache groups."""
 
 
-class TextOnlyAsyncScheduler(TextOnlyMixin, CountingMixin, AsyncScheduler):
+class TextOnlyAsyncScheduler(TextOnlyMixin, TokenCountersMixin, AsyncScheduler):
     """vLLM's async scheduler, counting, with text-only KV cache groups."""
 
 
 def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any) -> Scheduler:
     """Build the one that goes with the plan and with the scheduling; vLLM decides late whether that is async."""
-    plan = require(vllm_config.additional_config)
+    plan = require_plan(vllm_config.additional_config)
     asynchronous = vllm_config.scheduler_config.async_scheduling
-    kind: type[Scheduler] = CountingAsyncScheduler if asynchronous else CountingScheduler
+    kind: type[Scheduler] = TokenCountersAsyncScheduler if asynchronous else TokenCountersScheduler
     if plan.heads("text_only"):
         groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
         logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))

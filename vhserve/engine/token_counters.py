@@ -15,7 +15,7 @@ from vhserve.engine.kv_cache.image_spans import image_spans
 from vhserve.engine.kv_cache.manager import TextOnlyManager
 
 
-class CountingMixin:
+class TokenCountersMixin:
     """Put before a vLLM scheduler class; counts prompts as they come in, and tells with every step's statistics."""
 
     requests: dict[str, Request]

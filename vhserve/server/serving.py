@@ -15,8 +15,8 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.compat import mend_child_processes, serve_command, set_up_serving
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import served_by
-from vhserve.engine.checks.error_relay import listening
-from vhserve.engine.checks.plan_transport import KEY, pack
+from vhserve.engine.checks.error_relay import raise_relayed_errors
+from vhserve.engine.checks.plan_transport import KEY, pack_plan
 from vhserve.engine.checks.unsupported_options import check_arguments
 from vhserve.errors import FlagRefused
 from vhserve.server import engine_exit, hardening
@@ -39,7 +39,7 @@ def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
     layer_layouts(plan)
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
-        "additional_config": {KEY: pack(plan)},
+        "additional_config": {KEY: pack_plan(plan)},
         "scheduler_cls": text_only_options.SCHEDULER,
         **text_only_options.overrides(plan),
     }
@@ -138,7 +138,7 @@ def run_server(arguments: Namespace) -> None:
     """
     set_up_serving()
     mend_child_processes()
-    with listening():
+    with raise_relayed_errors():
         serve_command().cmd(arguments)
     if code := engine_exit.exit_code():
         sys.exit(code)

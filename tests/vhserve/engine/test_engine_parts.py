@@ -25,20 +25,20 @@ PLAN = PruningPlan.manual(
 
 
 def test_a_plan_travels_as_its_content():
-    config = {"theirs": 1, plan_transport.KEY: plan_transport.pack(PLAN)}
-    assert plan_transport.unpack(config) == PLAN
-    assert plan_transport.require(config) == PLAN
+    config = {"theirs": 1, plan_transport.KEY: plan_transport.pack_plan(PLAN)}
+    assert plan_transport.unpack_plan(config) == PLAN
+    assert plan_transport.require_plan(config) == PLAN
 
 
 def test_what_was_measured_stays_behind():
     measured = Measurement(
         dataset="d", arm="pruned", family="all", samples=4, correct=2, accuracy=0.5, low=0.1, high=0.9
     )
-    assert plan_transport.pack(PLAN.model_copy(update={"measured": [measured]})) == plan_transport.pack(PLAN)
+    assert plan_transport.pack_plan(PLAN.model_copy(update={"measured": [measured]})) == plan_transport.pack_plan(PLAN)
 
 
 def test_it_prints_short_but_is_a_dict():
-    packed = plan_transport.pack(PLAN)
+    packed = plan_transport.pack_plan(PLAN)
     assert len(repr(packed)) < 120
     assert PLAN.digest in repr(packed)
     assert dict(packed) == {"digest": PLAN.digest, "plan": PLAN.model_dump(mode="json")}
@@ -46,20 +46,20 @@ def test_it_prints_short_but_is_a_dict():
 
 @pytest.mark.parametrize("config", [{}, {"other": 1}, None])
 def test_no_plan_is_no_plan(config: object):
-    assert plan_transport.unpack(config) is None
+    assert plan_transport.unpack_plan(config) is None
     with pytest.raises(PlanMissing, match="vhserve serve MODEL --plan"):
-        plan_transport.require(config)
+        plan_transport.require_plan(config)
 
 
 def test_an_altered_plan_is_refused():
-    packed = plan_transport.pack(PLAN)
+    packed = plan_transport.pack_plan(PLAN)
     packed["plan"]["treatments"][1][2] = "full"
     packed["plan"]["selection"]["remove"] = 0
     with pytest.raises(PlanAltered, match=PLAN.digest):
-        plan_transport.unpack({plan_transport.KEY: packed})
+        plan_transport.unpack_plan({plan_transport.KEY: packed})
     packed["plan"]["surprise"] = 1
     with pytest.raises(UserError, match="surprise"):
-        plan_transport.unpack({plan_transport.KEY: packed})
+        plan_transport.unpack_plan({plan_transport.KEY: packed})
 
 
 def test_architectures_there_and_back():

@@ -258,7 +258,7 @@ def test_the_capacity_that_metrics_state_is_the_engines(
     for held in probed["requests"].values():
         blocks = -(-held["tokens"] // BLOCK)
         dropped = sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
-        assert held["taken"] == groups.blocks(lanes.Prompt(blocks, blocks - dropped))
+        assert held["taken"] == groups.blocks(lanes.PromptBlocks(blocks, blocks - dropped))
     assert stated.image_requests > stated.text_requests
 
 

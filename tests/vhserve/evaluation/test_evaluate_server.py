@@ -22,7 +22,7 @@ from profiles.store import load_plan, save
 from vhserve.cli import main
 from vhserve.demo.processes import VHSERVE, free_port, serving
 from vhserve.engine.kv_cache.capacity import groups_of
-from vhserve.engine.kv_cache.lanes import Prompt
+from vhserve.engine.kv_cache.lanes import PromptBlocks
 from vhserve.evaluation.latency import Load, measure
 from vhserve.evaluation.results import load
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
@@ -106,7 +106,7 @@ def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
     assert capacity.bytes_per_token == {"baseline": kv_bytes_baseline(_plan().geometry, 4), "pruned": pruned}
     groups = groups_of(_plan(), BLOCK)
     assert groups.text_only
-    held = groups.blocks(Prompt.with_image(70, _plan().geometry.image_tokens, BLOCK))
+    held = groups.blocks(PromptBlocks.with_image(70, _plan().geometry.image_tokens, BLOCK))
     assert capacity.prompts["image"] > 1.05 * capacity.prompts["text"]
     assert capacity.prompts["image"] * held == pytest.approx(capacity.prompts["text"] * sum(groups) * 7)  # 214 tokens
 

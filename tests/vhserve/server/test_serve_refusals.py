@@ -19,7 +19,7 @@ from oracle import TinyModel
 from profiles.fingerprint import model_revision
 from profiles.pruning_plan import PruningPlan
 from profiles.store import save
-from vhserve.engine.checks.unsupported_options import REFUSALS
+from vhserve.engine.checks.unsupported_options import UNSUPPORTED_OPTIONS
 
 REFUSED = {
     "--tensor-parallel-size": "2",
@@ -164,7 +164,7 @@ def check(plan: dict[str, Any], name: str, folder: str) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("flag", [row.flag for row in REFUSALS])
+@pytest.mark.parametrize("flag", [row.flag for row in UNSUPPORTED_OPTIONS])
 def test_each_refused_flag_is_named_with_a_reason(
     flag: str, engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
 ) -> None:
@@ -173,10 +173,10 @@ def test_each_refused_flag_is_named_with_a_reason(
     outcome = engine_host.do(call(put, plan.model_dump(mode="json"), str(models["gqa"].path), *given))
     assert outcome.failure is not None
     kind, text = outcome.failure
-    row = next(row for row in REFUSALS if row.flag == flag)
+    row = next(row for row in UNSUPPORTED_OPTIONS if row.flag == flag)
     assert kind == "FlagRefused"
     assert text.startswith(flag)
-    assert row.why in text
+    assert row.reason in text
     assert row.expected in text
 
 
@@ -219,7 +219,7 @@ def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models:
         call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.checks.unsupported_options")
     )
     assert outcome.failure is None
-    assert outcome.probed == len(REFUSALS) > 10
+    assert outcome.probed == len(UNSUPPORTED_OPTIONS) > 10
 
 
 @pytest.mark.vllm

@@ -21,7 +21,7 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 from vhserve.compat import copy_of_batch
 from vhserve.engine.attention.device_compaction import Compactor
 from vhserve.engine.attention.host_compaction import Shape, shape_of
-from vhserve.engine.checks.error_relay import last_words
+from vhserve.engine.checks.error_relay import relay_user_errors
 from vhserve.errors import FlagRefused
 
 LAYOUTS = {
@@ -58,7 +58,7 @@ class TextOnlyBuilder:
     _last_step: ClassVar[tuple[torch.Tensor, Shape | None] | None] = None
     """On hosts: the lengths that vLLM made for the last step, which tell steps apart by identity, and their shape."""
 
-    @last_words()
+    @relay_user_errors()
     def __init__(
         self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
     ) -> None:

@@ -1,4 +1,14 @@
-"""What is asked before a plan is served: how it reaches the engine, and what it does not go together with.
+"""Owns what is checked before a plan is served: its transport, its validation and the options it cannot be combined with.
 
-Does not build anything.
+Does not know how a plan is carried out; imports no other subpackage of `vhserve.engine`.
 """
+
+__all__ = [
+    "architectures",
+    "error_relay",
+    "plan_transport",
+    "plan_validation",
+    "text_only_options",
+    "unsupported_options",
+]
+

@@ -1,6 +1,6 @@
-"""Which architectures can be served with a plan, and what vhserve's own model classes are called.
+"""Architectures that can be served with a plan, and the names of vhserve's own model classes.
 
-Knows names only: the classes are in `vhserve.engine.models`, and are not imported from here.
+Names only: does not know the classes themselves, which are in `vhserve.engine.models`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ SERVED_BY: Final = {
     "LlavaForConditionalGeneration": "VhserveLlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration": "VhserveLlavaNextForConditionalGeneration",
 }
-"""Architecture in a checkpoint's `config.json` → vhserve's class that vLLM is told to use instead."""
+"""Architecture in a checkpoint's `config.json` → name of vhserve's class that vLLM loads in its place."""
 
 _STOCK: Final = {ours: stock for stock, ours in SERVED_BY.items()}
 
@@ -36,6 +36,6 @@ def served_by(architecture: str) -> str:
 
 
 def stock_architecture(architectures: Sequence[str]) -> str:
-    """Architecture that a checkpoint had before vhserve's class was put in its place."""
+    """Architecture of the checkpoint, given the architectures of a configuration that may name vhserve's class."""
     first = architectures[0] if architectures else "unknown"
     return _STOCK.get(first, first)

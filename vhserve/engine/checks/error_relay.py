@@ -1,7 +1,8 @@
-"""A refusal that only an engine's process sees, carried to the command that started it.
+"""Relays a `UserError` from an engine process to the command that started it.
 
-Owns the way: a file named in the environment. vLLM ends its processes for an exception in one of them, and tells the
-first of them only that one ended. Does not know what is refused.
+Owns the transport: a JSON file whose path is in an environment variable, which child processes inherit. vLLM ends an
+engine process on any exception and reports to its parent only that the process ended. Does not know what the errors
+are about.
 """
 
 import json
@@ -14,36 +15,38 @@ from typing import Final
 
 from profiles.errors import UserError
 
-VARIABLE: Final = "VHSERVE_LAST_WORDS"
+ENVIRONMENT_VARIABLE: Final = "VHSERVE_ERROR_FILE"
+"""Holds the path of the file that an engine process writes its error to."""
 
 
 class EngineRefused(UserError):
-    """What an engine's process refused, in its words."""
+    """A `UserError` of an engine process, with its text."""
 
 
 @contextmanager
-def last_words() -> Iterator[None]:
-    """Leave word of a `UserError` that is raised in the block, where someone listens; it is raised all the same."""
+def relay_user_errors() -> Iterator[None]:
+    """Write a `UserError` of the block to the relay file, if the environment names one, and let it propagate."""
     try:
         yield
     except UserError as error:
-        if path := os.environ.get(VARIABLE):
-            words = {"wrong": error.wrong, "expected": error.expected, "fix": error.fix}
-            Path(path).write_text(json.dumps(words), encoding="utf-8")
+        if path := os.environ.get(ENVIRONMENT_VARIABLE):
+            parts = {"wrong": error.wrong, "expected": error.expected, "fix": error.fix}
+            Path(path).write_text(json.dumps(parts), encoding="utf-8")
         raise
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Turn whatever ends the block into the refusal that a process started in it has left word of, if one has.
+def raise_relayed_errors() -> Iterator[None]:
+    """Raise the error that a process started in the block has relayed, in place of what the block itself raised.
 
     Raises
     ------
     EngineRefused
+        A child process has relayed an error. Without one, the block's own exception propagates unchanged.
     """
     with tempfile.TemporaryDirectory(prefix="vhserve-") as folder:
-        path = Path(folder) / "last-words.json"
-        os.environ[VARIABLE] = str(path)
+        path = Path(folder) / "error.json"
+        os.environ[ENVIRONMENT_VARIABLE] = str(path)
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -51,4 +54,4 @@ def listening() -> Iterator[None]:
                 raise EngineRefused(**json.loads(path.read_text(encoding="utf-8"))) from error
             raise
         finally:
-            del os.environ[VARIABLE]
+            del os.environ[ENVIRONMENT_VARIABLE]

@@ -1,7 +1,8 @@
-"""How a plan travels to vLLM's processes: as its content, in vLLM's `additional_config`.
+"""Passes a plan to vLLM's processes: its content, in vLLM's `additional_config`.
 
-vLLM hashes `additional_config` into the key of its compile cache, so a plan's content must be there and not its path:
-another plan means other shapes. What was measured with a plan is left out, since serving does not depend on it.
+vLLM hashes `additional_config` into the key of its compile cache, so the plan's content must be there and not its path:
+another plan has other tensor shapes. The plan's `measured` is left out, since serving does not depend on it. Does not
+know what a plan is used for.
 """
 
 from typing import Any, Final
@@ -11,27 +12,28 @@ from profiles.store import plan_from_dict
 from vhserve.errors import PlanAltered, PlanMissing
 
 KEY: Final = "vhserve"
+"""Key of `additional_config` that holds the packed plan."""
 
 
-class Payload(dict[str, Any]):
-    """A dict that prints short: vLLM logs its arguments, and a plan names every head."""
+class PackedPlan(dict[str, Any]):
+    """A packed plan, with a short repr: vLLM logs its arguments, and a plan lists every head."""
 
     def __repr__(self) -> str:
         return f"{{'digest': {self.get('digest')!r}, 'plan': …}}"
 
 
-def pack(plan: PruningPlan) -> Payload:
+def pack_plan(plan: PruningPlan) -> PackedPlan:
     """The value to put under `KEY` in `additional_config`."""
-    return Payload(digest=plan.digest, plan=plan.model_copy(update={"measured": []}).model_dump(mode="json"))
+    return PackedPlan(digest=plan.digest, plan=plan.model_copy(update={"measured": []}).model_dump(mode="json"))
 
 
-def unpack(additional_config: Any) -> PruningPlan | None:
+def unpack_plan(additional_config: Any) -> PruningPlan | None:
     """The plan in an `additional_config`, or None where there is none.
 
     Raises
     ------
     PlanAltered
-        The digest that came with it is another one's.
+        The digest beside the plan is not the digest of its content.
     UserError
         Whatever `profiles.store.plan_from_dict` finds wrong.
     """
@@ -48,7 +50,7 @@ def unpack(additional_config: Any) -> PruningPlan | None:
     return plan
 
 
-def require(additional_config: Any) -> PruningPlan:
+def require_plan(additional_config: Any) -> PruningPlan:
     """The plan in an `additional_config`.
 
     Raises
@@ -56,7 +58,7 @@ def require(additional_config: Any) -> PruningPlan:
     PlanMissing
         There is none.
     """
-    plan = unpack(additional_config)
+    plan = unpack_plan(additional_config)
     if plan is None:
         raise PlanMissing(
             f"vhserve's model class was asked for, but additional_config has no {KEY!r}",

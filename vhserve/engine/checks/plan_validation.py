@@ -1,6 +1,7 @@
-"""Decides inside the engine whether a plan may be served: the last check, whoever started vLLM.
+"""Validates a plan inside the engine, against vLLM's configuration and the model's: the last check before it is served.
 
-`vhserve serve` has checked the same and more (the checkpoint's revision) before it started anything.
+For users who start vLLM without `vhserve serve`, which checks the same and the checkpoint's revision before it starts
+vLLM. Does not know weights.
 """
 
 from vllm.config import VllmConfig
@@ -11,18 +12,18 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import stock_architecture
 from vhserve.engine.checks.geometry import geometry_of
-from vhserve.engine.checks.plan_transport import require
+from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.checks.unsupported_options import check_config
 
 
-def admit(vllm_config: VllmConfig) -> PruningPlan:
-    """The plan to serve.
+def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
+    """The plan in `additional_config`, checked against vLLM's and the model's configuration.
 
     Raises
     ------
     PlanMissing, PlanAltered, FlagRefused, ModelMismatch, TreatmentUnsupported
     """
-    plan = require(vllm_config.additional_config)
+    plan = require_plan(vllm_config.additional_config)
     check_config(vllm_config)
     text_only_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config

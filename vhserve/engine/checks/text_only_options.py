@@ -1,21 +1,23 @@
-"""What a plan with text-only heads asks of vLLM's settings, beyond what every plan asks.
+"""What a plan with text-only heads requires of vLLM's options, beyond `unsupported_options`.
 
-Owns the settings it needs and those that it refuses. Checked like `refusals`: on the command line's arguments, and on
-vLLM's configuration inside the engine.
+Owns the options that it sets and those that it cannot be combined with. Checked like `unsupported_options`, on the
+parsed command line and on vLLM's configuration inside the engine. Does not know heads.
 """
 
 from typing import Any, Final
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.checks.unsupported_options import Refusal, check_arguments, check_config
+from vhserve.engine.checks.unsupported_options import UnsupportedOption, check_arguments, check_config
 from vhserve.errors import FlagRefused, TreatmentUnsupported
 
 SCHEDULER: Final = "vhserve.engine.scheduler.plan_scheduler"
+"""Value of vLLM's `scheduler_cls` for every plan."""
 
 LAYOUTS: Final = ("BLHNC", "BLNHC")
+"""KV cache layouts with the block axis outermost."""
 
-REFUSALS: Final = (
-    Refusal(
+UNSUPPORTED_OPTIONS: Final = (
+    UnsupportedOption(
         "--disable-hybrid-kv-cache-manager",
         "disable_hybrid_kv_cache_manager",
         "scheduler_config.disable_hybrid_kv_cache_manager",
@@ -23,7 +25,7 @@ REFUSALS: Final = (
         "the hybrid KV cache manager",
         "text-only heads have block tables of their own",
     ),
-    Refusal(
+    UnsupportedOption(
         "--enable-prompt-embeds",
         "enable_prompt_embeds",
         "model_config.enable_prompt_embeds",
@@ -31,7 +33,7 @@ REFUSALS: Final = (
         "prompts of tokens and images",
         "which embeddings are of an image is not known",
     ),
-    Refusal(
+    UnsupportedOption(
         "--kv-cache-dtype-skip-layers",
         "kv_cache_dtype_skip_layers",
         "cache_config.kv_cache_dtype_skip_layers",
@@ -39,7 +41,7 @@ REFUSALS: Final = (
         "one KV cache type for all layers",
         "lanes are chosen for heads of one size",
     ),
-    Refusal(
+    UnsupportedOption(
         "--kv-sharing-fast-prefill",
         "kv_sharing_fast_prefill",
         "cache_config.kv_sharing_fast_prefill",
@@ -47,7 +49,7 @@ REFUSALS: Final = (
         "no KV sharing",
         "it replaces the attention back end",
     ),
-    Refusal(
+    UnsupportedOption(
         "--enable-dbo",
         "enable_dbo",
         "parallel_config.enable_dbo",
@@ -59,14 +61,12 @@ REFUSALS: Final = (
 
 
 def overrides(plan: PruningPlan) -> dict[str, Any]:
-    """Arguments of vLLM that serve the plan's text-only heads; none when it has none.
-
-    The scheduler is every plan's, but only text-only heads cannot do without it.
+    """Arguments of vLLM that text-only heads require; empty for a plan without text-only heads.
 
     Raises
     ------
     TreatmentUnsupported
-        The model has no image tokens, so that text only is all there is.
+        The model has no image tokens.
     """
     if not plan.heads("text_only"):
         return {}
@@ -80,7 +80,7 @@ def overrides(plan: PruningPlan) -> dict[str, Any]:
 
 
 def check_flags(plan: PruningPlan, arguments: Any) -> None:
-    """Refuse what the parsed command line asks for and text-only heads cannot have.
+    """Check the parsed command line for a plan with text-only heads; passes for other plans.
 
     Raises
     ------
@@ -88,14 +88,14 @@ def check_flags(plan: PruningPlan, arguments: Any) -> None:
     """
     if not plan.heads("text_only"):
         return
-    check_arguments(arguments, REFUSALS)
+    check_arguments(arguments, UNSUPPORTED_OPTIONS)
     if getattr(arguments, "scheduler_cls", None) not in (None, SCHEDULER):
         raise _other_scheduler(arguments.scheduler_cls)
     _check_layout()
 
 
 def check_engine(plan: PruningPlan, vllm_config: Any) -> None:
-    """Refuse what vLLM is configured for and text-only heads cannot have.
+    """Check vLLM's configuration for a plan with text-only heads; passes for other plans.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def check_engine(plan: PruningPlan, vllm_config: Any) -> None:
     """
     if not overrides(plan):
         return
-    check_config(vllm_config, REFUSALS)
+    check_config(vllm_config, UNSUPPORTED_OPTIONS)
     if vllm_config.scheduler_config.scheduler_cls != SCHEDULER:
         raise _other_scheduler(vllm_config.scheduler_config.scheduler_cls)
     _check_layout()

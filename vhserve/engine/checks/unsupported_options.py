@@ -1,7 +1,7 @@
-"""vLLM settings that a plan does not go together with, one row each.
+"""vLLM options that cannot be combined with a plan, one row each.
 
-A row is checked twice: on the command line's arguments, before anything is loaded, and on vLLM's configuration inside
-the engine, for those who start vLLM without `vhserve serve`. Does not know plans.
+Owns the table and both checks of it: on the parsed command line, before anything is loaded, and on vLLM's
+configuration inside the engine, for users who start vLLM without `vhserve serve`. Does not know plans.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,39 +12,39 @@ from typing import Any, Final
 from vhserve.errors import FlagRefused
 
 _LOAD_FORMATS: Final = ("auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "runai_streamer", "dummy")
-"""Those whose loaders hand every full tensor to the module that keeps part of it."""
+"""Formats whose loaders pass each full tensor to the weight loader of the module that keeps part of it."""
 
 BACKENDS: Final = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
 """vLLM's attention backends that size their buffers by a layer's own heads, not by the model's."""
 
 _SPECULATORS: Final = ("ngram", "ngram_gpu", "suffix")
-"""Those that guess from the prompt, without a model of their own."""
+"""Speculative methods without a draft model."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """One setting.
+class UnsupportedOption:
+    """One option of vLLM and the values of it that cannot be combined with a plan.
 
     Attributes
     ----------
     flag
-        As `vllm serve` calls it.
+        Its name on the command line of `vllm serve`.
     argument
         Attribute of the parsed command line.
     setting
         Path of attributes in vLLM's configuration; empty where vLLM keeps none.
-    refused
-        Whether a value is refused; gets it from either place.
-    expected, why
-        For the error.
+    is_unsupported
+        Whether a value cannot be served; called with the value of `argument` or of `setting`.
+    expected, reason
+        For the error: what is expected instead, and why the value cannot be served.
     """
 
     flag: str
     argument: str
     setting: str
-    refused: Callable[[Any], bool]
+    is_unsupported: Callable[[Any], bool]
     expected: str
-    why: str
+    reason: str
 
 
 def _above_one(value: Any) -> bool:
@@ -70,8 +70,8 @@ def _name(value: Any) -> str:
     return str(getattr(value, "name", value))
 
 
-REFUSALS: Final = (
-    Refusal(
+UNSUPPORTED_OPTIONS: Final = (
+    UnsupportedOption(
         "--tensor-parallel-size",
         "tensor_parallel_size",
         "parallel_config.tensor_parallel_size",
@@ -79,7 +79,7 @@ REFUSALS: Final = (
         "1",
         "heads are not laid out per rank yet",
     ),
-    Refusal(
+    UnsupportedOption(
         "--pipeline-parallel-size",
         "pipeline_parallel_size",
         "parallel_config.pipeline_parallel_size",
@@ -87,7 +87,7 @@ REFUSALS: Final = (
         "1",
         "layers of other ranks are not known to the surgery yet",
     ),
-    Refusal(
+    UnsupportedOption(
         "--decode-context-parallel-size",
         "decode_context_parallel_size",
         "parallel_config.decode_context_parallel_size",
@@ -95,7 +95,7 @@ REFUSALS: Final = (
         "1",
         "it splits a KV cache whose layers differ",
     ),
-    Refusal(
+    UnsupportedOption(
         "--prefill-context-parallel-size",
         "prefill_context_parallel_size",
         "parallel_config.prefill_context_parallel_size",
@@ -103,7 +103,7 @@ REFUSALS: Final = (
         "1",
         "it splits a KV cache whose layers differ",
     ),
-    Refusal(
+    UnsupportedOption(
         "--enable-lora",
         "enable_lora",
         "lora_config",
@@ -111,7 +111,7 @@ REFUSALS: Final = (
         "no LoRA",
         "adapters are made for all heads",
     ),
-    Refusal(
+    UnsupportedOption(
         "--quantization",
         "quantization",
         "model_config.quantization",
@@ -119,7 +119,7 @@ REFUSALS: Final = (
         "unquantised weights",
         "heads cannot be cut out of quantised weights",
     ),
-    Refusal(
+    UnsupportedOption(
         "--kv-transfer-config",
         "kv_transfer_config",
         "kv_transfer_config",
@@ -127,7 +127,7 @@ REFUSALS: Final = (
         "no KV connector",
         "a shared KV store would mix caches of different plans",
     ),
-    Refusal(
+    UnsupportedOption(
         "--kv-offloading-size",
         "kv_offloading_size",
         "cache_config.kv_offloading_size",
@@ -135,7 +135,7 @@ REFUSALS: Final = (
         "no KV offloading",
         "an offloaded KV store would mix caches of different plans",
     ),
-    Refusal(
+    UnsupportedOption(
         "--cpu-offload-gb",
         "cpu_offload_gb",
         "offload_config.uva.cpu_offload_gb",
@@ -143,7 +143,7 @@ REFUSALS: Final = (
         "0",
         "vLLM picks the weights to offload before heads are cut out",
     ),
-    Refusal(
+    UnsupportedOption(
         "--offload-group-size",
         "offload_group_size",
         "offload_config.prefetch.offload_group_size",
@@ -151,7 +151,7 @@ REFUSALS: Final = (
         "0",
         "vLLM picks the weights to offload before heads are cut out",
     ),
-    Refusal(
+    UnsupportedOption(
         "--speculative-config",
         "speculative_config",
         "speculative_config",
@@ -159,8 +159,10 @@ REFUSALS: Final = (
         f"a method without a draft model ({', '.join(_SPECULATORS)})",
         "a draft model's KV cache would share the pruned model's",
     ),
-    Refusal("--spec-model", "spec_model", "", _is_set, "no draft model", "its KV cache would share the pruned model's"),
-    Refusal(
+    UnsupportedOption(
+        "--spec-model", "spec_model", "", _is_set, "no draft model", "its KV cache would share the pruned model's"
+    ),
+    UnsupportedOption(
         "--model-impl",
         "model_impl",
         "model_config.model_impl",
@@ -168,7 +170,7 @@ REFUSALS: Final = (
         "auto or vllm",
         "heads are cut out of vLLM's own implementation",
     ),
-    Refusal(
+    UnsupportedOption(
         "--attention-backend",
         "attention_backend",
         "attention_config.backend",
@@ -176,7 +178,7 @@ REFUSALS: Final = (
         f"one of {', '.join(BACKENDS)}",
         "it takes all layers to have the same heads",
     ),
-    Refusal(
+    UnsupportedOption(
         "--load-format",
         "load_format",
         "load_config.load_format",
@@ -187,24 +189,24 @@ REFUSALS: Final = (
 )
 
 
-def check_arguments(arguments: Any, rows: Sequence[Refusal] = REFUSALS) -> None:
-    """Refuse what the parsed command line asks for and a plan cannot have.
+def check_arguments(arguments: Any, rows: Sequence[UnsupportedOption] = UNSUPPORTED_OPTIONS) -> None:
+    """Check the parsed command line against the table.
 
     Raises
     ------
     FlagRefused
-        For the first such flag.
+        For the first row that does not pass.
     """
     _check((row, getattr(arguments, row.argument, None)) for row in rows)
 
 
-def check_config(vllm_config: Any, rows: Sequence[Refusal] = REFUSALS) -> None:
-    """Refuse what vLLM is configured for and a plan cannot have.
+def check_config(vllm_config: Any, rows: Sequence[UnsupportedOption] = UNSUPPORTED_OPTIONS) -> None:
+    """Check vLLM's configuration against the table.
 
     Raises
     ------
     FlagRefused
-        For the first such setting.
+        For the first row that does not pass.
     """
     _check((row, _value(vllm_config, row.setting)) for row in rows if row.setting)
 
@@ -215,12 +217,12 @@ def _value(root: Any, path: str) -> Any:
     return root
 
 
-def _check(found: Iterable[tuple[Refusal, Any]]) -> None:
+def _check(found: Iterable[tuple[UnsupportedOption, Any]]) -> None:
     for row, value in found:
-        if row.refused(value):
+        if row.is_unsupported(value):
             shown = _name(value) if isinstance(value, bool | int | float | str | Enum) else "given"
             raise FlagRefused(
-                f"{row.flag} ({shown}) does not go together with a plan: {row.why}",
+                f"{row.flag} ({shown}) does not go together with a plan: {row.reason}",
                 expected=row.expected,
                 fix=f"change {row.flag}, or serve without --plan",
             )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from profiles.planning.layout import layer_layouts
 from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.kv_cache.lanes import Prompt, lanes_of
+from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 
 class Groups(NamedTuple):
@@ -19,7 +19,7 @@ class Groups(NamedTuple):
     full: int
     text_only: int
 
-    def blocks(self, prompt: Prompt) -> int:
+    def blocks(self, prompt: PromptBlocks) -> int:
         """Blocks of the pool that a request of this prompt holds, over all groups."""
         return self.full * prompt.blocks + self.text_only * prompt.text_blocks
 
@@ -65,10 +65,10 @@ def capacity(groups: Groups, usable_blocks: int, image_tokens: int, block_size: 
     block_size
         Tokens of a block.
     """
-    image = Prompt.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size)
+    image = PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size)
     return Capacity(
         tokens=USUAL_TEXT_TOKENS + image_tokens,
         image_tokens=image_tokens,
         image_requests=usable_blocks / groups.blocks(image),
-        text_requests=usable_blocks / groups.blocks(Prompt(image.blocks, image.blocks)),
+        text_requests=usable_blocks / groups.blocks(PromptBlocks(image.blocks, image.blocks)),
     )

@@ -26,14 +26,14 @@ Partition = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptBlocks:
     """KV blocks of a prompt: all of them, and those that text-only heads keep."""
 
     blocks: int
     text_blocks: int
 
     @classmethod
-    def with_image(cls, text_tokens: int, image_tokens: int, block_size: int) -> "Prompt":
+    def with_image(cls, text_tokens: int, image_tokens: int, block_size: int) -> "PromptBlocks":
         """A prompt whose image stands in the middle of its text."""
         start = text_tokens // 2
         blocks = -(-(text_tokens + image_tokens) // block_size)
@@ -49,13 +49,7 @@ class Lanes:
     text: Partition
     width: int
 
-    def full_lane(self, layer: int) -> int:
-        return _lane_of(self.full, layer)
-
-    def text_lane(self, layer: int) -> int:
-        return _lane_of(self.text, layer)
-
-    def held(self, prompt: Prompt) -> int:
+    def held(self, prompt: PromptBlocks) -> int:
         """KV heads times blocks that a request of this prompt keeps from others."""
         return self.width * (len(self.full) * prompt.blocks + len(self.text) * prompt.text_blocks)
 
@@ -65,10 +59,10 @@ def lanes_of(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int)
     full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
     if not any(text):
         return None
-    return choose_lanes(full, text, Prompt.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size))
+    return choose_lanes(full, text, PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size))
 
 
-def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: Prompt) -> Lanes:
+def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> Lanes:
     """Choose the lanes of a model.
 
     Parameters
@@ -99,10 +93,10 @@ def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: Prompt) -> La
     return Lanes(_fewer_sizes(full, lanes.full, lanes.width), _fewer_sizes(text, lanes.text, lanes.width), lanes.width)
 
 
-def waste(lanes: Lanes, full: Sequence[int], text: Sequence[int], prompt: Prompt) -> float:
+def waste(lanes: Lanes, full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> float:
     """What the lanes hold over what the heads need, for the worse of an image and a text prompt; 1 is ideal."""
     ratios = []
-    for one in (prompt, Prompt(1, 1)):
+    for one in (prompt, PromptBlocks(1, 1)):
         needed = sum(full) * one.blocks + sum(text) * one.text_blocks
         ratios.append(lanes.held(one) / needed if needed else 1.0)
     return max(ratios)
@@ -214,10 +208,3 @@ def _widest(heads: Sequence[int], lanes: Partition) -> int:
 
 def _as_partition(lane_of: dict[int, int], lanes: int) -> Partition:
     return tuple(tuple(sorted(layer for layer, one in lane_of.items() if one == lane)) for lane in range(lanes))
-
-
-def _lane_of(partition: Partition, layer: int) -> int:
-    for lane, layers in enumerate(partition):
-        if layer in layers:
-            return lane
-    raise KeyError(f"layer {layer} has no heads in these lanes")

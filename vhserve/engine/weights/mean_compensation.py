@@ -21,7 +21,7 @@ def head_rows(heads: Sequence[int], head_size: int) -> torch.Tensor:
     return (first + torch.arange(head_size, device="cpu")).reshape(-1)
 
 
-class StandIn:
+class MeanCompensation:
     """Mean output of one layer's removed heads.
 
     Parameters
@@ -59,7 +59,7 @@ class BiasSum:
         total.copy_(torch.stack(list(self.parts.values())).sum(0))
 
 
-def stand_ins(plan: PruningPlan) -> dict[int, StandIn]:
+def mean_compensations(plan: PruningPlan) -> dict[int, MeanCompensation]:
     """What stands in for the removed heads, by layer; empty without mean compensation."""
     if plan.compensation.means is None:
         return {}
@@ -68,4 +68,4 @@ def stand_ins(plan: PruningPlan) -> dict[int, StandIn]:
     by_layer: dict[int, list[int]] = {}
     for row, (layer, _) in enumerate(removed):
         by_layer.setdefault(layer, []).append(row)
-    return {layer: StandIn([removed[row][1] for row in rows], means[rows]) for layer, rows in by_layer.items()}
+    return {layer: MeanCompensation([removed[row][1] for row in rows], means[rows]) for layer, rows in by_layer.items()}

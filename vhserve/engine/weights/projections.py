@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
 
-from vhserve.engine.weights.mean_compensation import BiasSum, StandIn, head_rows
+from vhserve.engine.weights.mean_compensation import BiasSum, MeanCompensation, head_rows
 
 
 class KeptQKV(QKVParallelLinear):
@@ -58,30 +58,34 @@ class KeptOutput(RowParallelLinear):
         The projection it replaces.
     query_heads
         Heads of the checkpoint to keep, in the order of the attention's output.
-    stand_in
+    compensation
         None where nothing stands in for the removed heads.
     """
 
     def __init__(
-        self, stock: RowParallelLinear, head_size: int, query_heads: Sequence[int], stand_in: StandIn | None
+        self,
+        stock: RowParallelLinear,
+        head_size: int,
+        query_heads: Sequence[int],
+        compensation: MeanCompensation | None,
     ) -> None:
         super().__init__(
             len(query_heads) * head_size,
             stock.output_size,
-            bias=stock.bias is not None or stand_in is not None,
+            bias=stock.bias is not None or compensation is not None,
             params_dtype=stock.params_dtype,
             reduce_results=stock.reduce_results,
             prefix=stock.prefix,
         )
         self.columns = head_rows(query_heads, head_size)
-        self.stand_in = stand_in
+        self.compensation = compensation
         self.bias_sum = BiasSum()
         if self.bias is not None:
             self.bias.data.zero_()
 
     def _keep(self, full: torch.Tensor) -> torch.Tensor:
-        if self.stand_in is not None:
-            self.bias_sum.put("stand-in", self.stand_in.bias(full), self.bias.data)
+        if self.compensation is not None:
+            self.bias_sum.put("stand-in", self.compensation.bias(full), self.bias.data)
         return full.index_select(1, self.columns.to(full.device))
 
     def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor) -> None:

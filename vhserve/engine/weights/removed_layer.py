@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from vllm.model_executor.layers.linear import RowParallelLinear
 
-from vhserve.engine.weights.mean_compensation import BiasSum, StandIn
+from vhserve.engine.weights.mean_compensation import BiasSum, MeanCompensation
 
 
 class RemovedAttention(nn.Module):
@@ -19,18 +19,18 @@ class RemovedAttention(nn.Module):
     ----------
     stock_output
         The `o_proj` of the attention that it replaces; if it has a bias, that stays.
-    stand_in
+    compensation
         None where nothing stands in for the removed heads.
     """
 
     constant: torch.Tensor | None
 
-    def __init__(self, stock_output: RowParallelLinear, stand_in: StandIn | None) -> None:
+    def __init__(self, stock_output: RowParallelLinear, compensation: MeanCompensation | None) -> None:
         super().__init__()
-        self.stand_in = stand_in
+        self.compensation = compensation
         self.bias_sum = BiasSum()
         constant = None
-        if stand_in is not None or stock_output.bias is not None:
+        if compensation is not None or stock_output.bias is not None:
             constant = torch.zeros(stock_output.output_size, dtype=stock_output.params_dtype)
         # Not persistent: it is computed from the checkpoint, not read from it, and dummy weights leave it zero.
         self.register_buffer("constant", constant, persistent=False)
@@ -47,8 +47,8 @@ class RemovedAttention(nn.Module):
             seen.add(name)
             if self.constant is None:
                 continue
-            if name == "o_proj.weight" and self.stand_in is not None:
-                self.bias_sum.put("stand-in", self.stand_in.bias(weight), self.constant)
+            if name == "o_proj.weight" and self.compensation is not None:
+                self.bias_sum.put("stand-in", self.compensation.bias(weight), self.constant)
             elif name == "o_proj.bias":
                 self.bias_sum.put("checkpoint", weight, self.constant)
         return seen

@@ -20,7 +20,7 @@ from vhserve.compat import forget_attention
 from vhserve.engine.attention.split_attention import Places, find_places, lane_attention
 from vhserve.engine.checks.unsupported_options import BACKENDS
 from vhserve.engine.weights.dropped_tokens import skip_dropped_tokens
-from vhserve.engine.weights.mean_compensation import StandIn, stand_ins
+from vhserve.engine.weights.mean_compensation import MeanCompensation, mean_compensations
 from vhserve.engine.weights.projections import KeptOutput, KeptQKV
 from vhserve.engine.weights.removed_layer import RemovedAttention
 from vhserve.errors import FlagRefused, ModelNotServable
@@ -44,7 +44,7 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
     """
     layouts = layer_layouts(plan)
     places = find_places(layouts, plan.geometry.image_tokens, vllm_config.cache_config.block_size)
-    stand_in = stand_ins(plan)
+    compensation = mean_compensations(plan)
     holders = attention_holders(decoder)
     if sorted(holders) != list(range(len(layouts))):
         raise ModelNotServable(
@@ -60,10 +60,10 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
         if len(layout.full) == attention.num_heads:
             attention.attn = build_attention(attention, layout, places, vllm_config)
         elif layout.full or layout.text_only:
-            keep_heads(attention, layout, places, stand_in.get(layer), vllm_config)
+            keep_heads(attention, layout, places, compensation.get(layer), vllm_config)
         else:
             forget_attention(attention.attn.layer_name, vllm_config)
-            holder.self_attn = RemovedAttention(attention.o_proj, stand_in.get(layer))
+            holder.self_attn = RemovedAttention(attention.o_proj, compensation.get(layer))
 
 
 def attention_holders(decoder: nn.Module) -> dict[int, Any]:
@@ -80,14 +80,14 @@ def keep_heads(
     attention: LlamaAttention,
     layout: LayerLayout,
     places: Places | None,
-    stand_in: StandIn | None,
+    compensation: MeanCompensation | None,
     vllm_config: VllmConfig,
 ) -> None:
     """Shrink one attention module to the heads of a layout, laid out ``[full | text_only]``."""
     query_heads, kv_heads = layout.full + layout.text_only, layout.kv_full + layout.kv_text
     attention.attn = build_attention(attention, layout, places, vllm_config)  # type: ignore[assignment]
     attention.qkv_proj = KeptQKV(attention.qkv_proj, query_heads, kv_heads)
-    attention.o_proj = KeptOutput(attention.o_proj, attention.head_dim, query_heads, stand_in)
+    attention.o_proj = KeptOutput(attention.o_proj, attention.head_dim, query_heads, compensation)
     attention.num_heads = attention.total_num_heads = len(query_heads)
     attention.num_kv_heads = attention.total_num_kv_heads = len(kv_heads)
     attention.q_size, attention.kv_size = len(query_heads) * attention.head_dim, len(kv_heads) * attention.head_dim

@@ -6,18 +6,23 @@ import sys
 
 import pytest
 
-from vhserve.engine.checks.error_relay import VARIABLE, EngineRefused, last_words, listening
+from vhserve.engine.checks.error_relay import (
+    ENVIRONMENT_VARIABLE,
+    EngineRefused,
+    raise_relayed_errors,
+    relay_user_errors,
+)
 from vhserve.errors import FlagRefused
 
 REFUSING = (
-    "from vhserve.engine.checks.error_relay import last_words; from vhserve.errors import FlagRefused\n"
-    "with last_words(): raise FlagRefused('backend X', expected='one of Y', fix='choose Y')"
+    "from vhserve.engine.checks.error_relay import relay_user_errors; from vhserve.errors import FlagRefused\n"
+    "with relay_user_errors(): raise FlagRefused('backend X', expected='one of Y', fix='choose Y')"
 )
 
 
 def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
     def started() -> None:
-        with listening():
+        with raise_relayed_errors():
             child = subprocess.run([sys.executable, "-c", REFUSING], capture_output=True, text=True)
             assert "FlagRefused: backend X" in child.stderr  # its own end stays as it was
             raise SystemExit(1)
@@ -26,16 +31,16 @@ def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
         started()
     assert str(caught.value) == "backend X; expected one of Y; choose Y"
     assert isinstance(caught.value.__cause__, SystemExit)
-    assert VARIABLE not in os.environ
+    assert ENVIRONMENT_VARIABLE not in os.environ
 
 
 def test_any_other_end_stays_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="boom"), listening():
+    with pytest.raises(RuntimeError, match="boom"), raise_relayed_errors():
         raise RuntimeError("boom")
-    with listening():
+    with raise_relayed_errors():
         pass
 
 
 def test_nobody_need_listen() -> None:
-    with pytest.raises(FlagRefused), last_words():
+    with pytest.raises(FlagRefused), relay_user_errors():
         raise FlagRefused("w", expected="e", fix="f")

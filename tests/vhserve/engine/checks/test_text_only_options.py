@@ -9,7 +9,7 @@ from host_calls import put, settings_of_stock
 from oracle import TinyModel
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.checks.text_only_options import REFUSALS
+from vhserve.engine.checks.text_only_options import UNSUPPORTED_OPTIONS
 
 pytestmark = pytest.mark.vllm
 
@@ -44,16 +44,16 @@ def refusal(engine_host: EngineHost, model: TinyModel, plan: PruningPlan, *flags
     return outcome.failure
 
 
-@pytest.mark.parametrize("flag", [row.flag for row in REFUSALS])
+@pytest.mark.parametrize("flag", [row.flag for row in UNSUPPORTED_OPTIONS])
 def test_each_refused_flag_is_named_with_a_reason(
     flag: str, engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
 ) -> None:
     value = REFUSED[flag]
     kind, text = refusal(engine_host, models["gqa"], plan, *([flag] if value is None else [flag, value]))
-    row = next(row for row in REFUSALS if row.flag == flag)
+    row = next(row for row in UNSUPPORTED_OPTIONS if row.flag == flag)
     assert kind == "FlagRefused"
     assert text.startswith(flag)
-    assert row.why in text
+    assert row.reason in text
     # A plan without text-only heads takes it.
     removed = PruningPlan.manual(plan.model, plan.geometry, removed=[(1, 2), (1, 3)], granularity="kv_group")
     given = [flag] if value is None else [flag, value]
@@ -65,7 +65,7 @@ def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models:
         call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.checks.text_only_options")
     )
     assert outcome.failure is None
-    assert outcome.probed == len(REFUSALS)
+    assert outcome.probed == len(UNSUPPORTED_OPTIONS)
 
 
 def test_another_scheduler_is_refused(engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan) -> None:

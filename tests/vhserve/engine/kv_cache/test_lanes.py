@@ -13,10 +13,10 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 
 from vhserve.engine.kv_cache import lanes
 from vhserve.engine.kv_cache import spec as kv_cache_spec
-from vhserve.engine.kv_cache.lanes import Lanes, Partition, Prompt, choose_lanes, padded_layers, spread, waste
+from vhserve.engine.kv_cache.lanes import Lanes, Partition, PromptBlocks, choose_lanes, padded_layers, spread, waste
 from vhserve.engine.kv_cache.spec import FullLaneSpec, TextOnlySpec
 
-LLAVA_15 = Prompt.with_image(64, 576, 32)
+LLAVA_15 = PromptBlocks.with_image(64, 576, 32)
 
 
 def partitions(layers: Sequence[int]) -> Iterator[list[list[int]]]:
@@ -47,7 +47,7 @@ def test_lanes_are_as_good_as_brute_force(case: int) -> None:
     text = [rng.randint(0, 6) for _ in range(layers)]
     if not sum(full) + sum(text):
         text[0] = 1
-    prompt = Prompt(rng.randint(2, 40), 0)
+    prompt = PromptBlocks(rng.randint(2, 40), 0)
     prompt = replace(prompt, text_blocks=rng.randint(1, prompt.blocks))
     every = []
     for a in partitions(used(full)):
@@ -95,7 +95,7 @@ def test_a_llava_16_prompt_holds_next_to_its_ideal(share: float, block_size: int
     chosen_heads = set(random.Random(seed).sample(range(32 * 32), round(32 * 32 * share)))
     text = [sum(32 * layer + head in chosen_heads for head in range(32)) for layer in range(32)]
     full = [32 - count for count in text]
-    prompt = Prompt.with_image(70, 2304, block_size)
+    prompt = PromptBlocks.with_image(70, 2304, block_size)
     ideal = sum(full) * prompt.blocks + sum(text) * prompt.text_blocks
     assert choose_lanes(full, text, prompt).held(prompt) <= 1.05 * ideal
 
@@ -107,17 +107,9 @@ def test_late_text_only_heads_split_the_full_ones() -> None:
     assert waste(chosen, full, text, LLAVA_15) == 1.0
 
 
-def test_a_layer_knows_its_lane() -> None:
-    chosen = Lanes(((0, 2), (1,)), ((1,),), 4)
-    assert [chosen.full_lane(layer) for layer in range(3)] == [0, 1, 0]
-    assert chosen.text_lane(1) == 0
-    with pytest.raises(KeyError):
-        chosen.text_lane(0)
-
-
 def test_prompt_counts_blocks_of_the_image_alone() -> None:
-    assert Prompt.with_image(70, 2304, 32) == Prompt(75, 4)
-    assert Prompt.with_image(10, 0, 32) == Prompt(1, 1)
+    assert PromptBlocks.with_image(70, 2304, 32) == PromptBlocks(75, 4)
+    assert PromptBlocks.with_image(10, 0, 32) == PromptBlocks(1, 1)
 
 
 def vllm_groups(full: Sequence[int], text: Sequence[int], chosen: Lanes) -> set[frozenset[str]]:
