@@ -20,6 +20,7 @@ from calibrate.models.answer_tokens import AnswerTokens
 from calibrate.models.registry import FoundModel, find
 from profiles.fingerprint import model_revision
 from profiles.geometry import ModelGeometry, ModelRef
+from profiles.transformers_config import decoder_geometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -132,21 +133,14 @@ def geometry_of(config: Any) -> ModelGeometry:
     `image_tokens` of a LLaVA-1.6 is a square image's, the most there are: all tiles, the whole image, and one
     end-of-row token for each row.
     """
-    text, vision = config.get_text_config(), config.vision_config
+    vision = config.vision_config
     side = vision.image_size // vision.patch_size
     # ViP-LLaVA has no such field and always drops the class token.
     tokens = side**2 + (getattr(config, "vision_feature_select_strategy", "default") == "full")
     if config.model_type == "llava_next":
         rows = max(min(pair) for pair in config.image_grid_pinpoints) // vision.patch_size
         tokens += rows * (rows + 1)
-    return ModelGeometry(
-        layers=text.num_hidden_layers,
-        query_heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        hidden_size=text.hidden_size,
-        image_tokens=tokens,
-    )
+    return decoder_geometry(config, image_tokens=tokens)
 
 
 def choose_device(name: str) -> torch.device:

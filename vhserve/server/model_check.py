@@ -10,8 +10,8 @@ from profiles.geometry import ModelRef
 from profiles.planning.fit import check_fit
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
+from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks.architectures import served_by
-from vhserve.engine.checks.geometry import geometry_of
 from vhserve.errors import ModelQuantised
 
 
@@ -43,7 +43,7 @@ def check_model(plan: PruningPlan, name: str, folder: Path) -> None:
             fix="serve the unquantised checkpoint, or serve without --plan",
         )
     model = ModelRef(name=name, revision=plan.model.revision, architecture=architecture)
-    check_fit(plan, model, geometry_of(config, plan.geometry.image_tokens))
+    check_fit(plan, model, decoder_geometry(config, plan.geometry.image_tokens))
 
 
 def check_revision(plan: PruningPlan, name: str, folder: Path) -> None:

@@ -11,4 +11,3 @@ __all__ = [
     "text_only_options",
     "unsupported_options",
 ]
-

@@ -9,9 +9,9 @@ from vllm.config import VllmConfig
 from profiles.geometry import ModelRef
 from profiles.planning.fit import check_fit
 from profiles.pruning_plan import PruningPlan
+from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import stock_architecture
-from vhserve.engine.checks.geometry import geometry_of
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.checks.unsupported_options import check_config
 
@@ -32,5 +32,5 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
         revision=plan.model.revision,
         architecture=stock_architecture(config.architectures or ()),
     )
-    check_fit(plan, model, geometry_of(config, plan.geometry.image_tokens))
+    check_fit(plan, model, decoder_geometry(config, plan.geometry.image_tokens))
     return plan
