@@ -1,4 +1,4 @@
-"""Owns what is checked before a plan is served: its transport, its validation and the options it cannot be combined with.
+"""Owns what is checked before a plan is served: its transport, its validation, and options it cannot be combined with.
 
 Does not know how a plan is carried out; imports no other subpackage of `vhserve.engine`.
 """
