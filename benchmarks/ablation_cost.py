@@ -27,7 +27,7 @@ from rich.table import Table  # noqa: E402
 
 from calibrate.ablation.plans import CURVE, SHORT, TABLE, Configuration, configurations  # noqa: E402
 from calibrate.datasets import Dataset, open_dataset  # noqa: E402
-from calibrate.masking.prefix_sharing import Branches, Variant  # noqa: E402
+from calibrate.masking.prefix_sharing import PrefixSharing, Variant  # noqa: E402
 from calibrate.masking.treatments import treated  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
 from calibrate.models.prompts import make_batch, next_token_logits  # noqa: E402
@@ -71,10 +71,10 @@ def prepared(loaded: LoadedModel, dataset: Dataset, chosen: list[Configuration])
 
 
 def shared(loaded: LoadedModel, dataset: Dataset, chosen: list[Configuration]) -> Tokens:
-    branches = Branches(loaded, [Variant(one.treatments) for one in chosen])
+    sharing = PrefixSharing(loaded, [Variant(one.treatments) for one in chosen])
     columns = []
     for some in _cut(list(dataset)):
-        rows = dict(branches.logits(make_batch(loaded, some)))
+        rows = dict(sharing.logits(make_batch(loaded, some)))
         columns.append(np.stack([rows[row].argmax(-1).numpy() for row in range(len(rows))]))
     return np.hstack(columns)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibrate.masking.treatments import decoder_layers
+from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
 

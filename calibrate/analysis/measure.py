@@ -13,7 +13,7 @@ from calibrate.analysis.lens import logit_lens
 from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally
 from calibrate.datasets import Dataset, Sample
 from calibrate.errors import DatasetBroken
-from calibrate.masking.accuracy import Judge, batches
+from calibrate.masking.accuracy import AnswerMatcher, batches
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch
 from calibrate.runs.failures import not_finite, telling_full_devices
@@ -52,7 +52,7 @@ def measure(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> Measured
     seen: dict[str, None] = {}
     done = 0 if saved is None else len(saved["family"])
     rest = _behind(dataset, done, seen)
-    judge, saved_at = Judge(loaded), time.monotonic()
+    matcher, saved_at = AnswerMatcher(loaded), time.monotonic()
     with held_back() as interrupts, attention_rows(loaded) as rows_of, logit_lens(loaded) as read:
         try:
             with progress_bar("analysing", len(dataset), done, shown=run.show_progress) as advance:
@@ -61,7 +61,7 @@ def measure(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> Measured
                         # The families of the samples before are known only now that these have been gone through.
                         tally = _taken_up(saved, seen, samples)
                     interrupts.check()
-                    tally = _plus(loaded, judge, tally, samples, rows_of, read, run)
+                    tally = _plus(loaded, matcher, tally, samples, rows_of, read, run)
                     advance(len(samples))
                     if time.monotonic() - saved_at >= run.save_every:
                         state.save(tally.arrays)
@@ -93,14 +93,20 @@ def _taken_up(saved: dict[str, Any], seen: dict[str, None], samples: list[Sample
 
 
 def _plus(
-    loaded: LoadedModel, judge: Judge, tally: Tally, samples: list[Sample], rows_of: Any, read: Any, run: RunSettings
+    loaded: LoadedModel,
+    matcher: AnswerMatcher,
+    tally: Tally,
+    samples: list[Sample],
+    rows_of: Any,
+    read: Any,
+    run: RunSettings,
 ) -> Tally:
     with telling_full_devices(loaded, run.batch_size):
         batch = make_batch(loaded, samples)
         lens, rows = read(batch, rows_of)
         scores = score_rows(rows.rows, batch.image, batch.box)
-    right = judge.right(lens.tokens, samples)
-    said = [judge.said(token, sample) for token, sample in zip(lens.tokens.tolist(), samples, strict=True)]
+    right = matcher.matches(lens.tokens, samples)
+    said = [matcher.option_of(token, sample) for token, sample in zip(lens.tokens.tolist(), samples, strict=True)]
     answers = Answers(
         [sample.id for sample in samples],
         [sample.family for sample in samples],

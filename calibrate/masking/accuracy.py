@@ -1,11 +1,11 @@
-"""Accuracy of a model on samples: one prefill each, and the likeliest of all tokens as the answer.
+"""Accuracy of a model on samples: which answers are correct, judged by the first token that greedy decoding gives.
 
-Owns when a token is right, and the record of which samples are. That is what greedy decoding of one token gives; longer
-answers are judged by their first token, where that tells them apart. Does not know datasets, plans or statistics.
+Owns when a token is a correct answer, and which samples belong to which question family. Answers of several tokens are
+compared by their first token, where that differs between a sample's options. Does not know how logits are computed,
+datasets, plans or statistics.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -16,40 +16,22 @@ from torch import Tensor
 from calibrate.datasets.sample import Sample
 from calibrate.errors import AnswersAlike
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch, next_token_logits
-from calibrate.runs.progress import progress_bar
 
 ALL: Final = "all"
-"""Stands for all question families together."""
+"""Name of the family that holds every sample."""
 
 Right = npt.NDArray[np.bool_]
+"""`(samples,)`: whether each answer is correct."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Which samples a model has right.
-
-    Attributes
-    ----------
-    ids, families
-        Of the samples, in order.
-    right
-        `(samples,)`; pairs with that of any other model on the same samples.
-    """
-
-    ids: list[str]
-    families: list[str]
-    right: Right
-
-
-class Judge:
-    """Says which tokens are right answers, for one model's tokenizer."""
+class AnswerMatcher:
+    """Compares predicted tokens with the answers of samples, for one model's tokenizer."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._answers = loaded.answers
 
-    def right(self, tokens: Tensor, samples: Sequence[Sample]) -> Right:
-        """Judge the likeliest token of each sample.
+    def matches(self, tokens: Tensor, samples: Sequence[Sample]) -> Right:
+        """Whether the predicted token of each sample is its answer, or the answer's first token; `(batch,)`.
 
         Parameters
         ----------
@@ -59,31 +41,31 @@ class Judge:
         Raises
         ------
         AnswersAlike
-            A sample's answer begins as another of its options does.
+            A sample's answer begins with the same token as another of its options.
         """
-        judged = [self._is_right(token, sample) for token, sample in zip(tokens.tolist(), samples, strict=True)]
-        return np.array(judged, dtype=np.bool_)
+        found = [self._is_answer(token, sample) for token, sample in zip(tokens.tolist(), samples, strict=True)]
+        return np.array(found, dtype=np.bool_)
 
-    def said(self, token: int, sample: Sample) -> str | None:
-        """The option of a sample that a token is, or begins; `None` where it is none of them."""
+    def option_of(self, token: int, sample: Sample) -> str | None:
+        """The option of a sample that a token is, or that begins with it; `None` where there is none."""
         word = self._answers.word(token).casefold()
         whole = next((option for option in sample.options if option.casefold() == word), None)
         begun = (option for option in sample.options if self._answers.first(sample, option) == token)
         return whole or next(begun, None)
 
-    def first(self, sample: Sample) -> int:
-        """First token of a sample's answer that says something, though another option may begin with it."""
+    def first_token(self, sample: Sample) -> int:
+        """First token of a sample's answer behind what all its options share; other options may begin with it too."""
         return self._answers.first(sample, sample.answer)
 
-    def telling(self, sample: Sample) -> int:
-        """`first`, where it tells the answer.
+    def distinct_first_token(self, sample: Sample) -> int:
+        """`first_token`, with which no other option begins.
 
         Raises
         ------
         AnswersAlike
-            Another of its options begins with the same.
+            Another option begins with it.
         """
-        answer, token = sample.answer.casefold(), self.first(sample)
+        answer, token = sample.answer.casefold(), self.first_token(sample)
         others = (option for option in sample.options if option.casefold() != answer)
         if alike := [option for option in others if self._answers.first(sample, option) == token]:
             raise AnswersAlike(
@@ -93,34 +75,9 @@ class Judge:
             )
         return token
 
-    def _is_right(self, token: int, sample: Sample) -> bool:
+    def _is_answer(self, token: int, sample: Sample) -> bool:
         same = self._answers.word(token).casefold() == sample.answer.casefold()
-        return same or token == self.telling(sample)
-
-
-def answer_all(
-    loaded: LoadedModel, samples: Iterable[Sample], *, total: int, batch_size: int = 32, show_progress: bool = True
-) -> Answered:
-    """Answer samples, in batches.
-
-    Parameters
-    ----------
-    total
-        How many there are, for the progress bar.
-
-    Raises
-    ------
-    AnswersAlike
-    """
-    judge, ids, families, right = Judge(loaded), [], [], []
-    with progress_bar("answering", total, shown=show_progress) as advance:
-        for batch in batches(samples, batch_size):
-            tokens = next_token_logits(loaded, make_batch(loaded, batch)).argmax(-1)
-            right.append(judge.right(tokens, batch))
-            ids += [sample.id for sample in batch]
-            families += [sample.family for sample in batch]
-            advance(len(batch))
-    return Answered(ids, families, np.concatenate(right) if right else np.zeros(0, np.bool_))
+        return same or token == self.distinct_first_token(sample)
 
 
 def batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

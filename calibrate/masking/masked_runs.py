@@ -15,8 +15,8 @@ import torch
 from calibrate.datasets import Dataset, Sample
 from calibrate.datasets.metrics import Counted
 from calibrate.errors import DatasetBroken
-from calibrate.masking.accuracy import Judge, Right, batches
-from calibrate.masking.prefix_sharing import Branches, Variant
+from calibrate.masking.accuracy import AnswerMatcher, Right, batches
+from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Interrupts
@@ -114,12 +114,12 @@ def answer_variants(
     done, saved_at = arrays["right"].shape[1], time.monotonic()
     samples: list[Counted] = []
     rest = _skipping(dataset, done, samples)
-    judge = Judge(loaded)
-    branches = Branches(loaded, variants, block_size=run.block_size, together=run.together, check=interrupts.check)
+    matcher = AnswerMatcher(loaded)
+    sharing = PrefixSharing(loaded, variants, block_size=run.block_size, together=run.together, check=interrupts.check)
     try:
         with progress_bar(what, len(dataset), done, shown=run.show_progress) as advance:
             for some in batches(rest, run.batch_size):
-                more = _answered(loaded, judge, some, branches, 1 + len(variants))
+                more = _answered(loaded, matcher, some, sharing, 1 + len(variants))
                 arrays = {name: np.hstack([array, more[name]]) for name, array in arrays.items()}
                 advance(len(some))
                 if time.monotonic() - saved_at >= run.save_every:
@@ -145,14 +145,16 @@ def _skipping(dataset: Dataset, done: int, seen: list[Counted]) -> Iterable[Samp
             yield sample
 
 
-def _answered(loaded: LoadedModel, judge: Judge, samples: list[Sample], branches: Branches, rows: int) -> Arrays:
+def _answered(
+    loaded: LoadedModel, matcher: AnswerMatcher, samples: list[Sample], sharing: PrefixSharing, rows: int
+) -> Arrays:
     """The arrays of `Answers` for one batch."""
     batch = make_batch(loaded, samples)
-    answers = torch.tensor([judge.first(sample) for sample in samples], device=loaded.device)
+    answers = torch.tensor([matcher.first_token(sample) for sample in samples], device=loaded.device)
     found: Arrays = {name: np.zeros((rows, len(samples))) for name in ("tokens", "right", "log_odds")}
-    for row, logits in branches.logits(batch):
+    for row, logits in sharing.logits(batch):
         tokens = logits.argmax(-1)
         found["tokens"][row] = tokens.cpu().numpy()
-        found["right"][row] = judge.right(tokens, samples)
+        found["right"][row] = matcher.matches(tokens, samples)
         found["log_odds"][row] = log_odds(logits, answers).cpu().numpy()
     return found

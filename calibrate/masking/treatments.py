@@ -14,18 +14,14 @@ import torch
 from torch import nn
 
 from calibrate.masking.layer_treatments import LayerTreatment, Positions, layers_treated, text_only_output
+from calibrate.models.decoder import decoder_layers
 from profiles.pruning_plan import PruningPlan
 
-__all__ = ["Ablation", "decoder_layers", "layer_treatments", "plan_treated", "text_only_output", "treated"]
+__all__ = ["Ablation", "layer_treatments", "plan_treated", "text_only_output", "treated"]
 
 Ablation = Literal["full", "text_only", "removed", "uniform"]
 """The treatments of a plan, and `uniform`: the head attends uniformly to every position of its sequence, later ones
 too, which is what setting its logits to zero after the causal mask does (the paper's own masking)."""
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a LLaVA, LLaVA-NeXT or ViP-LLaVA model, none of its vision tower."""
-    return model.model.language_model.layers  # type: ignore[union-attr, return-value]
 
 
 @contextmanager

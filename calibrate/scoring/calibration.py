@@ -13,7 +13,7 @@ import torch
 
 from calibrate.datasets import Dataset
 from calibrate.errors import DatasetBroken
-from calibrate.masking.accuracy import Judge
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch
 from calibrate.runs.failures import not_finite, telling_full_devices
@@ -111,12 +111,12 @@ def _measure(
     rest = islice(own, done, None)
     saved_at = time.monotonic()
     shown = run.show_progress and processes.first
-    judge = Judge(loaded)
+    matcher = AnswerMatcher(loaded)
     with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
         while samples := list(islice(rest, run.batch_size)):
             interrupts.check()
             # Before anything of the batch is measured: an answer that its first token does not tell has no log-odds.
-            answers = [judge.telling(sample) for sample in samples] if run.effects else []
+            answers = [matcher.distinct_first_token(sample) for sample in samples] if run.effects else []
             with telling_full_devices(loaded, run.batch_size):
                 batch = make_batch(loaded, samples)
                 rows = read(batch)

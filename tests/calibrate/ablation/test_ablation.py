@@ -15,7 +15,7 @@ from calibrate.ablation.tables import drawn, family_grid, markdown, stage_grid
 from calibrate.datasets import Dataset, Sample, open_dataset
 from calibrate.errors import StateMismatch
 from calibrate.masking import masked_runs
-from calibrate.masking.cached_forward import Pass
+from calibrate.masking.cached_forward import CachedForward
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.prompts import make_batch, next_token_logits
 from calibrate.runs.interrupts import Stopped
@@ -108,7 +108,7 @@ def test_replay_is_the_full_pass(model, how):
     granularity = "kv_group" if geometry.group_size > 1 else "query_head"
     options = {"draws": 1, "seed": 0, "granularity": granularity, "how": how}
     chosen = configurations(profile_of(model), [str(geometry.group_size)], **options)
-    kept = Pass(model, batch, range(geometry.layers))
+    kept = CachedForward(model, batch, range(geometry.layers))
     stock = next_token_logits(model, batch)
     assert (kept.logits - stock).abs().max() < 1e-4
     for one in chosen:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from answering import answer_all
 
 from calibrate.datasets import Sample, open_dataset
 from calibrate.errors import AnswersAlike
-from calibrate.masking.accuracy import Judge, answer_all, batches, by_family
+from calibrate.masking.accuracy import AnswerMatcher, batches, by_family
 from calibrate.models.prompts import make_batch
 
 
@@ -16,19 +17,19 @@ def sample_of(answer, options):
 
 
 def test_the_right_token_in_any_case(llava):
-    judge, vocabulary = Judge(llava), llava.processor.tokenizer.get_vocab()
+    matcher, vocabulary = AnswerMatcher(llava), llava.processor.tokenizer.get_vocab()
     two, letter = sample_of("2", ("1", "2")), sample_of("a", ("a", "B"))
     tokens = torch.tensor([vocabulary[word] for word in ("2", "1", "A", "B")])
-    assert judge.right(tokens, [two, two, letter, letter]).tolist() == [True, False, True, False]
+    assert matcher.matches(tokens, [two, two, letter, letter]).tolist() == [True, False, True, False]
 
 
 def test_longer_answers_are_judged_by_their_first_token(llava):
-    judge, vocabulary = Judge(llava), llava.processor.tokenizer.get_vocab()
+    matcher, vocabulary = AnswerMatcher(llava), llava.processor.tokenizer.get_vocab()
     longer = sample_of("red circle", ("red circle", "blue circle"))
     tokens = torch.tensor([vocabulary["red"], vocabulary["blue"]])
-    assert judge.right(tokens, [longer, longer]).tolist() == [True, False]
+    assert matcher.matches(tokens, [longer, longer]).tolist() == [True, False]
     with pytest.raises(AnswersAlike, match="red square"):
-        judge.right(tokens[:1], [sample_of("red circle", ("red circle", "red square"))])
+        matcher.matches(tokens[:1], [sample_of("red circle", ("red circle", "red square"))])
 
 
 def test_answers_are_greedy_decoding_of_one_token_whatever_the_batch(model):
@@ -47,7 +48,7 @@ def test_answers_are_greedy_decoding_of_one_token_whatever_the_batch(model):
     assert sum(expected) > 0
     assert not all(expected)
     for size in (2, 5):
-        answered = answer_all(model, asked, total=5, batch_size=size, show_progress=False)
+        answered = answer_all(model, asked, batch_size=size)
         assert answered.right.tolist() == expected
     assert answered.ids == [sample.id for sample in asked]
     assert answered.families == [sample.family for sample in asked]

@@ -8,8 +8,9 @@ from profile_factories import profile_of
 
 from calibrate.ablation.plans import How, configurations
 from calibrate.datasets import open_dataset
-from calibrate.masking.prefix_sharing import Branches, Variant
-from calibrate.masking.treatments import decoder_layers, treated
+from calibrate.masking.prefix_sharing import PrefixSharing, Variant
+from calibrate.masking.treatments import treated
+from calibrate.models.decoder import decoder_layers
 from calibrate.models.prompts import make_batch, next_token_logits
 
 
@@ -31,7 +32,7 @@ def test_every_variant_is_its_own_full_pass(model, how, together):
     batch, masked = make_batch(model, samples), make_batch(model, samples, "left")
     variants = variants_of(model, how)
     stock = next_token_logits(model, batch)
-    found = dict(Branches(model, variants, block_size=32, together=together).logits(batch))
+    found = dict(PrefixSharing(model, variants, block_size=32, together=together).logits(batch))
     assert sorted(found) == list(range(1 + len(variants)))
     assert (found[0] - stock).abs().max() < 1e-4
     changes = []
@@ -58,7 +59,7 @@ def test_what_variants_share_is_computed_once(llava, request):
         Variant([full, removed, *late[1:-1], full]),
         Variant([full, removed, *late[1:-1], removed]),
     ]
-    dict(Branches(llava, variants).logits(batch))
+    dict(PrefixSharing(llava, variants).logits(batch))
     untreated = list(range(layers))
     # One branch from layer 1 on, that parts in the last; and the doubled variant once, in the last.
     assert sorted(calls) == sorted([*untreated, *range(1, layers), layers - 1, layers - 1])
@@ -73,8 +74,8 @@ def test_a_part_of_a_batch_is_treated_by_itself(llava):
     variants = [
         Variant([["full"] * len(row), [kind, *row[1:]], *[row] * (llava.geometry.layers - 2)]) for kind in kinds
     ]
-    together = dict(Branches(llava, variants, together=3).logits(batch))
-    alone = dict(Branches(llava, variants, together=1).logits(batch))
+    together = dict(PrefixSharing(llava, variants, together=3).logits(batch))
+    alone = dict(PrefixSharing(llava, variants, together=1).logits(batch))
     for number in range(1, 4):
         torch.testing.assert_close(together[number], alone[number], rtol=1e-4, atol=1e-5)
     assert len({round(float(together[number].sum()), 3) for number in range(1, 4)}) == 3

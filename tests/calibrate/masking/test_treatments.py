@@ -9,7 +9,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from calibrate.masking.image_blocks import image_blocks
-from calibrate.masking.treatments import decoder_layers, plan_treated, treated
+from calibrate.masking.treatments import plan_treated, treated
+from calibrate.models.decoder import decoder_layers
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import Compensation, PruningPlan
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from answering import answer_all
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
 from calibrate.datasets import Sample, open_dataset
 from calibrate.datasets.pointqa import NUMBERS
 from calibrate.errors import AnswersAlike
-from calibrate.masking.accuracy import Judge, answer_all
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_tokens import AnswerTokens
 from calibrate.models.prompts import make_batch, make_prompt, next_token_logits
 
@@ -97,8 +98,8 @@ def test_the_lead_is_what_all_options_share(numbers_apart):
     # Without a shared lead the blank is all that a first token says.
     mixed = ("3", "4", "No")
     with pytest.raises(AnswersAlike, match="'3' and '4'"):
-        Judge(numbers_apart).telling(sample_of("3", mixed))
-    assert answers.word(Judge(numbers_apart).telling(sample_of("No", mixed))) == "No"
+        AnswerMatcher(numbers_apart).distinct_first_token(sample_of("3", mixed))
+    assert answers.word(AnswerMatcher(numbers_apart).distinct_first_token(sample_of("No", mixed))) == "No"
 
 
 def test_tokenizers_of_whole_words_have_no_lead(llava):
@@ -122,6 +123,6 @@ def test_numbers_are_judged_by_what_comes_behind_the_blank(numbers_apart):
             expected = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits[0, -1]
             torch.testing.assert_close(logits[row], expected, rtol=0, atol=1e-5)
     said = tokenizer.decode([int(logits[0].argmax())]).strip()
-    assert answer_all(numbers_apart, [count], total=1, show_progress=False).right.tolist() == [said == "3"]
+    assert answer_all(numbers_apart, [count]).right.tolist() == [said == "3"]
     digits = torch.tensor([tokenizer.convert_tokens_to_ids(number) for number in NUMBERS])
-    assert Judge(numbers_apart).right(digits, [count] * len(NUMBERS)).tolist() == [n == "3" for n in NUMBERS]
+    assert AnswerMatcher(numbers_apart).matches(digits, [count] * len(NUMBERS)).tolist() == [n == "3" for n in NUMBERS]

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
-from calibrate.masking.treatments import decoder_layers
+from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import geometry_of
 from calibrate.models.registry import ARCHITECTURES, KNOWN, find, resolve
 from vhserve.commands.models import Models

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from answering import answer_all
 from planted_model import COLOURS, HEADS, LAYERS, PLANTED, PlantedWorld, make_planted
 
-from calibrate.masking.accuracy import Judge, answer_all
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.treatments import treated
 from calibrate.models.loading import LoadedModel, load_model
 from calibrate.models.prompts import make_batch
@@ -35,7 +36,7 @@ def highest(values):
 
 def test_the_model_answers_everything(planted, samples):
     assert {sample.answer for sample in samples} == set(COLOURS)
-    assert answer_all(planted, samples, total=SAMPLES, show_progress=False).right.all()
+    assert answer_all(planted, samples).right.all()
 
 
 @pytest.mark.parametrize("name", ["image_weight", "box_weight", "concentration", "score"])
@@ -53,9 +54,9 @@ def test_scores_find_them(name, planted, samples):
 
 @pytest.mark.parametrize("treatment", ["removed", "text_only"])
 def test_effects_find_them(treatment, planted, samples):
-    judge, batch = Judge(planted), make_batch(planted, samples)
+    matcher, batch = AnswerMatcher(planted), make_batch(planted, samples)
     with head_effects(planted, None) as measure:
-        effects = measure(batch, torch.tensor([judge.first(sample) for sample in samples]))
+        effects = measure(batch, torch.tensor([matcher.first_token(sample) for sample in samples]))
     assert highest(getattr(effects, treatment).mean(1)) == set(PLANTED)
 
 
@@ -67,6 +68,6 @@ def test_ablation_finds_them(treatment, planted, samples):
         treatments = [["full"] * HEADS for _ in range(LAYERS)]
         treatments[place[0]][place[1]] = treatment
         with treated(planted.model, treatments):
-            accuracy[place] = answer_all(planted, samples, total=SAMPLES, show_progress=False).right.mean()
+            accuracy[place] = answer_all(planted, samples).right.mean()
     assert {place for place, share in accuracy.items() if share < 1} == set(PLANTED)
     assert {accuracy[place] for place in PLANTED} == {0.5}

@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibrate.datasets import Dataset, open_dataset
 from calibrate.errors import AnswersAlike
-from calibrate.masking.accuracy import Judge
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
 from calibrate.models.decoder_attention import decoder_attention
@@ -30,8 +30,8 @@ def samples():
 
 
 def answers_of(loaded, samples):
-    judge = Judge(loaded)
-    return torch.tensor([judge.first(sample) for sample in samples])
+    matcher = AnswerMatcher(loaded)
+    return torch.tensor([matcher.first_token(sample) for sample in samples])
 
 
 def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):

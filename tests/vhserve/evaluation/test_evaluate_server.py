@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from answering import answer_all
 
 from calibrate.datasets.synthetic import samples
 from calibrate.demo import MODEL_DIR
-from calibrate.masking.accuracy import answer_all
 from calibrate.masking.treatments import plan_treated
 from calibrate.models.loading import load_model
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
@@ -53,7 +53,7 @@ def right() -> dict[str, bool]:
     """What the masked model gets right, by sample."""
     loaded = load_model("demo", "float32", "cpu")
     with plan_treated(loaded.model, _plan(), block_size=BLOCK):
-        answered = answer_all(loaded, samples(N), total=N, show_progress=False)
+        answered = answer_all(loaded, samples(N))
     return dict(zip(answered.ids, map(bool, answered.right), strict=True))
 
 
