@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Tests run in so many processes; what shares an engine host or a server runs in one (tests/support/workers.py).
+WORKERS ?= 2
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # Nothing outside the checkout is changed, caches included.
 export VLLM_CACHE_ROOT ?= $(CURDIR)/.cache/vllm
@@ -21,10 +24,10 @@ demo: .venv/installed  ## calibrate, prune, serve and compare the demo model (re
 	$(BIN)/vhserve demo --out demo-out
 
 test: .venv/installed lint  ## linters, types and the tests
-	$(PYTEST) -m 'not long'
+	$(PYTEST) $(SPREAD) -m 'not long'
 
 test-long: .venv/installed  ## the tests that take minutes each
-	$(PYTEST) -m long
+	$(PYTEST) $(SPREAD) -m long
 
 test-deploy: .venv/installed  ## installs the tools that deploy/ is checked with, and checks all of it (docs/deploy.md)
 	scripts/install-deploy-tools.sh

@@ -23,11 +23,12 @@ import yaml
 from expressions import DEPLOY, ROOT, RULES
 from scripted_endpoint import endpoint, question_of
 from tools import tool
+from workers import free_port
 
 from calibrate.datasets.synthetic import FAMILIES, make_sample
 from profiles.pruning_plan import Measurement
 from profiles.store import load_plan, save
-from vhserve.demo.processes import VHSERVE, free_port, serving
+from vhserve.demo.processes import VHSERVE, serving
 
 PLAN = DEPLOY / "kubernetes" / "overlays" / "cpu" / "plan.json"
 FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager", "--block-size", "32")
@@ -37,7 +38,7 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": str(ROOT / ".cache" / "inductor"),
     "MPLCONFIGDIR": str(ROOT / ".cache" / "matplotlib"),
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "OMP_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }

@@ -6,7 +6,6 @@ The fixture `server` in conftest.py is one of them, shared by all files. Judges 
 import base64
 import io
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import openai
 from engine_host import image
 from prometheus_client.parser import text_string_to_metric_families
+from workers import free_port
 
 FLAGS = ["--dtype", "float32", "--block-size", "32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"]
 QUESTION = "how many red circles are there ?"
@@ -93,9 +93,7 @@ class Server:
 @contextmanager
 def serving(folder: Path, environment: dict[str, str], *args: str) -> Iterator[Server]:
     """A server on a free port, ended when the block ends if it still runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vhserve.cli", "serve", *args, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "server.log"
     with log.open("wb") as output:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from answering import answer_all
+from workers import free_port
 
 from calibrate.datasets.synthetic import samples
 from calibrate.demo import MODEL_DIR
@@ -20,7 +21,7 @@ from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 from vhserve.cli import main
-from vhserve.demo.processes import VHSERVE, free_port, serving
+from vhserve.demo.processes import VHSERVE, serving
 from vhserve.engine.kv_cache.capacity import groups_of
 from vhserve.engine.kv_cache.lanes import PromptBlocks
 from vhserve.evaluation.latency import Load, measure
