@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vhserve.demo.processes import free_port
-from vhserve.evaluation.latency import Load, measure
+from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import Server
 from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.run import loadtest
@@ -55,7 +55,7 @@ def main() -> None:
             if tpot is None:
                 raise SystemExit(f"nothing succeeded: {one.errors}")
             table.add_row(*_cells(streams, "locust", rate, tpot.p50, tpot.p99, one.client.cpu_mean))
-            load = Load(streams, 2 * streams, 0, TOKENS, image_size=options.image_size)
+            load = LatencyLoad(streams, 2 * streams, 0, TOKENS, image_size=options.image_size)
             spent, wall = time.process_time(), time.perf_counter()
             found = measure(Server(base_url=url, model="m"), load)
             cpu = (time.process_time() - spent) / (time.perf_counter() - wall)

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.demo_server import DemoServer, demo_server
 from vhserve.evaluation.server import metrics_text
 from vhserve.loadtest.options import LoadtestOptions
-from vhserve.loadtest.results import Measured
+from vhserve.loadtest.results import EndpointResult
 from vhserve.loadtest.run import loadtest
 from vhserve.loadtest.scrape import read_series
 
@@ -81,7 +81,7 @@ def growth(samples: list[int]) -> float:
     return median(samples[-quarter:]) / median(samples[quarter : 2 * quarter] or samples) - 1
 
 
-def run(server: DemoServer, **options: float) -> Measured:
+def run(server: DemoServer, **options: float) -> EndpointResult:
     """One load test."""
     return loadtest(LoadtestOptions(urls=[server.base_url], **{**MIX, **options})).document.endpoints[0]
 

@@ -7,8 +7,8 @@ from vhserve.loadtest.client_load import client_load
 from vhserve.loadtest.comparison import ratios
 from vhserve.loadtest.conditions import check, parse_conditions
 from vhserve.loadtest.figures import errors, figures
-from vhserve.loadtest.records import ClientSample, Observation
-from vhserve.loadtest.results import ALONE, LoadTest, Measured
+from vhserve.loadtest.records import ClientSample, RequestRecord
+from vhserve.loadtest.results import SINGLE_ENDPOINT, EndpointResult, LoadTest
 from vhserve.loadtest.scrape import Scrape, server_load
 from vhserve.loadtest.timeline import timeline
 from vhserve.loadtest.turn import Turn
@@ -25,7 +25,7 @@ def turn(rng: random.Random, start: float, slower: float, succeed: bool) -> Turn
         arrivals = [first + slower * 0.02 * token for token in range(32)]
         failed = not succeed or rng.random() < 0.03
         seen.append(
-            Observation(
+            RequestRecord(
                 number,
                 rng.choice(["image", "repeated", "text"]),
                 False,
@@ -47,10 +47,10 @@ def turn(rng: random.Random, start: float, slower: float, succeed: bool) -> Turn
     return Turn(seen, 5, samples, scrapes, start)
 
 
-def load_test(endpoints: int, *, succeed: bool = True) -> tuple[LoadTest, dict[str, list[list[Observation]]]]:
+def load_test(endpoints: int, *, succeed: bool = True) -> tuple[LoadTest, dict[str, list[list[RequestRecord]]]]:
     """A document of one endpoint or two, and its requests."""
     rng = random.Random(11)
-    names = [ALONE] if endpoints == 1 else ["A", "B"]
+    names = [SINGLE_ENDPOINT] if endpoints == 1 else ["A", "B"]
     measured, requests = [], {}
     for name in names:
         slower = 1.5 if name == "B" else 1.0
@@ -59,7 +59,7 @@ def load_test(endpoints: int, *, succeed: bool = True) -> tuple[LoadTest, dict[s
         requests[name] = seen
         everything = [one for each in seen for one in each]
         measured.append(
-            Measured(
+            EndpointResult(
                 name=name,
                 server=Server(base_url=f"http://made-up-{name}/v1", model="<b>bad</b>"),
                 figures=figures(seen, SLO),

@@ -9,10 +9,10 @@ from pydantic import Field, JsonValue
 
 from profiles.head_profile import DatasetRef
 from vhserve.evaluation.latency import LatencyFigures
-from vhserve.evaluation.results import Arm, Paired, Record
+from vhserve.evaluation.results import Arm, Paired, ResultModel
 
 
-class DemoArmResult(Record):
+class DemoArmResult(ResultModel):
     """One arm.
 
     Attributes
@@ -43,7 +43,7 @@ class DemoArmResult(Record):
     latency: list[LatencyFigures]
 
 
-class DemoResults(Record):
+class DemoResults(ResultModel):
     """The whole demo; the first arm is the one that others are compared with."""
 
     format: Literal["vhserve.demo"] = "vhserve.demo"

@@ -19,9 +19,9 @@ from vhserve.demo.arms import DemoArm
 from vhserve.demo.processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.results import DemoArmResult
 from vhserve.evaluation.arms import ask_arm
-from vhserve.evaluation.client import Limits
+from vhserve.evaluation.client import RequestLimits
 from vhserve.evaluation.errors import PlanMismatch
-from vhserve.evaluation.latency import LatencyFigures, Load, measure
+from vhserve.evaluation.latency import LatencyFigures, LatencyLoad, measure
 from vhserve.evaluation.results import Server
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
 
@@ -96,7 +96,8 @@ def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, pr
     with serving(arm.name, command, port, log, settings.environment, settings.start_limit) as startup:
         server = identify(f"http://127.0.0.1:{port}/v1", SERVED_NAME, "none")
         _check_plan(server, served, arm, log)
-        limits = Limits(concurrency=max(settings.concurrency), max_tokens=1)  # every answer of this world is one token
+        # Every answer of the synthetic dataset is one token.
+        limits = RequestLimits(concurrency=max(settings.concurrency), max_tokens=1)
         asked = ask_arm(arm.name, server, settings.open_samples, limits, "none")
         latency = [_latency(settings, server, concurrency) for concurrency in settings.concurrency]
         capacity = kv_capacity(metrics_text(server.base_url))
@@ -140,7 +141,7 @@ def _check_plan(server: Server, served: PruningPlan | None, arm: DemoArm, log: P
 
 
 def _latency(settings: DemoSettings, server: Server, concurrency: int) -> LatencyFigures:
-    load = Load(
+    load = LatencyLoad(
         concurrency=concurrency,
         requests=max(settings.requests, 4 * concurrency),
         warm_up=2 * concurrency,

@@ -9,21 +9,23 @@ from dataclasses import dataclass
 
 from calibrate.datasets import Dataset
 from calibrate.runs.progress import progress_bar
-from vhserve.evaluation.client import Limits, ask_all
+from vhserve.evaluation.client import RequestLimits, ask_all
 from vhserve.evaluation.errors import NothingToMeasure
 from vhserve.evaluation.results import Arm, Server
 from vhserve.evaluation.scoring import figures, published
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedArm:
     """An arm, and the samples that could not be asked for because their picture is broken."""
 
     arm: Arm
     broken: list[str]
 
 
-def ask_arm(name: str, server: Server, open_samples: Callable[[], Dataset], limits: Limits, api_key: str) -> Asked:
+def ask_arm(
+    name: str, server: Server, open_samples: Callable[[], Dataset], limits: RequestLimits, api_key: str
+) -> AskedArm:
     """Ask a server every sample of a dataset.
 
     Parameters
@@ -63,7 +65,7 @@ def ask_arm(name: str, server: Server, open_samples: Callable[[], Dataset], limi
         published=published(dataset.metric, answers),
         answers=answers,
     )
-    return Asked(arm, list(dataset.broken))
+    return AskedArm(arm, list(dataset.broken))
 
 
 def treatment_name(server: Server) -> str:

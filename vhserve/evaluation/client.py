@@ -26,7 +26,7 @@ _LOST_AFTER = 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """How hard to push: requests at a time, seconds for each, tokens of each reply."""
 
     concurrency: int = 8
@@ -57,7 +57,7 @@ def ask_all(
     server: Server,
     samples: Iterable[Sample],
     *,
-    limits: Limits,
+    limits: RequestLimits,
     api_key: str,
     advance: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
@@ -89,7 +89,7 @@ def ask_all(
 
 
 async def _ask_all(
-    server: Server, samples: Iterator[Sample], limits: Limits, api_key: str, advance: Callable[[Answer], None]
+    server: Server, samples: Iterator[Sample], limits: RequestLimits, api_key: str, advance: Callable[[Answer], None]
 ) -> list[Answer]:
     numbered = _Numbered(samples)
     answers: dict[int, Answer] = {}
@@ -140,7 +140,7 @@ class _Numbered:
 
 
 async def _ask(
-    client: openai.AsyncOpenAI, model: str, sample: Sample, message: dict[str, Any], limits: Limits
+    client: openai.AsyncOpenAI, model: str, sample: Sample, message: dict[str, Any], limits: RequestLimits
 ) -> Answer:
     started = time.perf_counter()
     reply, error = None, None

@@ -15,11 +15,11 @@ from PIL import Image
 from pydantic import Field
 
 from vhserve.evaluation.client import open_client, user_message
-from vhserve.evaluation.results import Record, Server
+from vhserve.evaluation.results import ResultModel, Server
 
 
 @dataclass(frozen=True)
-class Load:
+class LatencyLoad:
     """What to send: a closed loop of `concurrency` streams, `requests` in all, each with a picture of its own.
 
     Attributes
@@ -55,14 +55,14 @@ class Load:
     timeout: float = 60.0
 
 
-class Quantiles(Record):
+class Quantiles(ResultModel):
     """Median and 90th percentile, in milliseconds."""
 
     p50: float = Field(ge=0)
     p90: float = Field(ge=0)
 
 
-class LatencyFigures(Record):
+class LatencyFigures(ResultModel):
     """What a load found. Lower is better for the two latencies, higher for the throughput.
 
     `ttft_ms`: from sending a request to its first token. `tpot_ms`: mean time between a request's further tokens.
@@ -87,7 +87,7 @@ class _Stream:
     tokens: int
 
 
-def measure(server: Server, load: Load, api_key: str = "none") -> LatencyFigures:
+def measure(server: Server, load: LatencyLoad, api_key: str = "none") -> LatencyFigures:
     """Put a load on a server and time it.
 
     A failed request is counted and left out of the quantiles; with none left, they are `None`.
@@ -95,7 +95,7 @@ def measure(server: Server, load: Load, api_key: str = "none") -> LatencyFigures
     return asyncio.run(_measure(server, load, api_key))
 
 
-async def _measure(server: Server, load: Load, api_key: str) -> LatencyFigures:
+async def _measure(server: Server, load: LatencyLoad, api_key: str) -> LatencyFigures:
     async with open_client(server, api_key, load.timeout) as client:
         if load.warm_up:
             await _run(client, server.model, load, range(-load.warm_up, 0))
@@ -123,7 +123,9 @@ def _quantiles(seconds: Sequence[float]) -> Quantiles | None:
     return Quantiles(p50=p50, p90=p90)
 
 
-async def _run(client: openai.AsyncOpenAI, model: str, load: Load, numbers: range) -> tuple[list[_Stream], list[str]]:
+async def _run(
+    client: openai.AsyncOpenAI, model: str, load: LatencyLoad, numbers: range
+) -> tuple[list[_Stream], list[str]]:
     # Pictures are made beforehand: making them between requests would take time from the server on a small machine.
     waiting: Iterator[dict[str, Any]] = iter([_message(load, number) for number in numbers])
     deadline = time.perf_counter() + load.time_limit
@@ -143,7 +145,7 @@ async def _run(client: openai.AsyncOpenAI, model: str, load: Load, numbers: rang
     return done, errors
 
 
-def _message(load: Load, number: int) -> dict[str, Any]:
+def _message(load: LatencyLoad, number: int) -> dict[str, Any]:
     # Warm-up has negative numbers, which a seed may not be.
     rng = np.random.default_rng([load.seed, load.concurrency, abs(number), int(number < 0)])
     noise = rng.integers(0, 256, (load.image_size, load.image_size, 3), dtype=np.uint8)

@@ -4,7 +4,7 @@ Owns the schema, strict loading and atomic saving. Does not know how answers are
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -14,14 +14,19 @@ from profiles.files import write_atomically
 from profiles.head_profile import DatasetRef
 from vhserve.evaluation.errors import ResultsBroken
 
+ReplyOutcome = Literal["correct", "wrong", "off_list", "error"]
+"""What became of one question: `off_list` is a reply that is none of the options, `error` a request that failed."""
 
-class Record(BaseModel):
+Count = Annotated[int, Field(ge=0)]
+
+
+class ResultModel(BaseModel):
     """Base of everything written: no unknown fields, no NaN, no change after the fact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Answer(Record):
+class Answer(ResultModel):
     """One sample's reply. `reply` is absent when the request failed, and then `error` says how.
 
     Answers of one `group` count as one in circular evaluation.
@@ -31,27 +36,27 @@ class Answer(Record):
     family: str
     answer: str
     reply: str | None
-    outcome: Literal["correct", "wrong", "off_list", "error"]
+    outcome: ReplyOutcome
     error: str | None = None
     seconds: float = Field(ge=0)
     group: str | None = None
 
 
-class Figures(Record):
+class AccuracyFigures(ResultModel):
     """Counts of one family (or `all`): `answered = samples - errors`, `accuracy = correct / answered`, Wilson 95%."""
 
     family: str
-    samples: int = Field(ge=0)
-    answered: int = Field(ge=0)
-    correct: int = Field(ge=0)
-    off_list: int = Field(ge=0)
-    errors: int = Field(ge=0)
+    samples: Count
+    answered: Count
+    correct: Count
+    off_list: Count
+    errors: Count
     accuracy: float | None
     low: float | None
     high: float | None
 
 
-class Server(Record):
+class Server(ResultModel):
     """Who answered, in its own words: the model's name, and the plan that its metrics report (`None`: none)."""
 
     base_url: str
@@ -61,7 +66,7 @@ class Server(Record):
     plan_revision: str | None = None
 
 
-class Arm(Record):
+class Arm(ResultModel):
     """One server's answers, and what they come to per family.
 
     `published` has the figures of the dataset's own `metric` (`calibrate.datasets.metrics`) by family, `all` last; it
@@ -71,13 +76,13 @@ class Arm(Record):
     name: str
     server: Server
     seconds: float = Field(ge=0)
-    figures: list[Figures]
+    figures: list[AccuracyFigures]
     metric: Metric = "accuracy"
     published: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     answers: list[Answer]
 
 
-class Paired(Record):
+class Paired(ResultModel):
     """Two arms on the samples that both answered.
 
     `only_first` (b) and `only_second` (c) are the flips: samples that one arm alone got right. `difference` is the
@@ -87,18 +92,18 @@ class Paired(Record):
     family: str
     first: str
     second: str
-    samples: int = Field(ge=0)
-    both: int = Field(ge=0)
-    only_first: int = Field(ge=0)
-    only_second: int = Field(ge=0)
-    neither: int = Field(ge=0)
+    samples: Count
+    both: Count
+    only_first: Count
+    only_second: Count
+    neither: Count
     difference: float | None
     low: float | None
     high: float | None
     p: float | None
 
 
-class Evaluation(Record):
+class Evaluation(ResultModel):
     """Everything that one run of `vhserve evaluate` found."""
 
     format: Literal["vhserve.evaluation"] = "vhserve.evaluation"

@@ -10,7 +10,7 @@ from profiles.store import load_plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.arms import arm_names, ask_arm
 from vhserve.evaluation.attach import attach, check_served
-from vhserve.evaluation.client import Limits
+from vhserve.evaluation.client import RequestLimits
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.keys import api_key
 from vhserve.evaluation.options import EvaluationOptions
@@ -47,7 +47,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     started = provenance.now()
     names = arm_names([*([earlier.server] if earlier else []), *servers])
     arms = [earlier.model_copy(update={"name": names[0]})] if earlier else []
-    limits = Limits(options.concurrency, options.timeout, options.max_tokens)
+    limits = RequestLimits(options.concurrency, options.timeout, options.max_tokens)
     broken: list[str] = []
     for name, server in zip(names[len(arms) :], servers, strict=True):
         asked = ask_arm(name, server, lambda: _open(options), limits, key)

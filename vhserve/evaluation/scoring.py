@@ -4,14 +4,12 @@ Owns the rule by which a reply counts as right. Knows no server and no file.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from calibrate.datasets import metrics
 from calibrate.datasets.metrics import Metric
 from calibrate.stats.intervals import wilson
-from vhserve.evaluation.results import Answer, Figures
-
-Outcome = Literal["correct", "wrong", "off_list", "error"]
+from vhserve.evaluation.results import AccuracyFigures, Answer, ReplyOutcome
 
 ALL: Final = "all"
 """Name of the family that stands for all of them together."""
@@ -19,7 +17,7 @@ ALL: Final = "all"
 _PUNCTUATION = " \t\n\r.,:;!?\"'()*"
 
 
-def score(reply: str, answer: str, options: Sequence[str]) -> Outcome:
+def score(reply: str, answer: str, options: Sequence[str]) -> ReplyOutcome:
     """Compare a reply with the right answer; case and punctuation around it don't count.
 
     Where every option is a single word, the first word of the reply is compared, so that "A. a red circle" chooses A
@@ -54,7 +52,7 @@ def _plain(text: str, first_word: bool) -> str:
     return " ".join(text.split()).strip(_PUNCTUATION).casefold()
 
 
-def figures(answers: Iterable[Answer]) -> list[Figures]:
+def figures(answers: Iterable[Answer]) -> list[AccuracyFigures]:
     """Count outcomes per family, families in order of appearance, `all` last.
 
     Failed requests are counted beside the accuracy, not in it: accuracy is `correct / answered` with its 95% Wilson
@@ -81,12 +79,12 @@ def published(metric: Metric, answers: Iterable[Answer]) -> dict[str, dict[str, 
     )
 
 
-def _count(family: str, answers: Sequence[Answer]) -> Figures:
+def _count(family: str, answers: Sequence[Answer]) -> AccuracyFigures:
     outcomes = [answer.outcome for answer in answers]
     errors = outcomes.count("error")
     answered, correct = len(outcomes) - errors, outcomes.count("correct")
     low, high = wilson(correct, answered) if answered else (None, None)
-    return Figures(
+    return AccuracyFigures(
         family=family,
         samples=len(outcomes),
         answered=answered,

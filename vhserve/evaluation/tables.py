@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from vhserve.evaluation.results import Arm, Figures, Paired
+from vhserve.evaluation.results import AccuracyFigures, Arm, Paired
 from vhserve.evaluation.scoring import ALL
 
 
@@ -70,7 +70,7 @@ def paired_table(paired: Sequence[Paired]) -> Table:
     return table
 
 
-def interval(one: Figures | None) -> str:
+def interval(one: AccuracyFigures | None) -> str:
     """Accuracy in percent, and its interval."""
     if one is None or one.accuracy is None or one.low is None or one.high is None:
         return "-"

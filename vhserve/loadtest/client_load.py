@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import ClientLoad
 from vhserve.loadtest.turn import Turn
 
@@ -39,7 +39,7 @@ def client_load(turns: Sequence[Turn]) -> ClientLoad:
     )
 
 
-def _saturated(cpu: float, late: float, seen: Sequence[Observation]) -> str:
+def _saturated(cpu: float, late: float, seen: Sequence[RequestRecord]) -> str:
     if cpu > BUSY:
         return f"a client process used {100 * cpu:.0f}% of a core; give more --clients"
     if late > LATE:

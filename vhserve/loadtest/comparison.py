@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from vhserve.loadtest.conditions import COUNTS, LATENCIES, value_of
-from vhserve.loadtest.results import Figures, Ratio
+from vhserve.loadtest.results import LoadFigures, Ratio
 
 COMPARED = (
     *(
@@ -28,7 +28,7 @@ def order(endpoints: int, rounds: int) -> list[int]:
     return [at for number in range(rounds) for at in ((0, 1) if number % 2 == 0 else (1, 0))]
 
 
-def ratios(first: Figures, second: Figures, turns: Sequence[tuple[Figures, Figures]]) -> list[Ratio]:
+def ratios(first: LoadFigures, second: LoadFigures, turns: Sequence[tuple[LoadFigures, LoadFigures]]) -> list[Ratio]:
     """Second over first, of all requests and of each round; figures that either lacks, or that are zero, are left out.
 
     Parameters
@@ -51,6 +51,6 @@ def ratios(first: Figures, second: Figures, turns: Sequence[tuple[Figures, Figur
     return found
 
 
-def _ratio(first: Figures, second: Figures, name: str) -> float | None:
+def _ratio(first: LoadFigures, second: LoadFigures, name: str) -> float | None:
     a, b = value_of(first, name), value_of(second, name)
     return b / a if a and b is not None else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vhserve.loadtest.errors import BadExpression
-from vhserve.loadtest.results import Condition, Figures, Measured, Ratio
+from vhserve.loadtest.results import Condition, EndpointResult, LoadFigures, Ratio
 
 LATENCIES = ("ttft", "itl", "tpot", "e2e", "lag")
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
@@ -41,7 +41,7 @@ _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?|\.\d+)\s*")
 
 
 @dataclass(frozen=True)
-class Limit:
+class FailCondition:
     """A parsed condition; the run fails where it holds."""
 
     expression: str
@@ -50,7 +50,7 @@ class Limit:
     bound: float
 
 
-def parse_conditions(texts: Sequence[str], compared: bool) -> list[Limit]:
+def parse_conditions(texts: Sequence[str], compared: bool) -> list[FailCondition]:
     """Read conditions; ratios are there only when two endpoints are compared.
 
     Raises
@@ -78,11 +78,11 @@ def parse_conditions(texts: Sequence[str], compared: bool) -> list[Limit]:
                 f"{', '.join(NAMES[len(LATENCIES) * len(STATISTICS) :])}; each with ratio_ in front under --compare",
                 fix="correct it",
             )
-        limits.append(Limit(" ".join(text.split()), name, found[2], float(found[3])))
+        limits.append(FailCondition(" ".join(text.split()), name, found[2], float(found[3])))
     return limits
 
 
-def value_of(figures: Figures, name: str) -> float | None:
+def value_of(figures: LoadFigures, name: str) -> float | None:
     """A figure of a group of requests by its name, such as `p99_ttft`; `None` where it has none."""
     statistic, _, latency = name.partition("_")
     if statistic in STATISTICS and latency in LATENCIES:
@@ -92,7 +92,9 @@ def value_of(figures: Figures, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def check(limits: Sequence[Limit], endpoints: Sequence[Measured], ratios: Sequence[Ratio]) -> list[Condition]:
+def check(
+    limits: Sequence[FailCondition], endpoints: Sequence[EndpointResult], ratios: Sequence[Ratio]
+) -> list[Condition]:
     """Judge every condition, on every endpoint, or on the ratio of two."""
     conditions = []
     for limit in limits:
@@ -107,7 +109,7 @@ def check(limits: Sequence[Limit], endpoints: Sequence[Measured], ratios: Sequen
     return conditions
 
 
-def _value(measured: Measured, name: str) -> float | None:
+def _value(measured: EndpointResult, name: str) -> float | None:
     if name in SERVER:
         value: float | None = getattr(measured.server_load, name)
         return value

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from vhserve.loadtest.records import Observation
-from vhserve.loadtest.results import Distribution, Error, Figures
+from vhserve.loadtest.records import RequestRecord
+from vhserve.loadtest.results import Distribution, ErrorCount, LoadFigures
 from vhserve.loadtest.slo import meets
 
 
@@ -24,7 +24,7 @@ def distribution(seconds: Iterable[float]) -> Distribution | None:
     )
 
 
-def figures(turns: Sequence[Sequence[Observation]], slo: Mapping[str, float]) -> Figures:
+def figures(turns: Sequence[Sequence[RequestRecord]], slo: Mapping[str, float]) -> LoadFigures:
     """Summarise measured requests.
 
     Parameters
@@ -42,7 +42,7 @@ def figures(turns: Sequence[Sequence[Observation]], slo: Mapping[str, float]) ->
     tokens = sum(one.tokens for one in done)
     good = sum(meets(one, slo) for one in seen) if slo else None
     judged = len(done) + failed
-    return Figures(
+    return LoadFigures(
         requests=len(seen),
         succeeded=len(done),
         failed=failed,
@@ -64,15 +64,15 @@ def figures(turns: Sequence[Sequence[Observation]], slo: Mapping[str, float]) ->
     )
 
 
-def _span(turn: Sequence[Observation]) -> float:
+def _span(turn: Sequence[RequestRecord]) -> float:
     if not turn:
         return 0.0
     return max(one.due + (one.arrivals[-1] if one.arrivals else 0.0) for one in turn) - min(one.due for one in turn)
 
 
-def errors(seen: Iterable[Observation]) -> list[Error]:
+def errors(seen: Iterable[RequestRecord]) -> list[ErrorCount]:
     """Count failures by kind, most frequent first, each with the words of its first."""
     failed = [one for one in seen if one.outcome == "failed"]
     first = {one.error: one.detail for one in reversed(failed)}
     counted = Counter(one.error for one in failed).most_common()
-    return [Error(kind=kind or "unknown", count=count, first=first[kind] or "") for kind, count in counted]
+    return [ErrorCount(kind=kind or "unknown", count=count, first=first[kind] or "") for kind, count in counted]

@@ -28,9 +28,9 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from pydantic import ValidationError
 
 from vhserve.loadtest.payloads import Payload, Payloads
-from vhserve.loadtest.records import ClientSample, Observation
+from vhserve.loadtest.records import ClientSample, RequestRecord
 from vhserve.loadtest.schedule import Ticket, Tickets
-from vhserve.loadtest.stream import Endpoint
+from vhserve.loadtest.stream import StreamClient
 from vhserve.loadtest.workload import Workload
 
 AFTER_FAILURE = 0.1
@@ -59,7 +59,7 @@ def _types(annotation: Any) -> tuple[Any, ...]:
     return getattr(annotation, "__args__", (annotation,))
 
 
-class Run:
+class ClientProcess:
     """What the users of a process share: the schedule, the endpoint, the file of records, and the end."""
 
     def __init__(self, environment: Environment, options: Namespace) -> None:
@@ -72,7 +72,7 @@ class Run:
         self._place = (options.turn, options.client) if worker is None else (options.turn, options.client, worker)
         records = f"{options.records}.{worker}" if options.records and worker is not None else options.records
         self._payloads = Payloads(self.load, self._place)
-        self._endpoint = Endpoint(
+        self._endpoint = StreamClient(
             str(environment.host),
             os.environ.get(self.load.api_key_env),
             self.load.max_in_flight,
@@ -101,7 +101,7 @@ class Run:
 
     def send(self, ticket: Ticket, payload: Payload, due: float) -> bool:
         """Send a request due at a time of `time.monotonic`, write down what became of it, and say whether it worked."""
-        seen = Observation(ticket.number, payload.kind, ticket.warm_up, due)
+        seen = RequestRecord(ticket.number, payload.kind, ticket.warm_up, due)
         if self.in_flight >= self.load.max_in_flight:
             seen.error = "not sent"
             seen.detail = f"{self.in_flight} requests were under way, as many as --max-in-flight"
@@ -115,7 +115,7 @@ class Run:
         self._note(seen)
         return seen.outcome != "failed"
 
-    def _note(self, seen: Observation) -> None:
+    def _note(self, seen: RequestRecord) -> None:
         if self._file is not None:
             self._file.write(seen.line())
         failure = RuntimeError(seen.error) if seen.outcome == "failed" else None
@@ -163,7 +163,7 @@ class Run:
                 self._file.write(sample.line())
 
 
-_runs: dict[int, Run] = {}
+_processes: dict[int, ClientProcess] = {}
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
@@ -171,20 +171,20 @@ def _start(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
         return  # which only tells the workers what to do
     try:
-        run = Run(environment, environment.parsed_options or Namespace())
+        process = ClientProcess(environment, environment.parsed_options or Namespace())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         sys.exit(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']!r}: {first['msg']}")
-    if run.load.model is None:
+    if process.load.model is None:
         sys.exit("--model is not given; expected the name of a model that the endpoint serves")
-    _runs[id(environment)] = run
+    _processes[id(environment)] = process
 
 
 @events.test_stop.add_listener  # type: ignore[untyped-decorator]
 def _stop(environment: Environment, **_: Any) -> None:
-    run = _runs.pop(id(environment), None)
-    if run is not None:
-        run.close()
+    process = _processes.pop(id(environment), None)
+    if process is not None:
+        process.close()
 
 
 class VisionUser(User):
@@ -192,8 +192,8 @@ class VisionUser(User):
 
     def on_start(self) -> None:
         """Join the run."""
-        self.run_ = _runs[id(self.environment)]
-        self.run_.joined()
+        self.process = _processes[id(self.environment)]
+        self.process.joined()
         self._sending = Pool()
 
     def on_stop(self) -> None:
@@ -203,25 +203,25 @@ class VisionUser(User):
     @task
     def load(self) -> None:
         """Send until the run's bounds are reached."""
-        if self.run_.load.rate:
+        if self.process.load.rate:
             self._open_loop()
         else:
             self._closed_loop()
-        self.run_.left()
+        self.process.left()
         raise StopUser
 
     def _open_loop(self) -> None:
-        run = self.run_
-        for ticket in run.arrivals():
-            payload = run.payload(ticket)  # made before it is due, in the time that there is to wait anyway
-            due = run.start + ticket.due
+        process = self.process
+        for ticket in process.arrivals():
+            payload = process.payload(ticket)  # made before it is due, in the time that there is to wait anyway
+            due = process.start + ticket.due
             gevent.sleep(max(0.0, due - time.monotonic()))
-            self._sending.spawn(run.send, ticket, payload, due)
+            self._sending.spawn(process.send, ticket, payload, due)
         self._sending.join()
 
     def _closed_loop(self) -> None:
-        run = self.run_
-        while (ticket := run.next_now()) is not None:
-            payload = run.payload(ticket)
-            if not run.send(ticket, payload, time.monotonic()):
+        process = self.process
+        while (ticket := process.next_now()) is not None:
+            payload = process.payload(ticket)
+            if not process.send(ticket, payload, time.monotonic()):
                 gevent.sleep(AFTER_FAILURE)

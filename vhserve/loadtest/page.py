@@ -8,8 +8,8 @@ from dataclasses import replace
 from html import escape
 from string import Template
 
-from vhserve.loadtest.plots import Series, latency_curves, latency_over_time, ratio_plot, server_side, throughput
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.plots import RequestGroups, latency_curves, latency_over_time, ratio_plot, server_side, throughput
+from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import LoadTest
 from vhserve.loadtest.tables import Grid, grids, warnings
 from vhserve.report import html
@@ -27,7 +27,7 @@ $facts
 """)
 
 
-def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observation]]]) -> str:
+def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> str:
     """Write the page.
 
     Parameters
@@ -44,14 +44,14 @@ def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observat
     body = _BODY.substitute(
         warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(document)),
         tables="\n".join(map(_table, grids(document))),
-        plots="\n".join(_plots(document, _series(document, requests))),
+        plots="\n".join(_plots(document, _groups(document, requests))),
         facts=html.facts(_facts(document)),
     )
     lead = f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all"
     return html.page(f"Load test of {names}", lead, body)
 
 
-def _series(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observation]]]) -> Series:
+def _groups(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> RequestGroups:
     """What the plots tell apart: the endpoints, or, of a single one, the kinds of request."""
     placed = {name: [one for turn in turns for one in _from_start(turn)] for name, turns in requests.items()}
     if len(placed) > 1:
@@ -60,18 +60,18 @@ def _series(document: LoadTest, requests: Mapping[str, Sequence[Sequence[Observa
     return {kind: [one for one in seen if one.kind == kind] for kind in sorted({one.kind for one in seen})}
 
 
-def _from_start(turn: Sequence[Observation]) -> list[Observation]:
+def _from_start(turn: Sequence[RequestRecord]) -> list[RequestRecord]:
     return [replace(one, due=one.due - turn[0].due) for one in turn]
 
 
-def _plots(document: LoadTest, series: Series) -> list[str]:
-    if not any(one.outcome == "ok" for seen in series.values() for one in seen):
+def _plots(document: LoadTest, groups: RequestGroups) -> list[str]:
+    if not any(one.outcome == "ok" for seen in groups.values() for one in seen):
         return ["<p>No request succeeded; there is nothing to draw.</p>"]
     plots = [
         figure(
-            latency_curves(series, document.slo), "Share of requests over latency", "Dashed: the SLO, where it is near."
+            latency_curves(groups, document.slo), "Share of requests over latency", "Dashed: the SLO, where it is near."
         ),
-        figure(latency_over_time(series), "Time to first token of every request", "Crosses on top: failed."),
+        figure(latency_over_time(groups), "Time to first token of every request", "Crosses on top: failed."),
         figure(throughput(document.endpoints), "Output tokens and requests under way, by second", ""),
     ]
     told = server_side(document.endpoints)

@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from calibrate.drawing import SERIES, new_figure, svg
-from vhserve.loadtest.records import Observation
-from vhserve.loadtest.results import Measured, Ratio, Second
+from vhserve.loadtest.records import RequestRecord
+from vhserve.loadtest.results import EndpointResult, Ratio, TimelineSecond
 
-Series = Mapping[str, Sequence[Observation]]
+RequestGroups = Mapping[str, Sequence[RequestRecord]]
 """Requests by what tells them apart: endpoints, or kinds of request. `due` counts from the start of measuring."""
 
-Panel = tuple[str, Callable[[Second], float | None]]
+Panel = tuple[str, Callable[[TimelineSecond], float | None]]
 """A panel's label, and what it draws of each second."""
 
 _POINTS = 400
 """Points of a curve, however many requests there are."""
 
 
-def latency_curves(series: Series, slo: Mapping[str, float]) -> str:
+def latency_curves(groups: RequestGroups, slo: Mapping[str, float]) -> str:
     """Draw, for TTFT, TPOT and end to end, the share of requests that were at most so slow; dashed: the SLO."""
     with new_figure(9.0, 2.9) as figure:
         for axes, (name, label) in zip(
@@ -30,7 +30,7 @@ def latency_curves(series: Series, slo: Mapping[str, float]) -> str:
             (("ttft", "time to first token, ms"), ("tpot", "time per output token, ms"), ("e2e", "end to end, ms")),
             strict=True,
         ):
-            for (told, seen), (colour, _) in zip(series.items(), _colours(series), strict=True):
+            for (told, seen), (colour, _) in zip(groups.items(), _colours(groups), strict=True):
                 values = [getattr(one, name) for one in seen if one.outcome == "ok"]
                 known = [1000 * value for value in values if value is not None]
                 if known:
@@ -41,18 +41,18 @@ def latency_curves(series: Series, slo: Mapping[str, float]) -> str:
                 axes.axvline(1000 * slo[name], color="black", linestyle="--", linewidth=1)
             _tidy(axes)
         figure.axes[0].set_ylabel("% of requests at most so slow")
-        if len(series) > 1:
+        if len(groups) > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=len(series))
+            figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=len(groups))
         return svg(figure)
 
 
-def latency_over_time(series: Series) -> str:
+def latency_over_time(groups: RequestGroups) -> str:
     """Draw every request's TTFT over the time it was due; crosses at the top are failed requests."""
     with new_figure(9.0, 2.6) as figure:
         axes = figure.add_subplot()
         failed = []
-        for (told, seen), (colour, marker) in zip(series.items(), _colours(series), strict=True):
+        for (told, seen), (colour, marker) in zip(groups.items(), _colours(groups), strict=True):
             done = [one for one in seen if one.outcome == "ok"]
             failed += [one.due for one in seen if one.outcome == "failed"]
             axes.plot(
@@ -69,11 +69,11 @@ def latency_over_time(series: Series) -> str:
             axes.plot(failed, [top] * len(failed), "kx", markersize=5, label="failed", clip_on=False)
         axes.set(xlabel="seconds since measuring began, when due", ylabel="time to first token, ms", ylim=(0, None))
         _tidy(axes)
-        _legend(axes, len(series) > 1 or bool(failed))
+        _legend(axes, len(groups) > 1 or bool(failed))
         return svg(figure)
 
 
-def throughput(endpoints: Sequence[Measured]) -> str:
+def throughput(endpoints: Sequence[EndpointResult]) -> str:
     """Draw output tokens of every second and requests under way, turn after turn; dotted lines part the turns."""
     return _over_time(
         endpoints,
@@ -81,7 +81,7 @@ def throughput(endpoints: Sequence[Measured]) -> str:
     )
 
 
-def server_side(endpoints: Sequence[Measured]) -> str | None:
+def server_side(endpoints: Sequence[EndpointResult]) -> str | None:
     """Draw KV cache in use and requests that wait, as the server tells them; `None` where it tells nothing."""
     if not any(one.kv_use is not None for measured in endpoints for one in measured.timeline):
         return None
@@ -108,7 +108,7 @@ def ratio_plot(ratios: Sequence[Ratio]) -> str:
         return svg(figure)
 
 
-def _over_time(endpoints: Sequence[Measured], panels: Sequence[Panel]) -> str:
+def _over_time(endpoints: Sequence[EndpointResult], panels: Sequence[Panel]) -> str:
     with new_figure(9.0, 3.6) as figure:
         for axes, (label, value) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
             for (colour, _), measured in zip(_colours(endpoints), endpoints, strict=True):
@@ -125,8 +125,8 @@ def _over_time(endpoints: Sequence[Measured], panels: Sequence[Panel]) -> str:
         return svg(figure)
 
 
-def _colours(series: Series | Sequence[Measured]) -> list[tuple[str, str]]:
-    return [SERIES[number % len(SERIES)] for number in range(len(series))]
+def _colours(groups: RequestGroups | Sequence[EndpointResult]) -> list[tuple[str, str]]:
+    return [SERIES[number % len(SERIES)] for number in range(len(groups))]
 
 
 def _tidy(axes: Axes) -> None:

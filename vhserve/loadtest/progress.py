@@ -14,7 +14,7 @@ from calibrate.runs.progress import LINE_EVERY
 from vhserve.loadtest.turn import Turn
 
 
-class Shown:
+class TurnProgress:
     """Takes what there is of a turn, and says so. `total` is the seconds that all turns take at most."""
 
     def __init__(self, total: float) -> None:
@@ -45,7 +45,7 @@ class Shown:
         return f"{self._label}: {len(turn.observed)} requests, {rate:.1f}/s, {failed} failed"
 
 
-class _Bar(Shown):
+class _Bar(TurnProgress):
     def __init__(self, total: float, progress: Progress) -> None:
         super().__init__(total)
         self._progress, self._task = progress, progress.add_task("starting", total=total)
@@ -54,7 +54,7 @@ class _Bar(Shown):
         self._progress.update(self._task, completed=self.seconds_done(), description=self.words(turn))
 
 
-class _Lines(Shown):
+class _Lines(TurnProgress):
     def __init__(self, total: float, console: Console) -> None:
         super().__init__(total)
         self._console, self._shown_at = console, time.monotonic()
@@ -69,7 +69,7 @@ class _Lines(Shown):
 
 
 @contextmanager
-def shown(total: float) -> Iterator[Shown]:
+def turn_progress(total: float) -> Iterator[TurnProgress]:
     """Show progress while a context lasts."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Outcome = Literal["ok", "aborted", "failed"]
+RequestOutcome = Literal["ok", "aborted", "failed"]
 
 
 @dataclass
-class Observation:
+class RequestRecord:
     """One request.
 
     Attributes
@@ -38,7 +38,7 @@ class Observation:
     arrivals: list[float] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
-    outcome: Outcome = "failed"
+    outcome: RequestOutcome = "failed"
     error: str | None = None
     detail: str | None = None
 
@@ -92,7 +92,7 @@ class RecordReader:
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
 
-    def read(self) -> tuple[list[Observation], list[ClientSample]]:
+    def read(self) -> tuple[list[RequestRecord], list[ClientSample]]:
         """New requests and new samples of the client since the last call."""
         if not self._path.exists():
             return [], []
@@ -101,12 +101,12 @@ class RecordReader:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self._at += len(whole)
-        observations: list[Observation] = []
+        observations: list[RequestRecord] = []
         samples: list[ClientSample] = []
         for line in whole.splitlines():
             content: dict[str, Any] = json.loads(line)
             if "client" in content:
                 samples.append(ClientSample(**content["client"]))
             else:
-                observations.append(Observation(**content))
+                observations.append(RequestRecord(**content))
         return observations, samples

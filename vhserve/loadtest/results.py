@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from vhserve.evaluation.results import Record, Server
+from vhserve.evaluation.results import ResultModel, Server
 
-ALONE = "endpoint"
+SINGLE_ENDPOINT = "endpoint"
 """Name of an endpoint that is not compared with another."""
 
 
-class Distribution(Record):
+class Distribution(ResultModel):
     """Seconds over requests (for `itl`: over gaps of all requests). Quantiles are exact, linear between neighbours."""
 
     count: int = Field(gt=0)
@@ -24,7 +24,7 @@ class Distribution(Record):
     max: float
 
 
-class Figures(Record):
+class LoadFigures(ResultModel):
     """What a group of requests came to. Lower is better for latencies, higher for everything per second.
 
     Latencies are of the requests that succeeded, counted from when each was due. `ttft`: to the first token. `itl`:
@@ -53,7 +53,7 @@ class Figures(Record):
     lag: Distribution | None
 
 
-class Error(Record):
+class ErrorCount(ResultModel):
     """Failed requests of one kind, and what the first of them said."""
 
     kind: str
@@ -61,7 +61,7 @@ class Error(Record):
     first: str
 
 
-class ServerLoad(Record):
+class ServerLoad(ResultModel):
     """What `/metrics` said while requests were measured; `None` where a server does not tell.
 
     `kv_use` is of 1, the fullest engine's; counters are increases. `scrapes` is how often it was read.
@@ -76,7 +76,7 @@ class ServerLoad(Record):
     prefix_hit_share: float | None
 
 
-class ClientLoad(Record):
+class ClientLoad(ResultModel):
     """How busy the sending processes were: the busiest one's share of a core, and how late its event loop woke.
 
     `saturated` says why its figures are not the server's; empty when it was idle enough.
@@ -89,7 +89,7 @@ class ClientLoad(Record):
     saturated: str
 
 
-class Second(Record):
+class TimelineSecond(ResultModel):
     """One second of a turn: requests by how they ended then, tokens that came, requests under way, and the server."""
 
     turn: int
@@ -104,21 +104,21 @@ class Second(Record):
     client_cpu: float | None
 
 
-class Measured(Record):
+class EndpointResult(ResultModel):
     """One endpoint: the figures of all requests, of each kind of request, and of each turn."""
 
     name: str
     server: Server
-    figures: Figures
-    kinds: dict[str, Figures]
-    turns: list[Figures]
-    errors: list[Error]
+    figures: LoadFigures
+    kinds: dict[str, LoadFigures]
+    turns: list[LoadFigures]
+    errors: list[ErrorCount]
     server_load: ServerLoad
     client: ClientLoad
-    timeline: list[Second]
+    timeline: list[TimelineSecond]
 
 
-class Ratio(Record):
+class Ratio(ResultModel):
     """Second endpoint over first: of the pooled figures, and of each round's two turns, with their median and ends."""
 
     figure: str
@@ -129,7 +129,7 @@ class Ratio(Record):
     rounds: list[float]
 
 
-class Condition(Record):
+class Condition(ResultModel):
     """A --fail-if condition: what it found, and whether that fails the run. A figure that is missing does."""
 
     expression: str
@@ -137,7 +137,7 @@ class Condition(Record):
     violated: bool
 
 
-class LoadTest(Record):
+class LoadTest(ResultModel):
     """Everything that one run of `vhserve loadtest` found."""
 
     format: Literal["vhserve.loadtest"] = "vhserve.loadtest"
@@ -146,7 +146,7 @@ class LoadTest(Record):
     seed: int
     arrivals: str
     slo: dict[str, float]
-    endpoints: list[Measured] = Field(min_length=1, max_length=2)
+    endpoints: list[EndpointResult] = Field(min_length=1, max_length=2)
     ratios: list[Ratio]
     conditions: list[Condition]
     versions: dict[str, str]

@@ -23,9 +23,9 @@ from vhserve.loadtest.conditions import check, parse_conditions
 from vhserve.loadtest.errors import BadLoad, LocustMissing, SameEndpoint
 from vhserve.loadtest.figures import errors, figures
 from vhserve.loadtest.options import LoadtestOptions
-from vhserve.loadtest.progress import shown
-from vhserve.loadtest.records import Observation
-from vhserve.loadtest.results import ALONE, Figures, LoadTest, Measured
+from vhserve.loadtest.progress import turn_progress
+from vhserve.loadtest.records import RequestRecord
+from vhserve.loadtest.results import SINGLE_ENDPOINT, EndpointResult, LoadFigures, LoadTest
 from vhserve.loadtest.scrape import server_load
 from vhserve.loadtest.slo import parse_slo
 from vhserve.loadtest.timeline import timeline
@@ -34,7 +34,7 @@ from vhserve.loadtest.workload import Workload
 
 
 @dataclass
-class Endpoint:
+class EndpointTurns:
     """One of the endpoints, and its turns so far."""
 
     name: str
@@ -43,14 +43,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoadTestRun:
     """The document, and the measured requests behind it: of every turn, by the endpoint's name."""
 
     document: LoadTest
-    requests: dict[str, list[list[Observation]]]
+    requests: dict[str, list[list[RequestRecord]]]
 
 
-def loadtest(options: LoadtestOptions) -> Outcome:
+def loadtest(options: LoadtestOptions) -> LoadTestRun:
     """Carry out what the options of `vhserve loadtest` ask for, and write the files.
 
     Raises
@@ -68,8 +68,8 @@ def loadtest(options: LoadtestOptions) -> Outcome:
     key = api_key(options.api_key_env)
     servers = [identify(url, options.model, key) for url in urls]
     started, clock = provenance.now(), time.monotonic()
-    names = ["A", "B"] if options.compare else [ALONE]
-    endpoints = [Endpoint(name, server) for name, server in zip(names, servers, strict=True)]
+    names = ["A", "B"] if options.compare else [SINGLE_ENDPOINT]
+    endpoints = [EndpointTurns(name, server) for name, server in zip(names, servers, strict=True)]
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     with ending_on_signals():
         _run_turns(endpoints, options, seed)
@@ -91,9 +91,9 @@ def loadtest(options: LoadtestOptions) -> Outcome:
         started=started,
         seconds=time.monotonic() - clock,
     )
-    outcome = Outcome(document, {one.name: [turn.observed for turn in one.turns] for one in endpoints})
-    _write(outcome, options)
-    return outcome
+    done = LoadTestRun(document, {one.name: [turn.observed for turn in one.turns] for one in endpoints})
+    _write(done, options)
+    return done
 
 
 def _urls(urls: Sequence[str], compare: bool) -> list[str]:
@@ -134,13 +134,16 @@ def _check_load(options: LoadtestOptions) -> None:
         )
 
 
-def _run_turns(endpoints: Sequence[Endpoint], options: LoadtestOptions, seed: int) -> None:
+def _run_turns(endpoints: Sequence[EndpointTurns], options: LoadtestOptions, seed: int) -> None:
     turns = order(len(endpoints), options.rounds)
     seconds = options.warm_up + options.duration
     values = {name: getattr(options, name) for name in Workload.model_fields}
     if options.concurrency is not None:
         values |= {"rate": 0.0, "max_in_flight": options.concurrency}
-    with tempfile.TemporaryDirectory(prefix="vhserve-loadtest-") as scratch, shown(len(turns) * seconds) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="vhserve-loadtest-") as scratch,
+        turn_progress(len(turns) * seconds) as progress,
+    ):
         for number, at in enumerate(turns):
             endpoint = endpoints[at]
             load = Workload(**{**values, "model": endpoint.server.model, "seed": seed})
@@ -153,11 +156,11 @@ def _run_turns(endpoints: Sequence[Endpoint], options: LoadtestOptions, seed: in
             progress.end()
 
 
-def _measured(endpoint: Endpoint, slo: dict[str, float]) -> Measured:
+def _measured(endpoint: EndpointTurns, slo: dict[str, float]) -> EndpointResult:
     turns = [turn.observed for turn in endpoint.turns]
     seen = [one for turn in turns for one in turn]
     kinds = {one.kind for one in seen}
-    return Measured(
+    return EndpointResult(
         name=endpoint.name,
         server=endpoint.server,
         figures=figures(turns, slo),
@@ -172,18 +175,18 @@ def _measured(endpoint: Endpoint, slo: dict[str, float]) -> Measured:
     )
 
 
-def _rounds(measured: Sequence[Measured]) -> list[tuple[Figures, Figures]]:
+def _rounds(measured: Sequence[EndpointResult]) -> list[tuple[LoadFigures, LoadFigures]]:
     return list(zip(measured[0].turns, measured[1].turns, strict=True))
 
 
-def _write(outcome: Outcome, options: LoadtestOptions) -> None:
+def _write(done: LoadTestRun, options: LoadtestOptions) -> None:
     if options.out is not None:
-        save(outcome.document, options.out)
+        save(done.document, options.out)
     if options.csv is not None:
-        from vhserve.loadtest.rows import csv_text
+        from vhserve.loadtest.request_csv import csv_text
 
-        write_atomically(options.csv, csv_text(outcome.requests))
+        write_atomically(options.csv, csv_text(done.requests))
     if options.html is not None:
         from vhserve.loadtest.page import render
 
-        write_atomically(options.html, render(outcome.document, outcome.requests))
+        write_atomically(options.html, render(done.document, done.requests))

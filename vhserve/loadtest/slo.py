@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from vhserve.loadtest.errors import BadExpression
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.records import RequestRecord
 
 LIMITED = ("ttft", "tpot", "e2e")
 """What an SLO can limit, in seconds."""
@@ -35,7 +35,7 @@ def parse_slo(text: str | None) -> dict[str, float]:
     return limits
 
 
-def meets(seen: Observation, limits: Mapping[str, float]) -> bool:
+def meets(seen: RequestRecord, limits: Mapping[str, float]) -> bool:
     """Whether a request succeeded within every limit; a reply of one token has no TPOT to limit."""
     if seen.outcome != "ok":
         return False

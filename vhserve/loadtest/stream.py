@@ -16,7 +16,7 @@ from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
 
 from vhserve.loadtest.payloads import Payload
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.records import RequestRecord
 
 _DONE = b"[DONE]"
 
@@ -29,7 +29,7 @@ class _Broken(Exception):
         self.kind, self.detail = kind, detail
 
 
-class Endpoint:
+class StreamClient:
     """Chat completions at a base URL (which ends in `/v1`), over at most `connections` connections."""
 
     def __init__(self, base_url: str, key: str | None, connections: int, timeout: float) -> None:
@@ -49,7 +49,7 @@ class Endpoint:
             block_size=16_384,
         )
 
-    def ask(self, payload: Payload, seen: Observation, tokens: int | None) -> None:
+    def ask(self, payload: Payload, seen: RequestRecord, tokens: int | None) -> None:
         """Send a request and fill in what became of it.
 
         Parameters
@@ -92,7 +92,7 @@ class Endpoint:
         """Close what connections there are."""
         self._http.close()
 
-    def _read(self, response: HTTPSocketResponse, payload: Payload, seen: Observation) -> None:
+    def _read(self, response: HTTPSocketResponse, payload: Payload, seen: RequestRecord) -> None:
         while line := response.readline(b"\n"):
             if not line.startswith(b"data:"):
                 continue
@@ -119,7 +119,7 @@ def _has_text(delta: dict[str, Any]) -> bool:
     return bool(delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"))
 
 
-def _check(seen: Observation, tokens: int | None) -> None:
+def _check(seen: RequestRecord, tokens: int | None) -> None:
     if not seen.arrivals:
         raise _Broken("empty reply", "no token came")
     seen.tokens = seen.tokens or len(seen.arrivals)  # a server without usage in its streams
@@ -127,5 +127,5 @@ def _check(seen: Observation, tokens: int | None) -> None:
         raise _Broken("wrong length", f"{seen.tokens} tokens came, {tokens} were asked for")
 
 
-def _fail(seen: Observation, kind: str, detail: str) -> None:
+def _fail(seen: RequestRecord, kind: str, detail: str) -> None:
     seen.outcome, seen.error, seen.detail = "failed", kind, " ".join(detail.split())[:200]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vhserve.loadtest.results import ALONE, Distribution, Figures, LoadTest, Measured
+from vhserve.loadtest.results import SINGLE_ENDPOINT, Distribution, EndpointResult, LoadFigures, LoadTest
 
 LATENCIES = {
     "ttft": "time to first token",
@@ -50,14 +50,16 @@ def grids(document: LoadTest) -> Iterator[Grid]:
         yield _conditions(document)
 
 
-def _latencies(one: Measured) -> Grid:
+def _latencies(one: EndpointResult) -> Grid:
     rows = [(name, *_milliseconds(getattr(one.figures, key))) for key, name in LATENCIES.items()]
     if len(one.kinds) > 1:
         for key in ("ttft", "tpot", "e2e"):
             for kind, figures in one.kinds.items():
                 rows.append((f"{LATENCIES[key]}, {kind}", *_milliseconds(getattr(figures, key))))
     title = f"Latency of {one.server.base_url}, milliseconds"
-    return Grid(title if one.name == ALONE else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows)
+    return Grid(
+        title if one.name == SINGLE_ENDPOINT else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows
+    )
 
 
 def _milliseconds(found: Distribution | None) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ def _milliseconds(found: Distribution | None) -> tuple[str, ...]:
 def _totals(document: LoadTest) -> Grid:
     rows: list[tuple[str, ...]] = []
 
-    def add(name: str, cell: Callable[[Measured], str]) -> None:
+    def add(name: str, cell: Callable[[EndpointResult], str]) -> None:
         rows.append((name, *(cell(one) for one in document.endpoints)))
 
     add("requests", lambda one: f"{one.figures.requests:,}")
@@ -88,22 +90,22 @@ def _totals(document: LoadTest) -> Grid:
     return Grid("Totals", ("", *(one.name for one in document.endpoints)), rows)
 
 
-def _counts(found: Figures) -> str:
+def _counts(found: LoadFigures) -> str:
     return f"{found.succeeded:,}, {found.failed:,}, {found.aborted:,}"
 
 
-def _good(found: Figures) -> str:
+def _good(found: LoadFigures) -> str:
     share = "" if found.good_share is None else f" ({found.good_share:.1%} of requests)"
     return _number(found.goodput_per_second, "{:.2f}") + share
 
 
-def _tokens(found: Figures) -> str:
+def _tokens(found: LoadFigures) -> str:
     if not found.succeeded:
         return "-"
     return f"{found.prompt_tokens / found.succeeded:.0f}, {found.output_tokens / found.succeeded:.0f}"
 
 
-def _running(one: Measured) -> str:
+def _running(one: EndpointResult) -> str:
     return f"{_number(one.server_load.running_max, '{:.0f}')}, {_number(one.server_load.waiting_max, '{:.0f}')}"
 
 
@@ -133,7 +135,10 @@ def _ratios(document: LoadTest) -> Grid:
 def _conditions(document: LoadTest) -> Grid:
     rows: list[tuple[str, ...]] = []
     for one in document.conditions:
-        cells = [_number(value, "{:g}") + ("" if name == ALONE else f" ({name})") for name, value in one.found.items()]
+        cells = [
+            _number(value, "{:g}") + ("" if name == SINGLE_ENDPOINT else f" ({name})")
+            for name, value in one.found.items()
+        ]
         rows.append((one.expression, ", ".join(cells), "fails" if one.violated else "passes"))
     return Grid("Conditions", ("fail if", "found", ""), rows)
 
@@ -155,7 +160,7 @@ def print_tables(document: LoadTest, console: Console) -> None:
 def warnings(document: LoadTest) -> Iterator[str]:
     """What a reader of the figures has to know, in words."""
     for one in document.endpoints:
-        which = "" if one.name == ALONE else f"{one.name}: "
+        which = "" if one.name == SINGLE_ENDPOINT else f"{one.name}: "
         if one.client.saturated:
             yield f"{which}the client is the bottleneck: {one.client.saturated}"
         if not one.figures.requests:

@@ -6,11 +6,11 @@ Owns the buckets. Knows no figures of whole runs.
 import math
 from collections import defaultdict
 
-from vhserve.loadtest.results import Second
+from vhserve.loadtest.results import TimelineSecond
 from vhserve.loadtest.turn import Turn
 
 
-def timeline(turn: Turn, number: int) -> list[Second]:
+def timeline(turn: Turn, number: int) -> list[TimelineSecond]:
     """Put a turn's measured requests, readings and samples into seconds since measuring began."""
     if not turn.observed:
         return []
@@ -32,7 +32,7 @@ def timeline(turn: Turn, number: int) -> list[Second]:
         for sample in samples:
             busy[int(sample.at - turn.since)] = max(busy[int(sample.at - turn.since)], sample.cpu)
     return [
-        Second(
+        TimelineSecond(
             turn=number,
             second=second,
             succeeded=int(succeeded[second]),

@@ -16,7 +16,7 @@ from profiles.provenance import ROOT
 from vhserve.demo.processes import end
 from vhserve.evaluation.results import Server
 from vhserve.loadtest.errors import ClientFailed
-from vhserve.loadtest.records import ClientSample, Observation, RecordReader
+from vhserve.loadtest.records import ClientSample, RecordReader, RequestRecord
 from vhserve.loadtest.scrape import Scrape, Scraper
 from vhserve.loadtest.workload import Workload
 
@@ -53,7 +53,7 @@ class Job:
 class Turn:
     """What came of a turn. `since` is when measuring began (`time.monotonic`); `observed` holds no warm-up."""
 
-    observed: list[Observation] = field(default_factory=list)
+    observed: list[RequestRecord] = field(default_factory=list)
     warmed: int = 0
     samples: list[list[ClientSample]] = field(default_factory=list)
     scrapes: list[Scrape] = field(default_factory=list)

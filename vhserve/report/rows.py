@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.evaluation.latency import LatencyFigures, Quantiles
-from vhserve.evaluation.results import Figures, Paired
+from vhserve.evaluation.results import AccuracyFigures, Paired
 from vhserve.evaluation.scoring import ALL
 from vhserve.evaluation.tables import difference, interval
 
@@ -70,11 +70,11 @@ def _accuracy(results: DemoResults) -> list[Row]:
     return rows
 
 
-def _of_each(found: Sequence[Figures | None], word: Callable[[Figures], str]) -> tuple[str, ...]:
+def _of_each(found: Sequence[AccuracyFigures | None], word: Callable[[AccuracyFigures], str]) -> tuple[str, ...]:
     return tuple(NONE if one is None else word(one) for one in found)
 
 
-def _of_family(arm: DemoArmResult, family: str) -> Figures | None:
+def _of_family(arm: DemoArmResult, family: str) -> AccuracyFigures | None:
     return next((one for one in arm.accuracy.figures if one.family == family), None)
 
 

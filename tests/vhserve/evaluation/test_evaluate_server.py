@@ -24,7 +24,7 @@ from vhserve.cli import main
 from vhserve.demo.processes import VHSERVE, serving
 from vhserve.engine.kv_cache.capacity import groups_of
 from vhserve.engine.kv_cache.lanes import PromptBlocks
-from vhserve.evaluation.latency import Load, measure
+from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import load
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
 from vhserve.loadtest.results import LoadTest
@@ -98,7 +98,7 @@ def test_accuracy_is_that_of_the_masked_model(
 def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
     server = identify(base_url, None, "none")
     assert server.plan_digest == _plan().digest
-    found = measure(server, Load(concurrency=2, requests=4, warm_up=1, output_tokens=5))
+    found = measure(server, LatencyLoad(concurrency=2, requests=4, warm_up=1, output_tokens=5))
     assert (found.requests, found.failed, found.output_tokens) == (4, 0, 20)
     assert found.ttft_ms.p50 > 0
     assert found.tpot_ms.p50 > 0

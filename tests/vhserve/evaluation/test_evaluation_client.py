@@ -7,7 +7,7 @@ import pytest
 from scripted_endpoint import endpoint, question_of
 
 from calibrate.datasets.synthetic import samples
-from vhserve.evaluation.client import Limits, ask_all
+from vhserve.evaluation.client import RequestLimits, ask_all
 from vhserve.evaluation.errors import (
     BaseUrlInvalid,
     ModelNotServed,
@@ -18,7 +18,7 @@ from vhserve.evaluation.errors import (
 from vhserve.evaluation.results import Answer
 from vhserve.evaluation.server import identify, kv_capacity, metrics_text
 
-FAST = Limits(concurrency=4, timeout=5, max_tokens=3)
+FAST = RequestLimits(concurrency=4, timeout=5, max_tokens=3)
 # The endpoint tells samples apart by their question.
 SAMPLES = list({sample.question: sample for sample in samples(32)}.values())[:24]
 RIGHT = {sample.question: sample.answer for sample in SAMPLES}
@@ -77,7 +77,7 @@ def test_a_slow_request_fails_by_its_timeout() -> None:
 
     with endpoint(answer) as here:
         server = identify(here.base_url, None, "none")
-        limits = Limits(concurrency=2, timeout=0.3, max_tokens=1)
+        limits = RequestLimits(concurrency=2, timeout=0.3, max_tokens=1)
         slow, other = ask_all(server, [SAMPLES[0], SAMPLES[1]], limits=limits, api_key="none")
     assert slow.outcome == "error"
     assert "Timeout" in slow.error

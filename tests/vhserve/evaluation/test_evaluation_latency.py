@@ -5,7 +5,7 @@ import base64
 import pytest
 from scripted_endpoint import endpoint
 
-from vhserve.evaluation.latency import Load, measure
+from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import Server
 
 
@@ -16,7 +16,7 @@ def picture(request) -> bytes:
 
 def test_figures_follow_the_endpoints_timing() -> None:
     with endpoint(token_seconds=0.02) as here:
-        load = Load(concurrency=3, requests=9, warm_up=3, output_tokens=6)
+        load = LatencyLoad(concurrency=3, requests=9, warm_up=3, output_tokens=6)
         found = measure(Server(base_url=here.base_url, model="m"), load)
         again = measure(Server(base_url=here.base_url, model="m"), load)
     assert (found.concurrency, found.requests, found.failed, found.output_tokens) == (3, 9, 0, 54)
@@ -36,7 +36,7 @@ def test_figures_follow_the_endpoints_timing() -> None:
 
 def test_failures_are_counted_not_timed() -> None:
     with endpoint(lambda request: 500) as here:
-        found = measure(Server(base_url=here.base_url, model="m"), Load(concurrency=2, requests=4, warm_up=0))
+        found = measure(Server(base_url=here.base_url, model="m"), LatencyLoad(concurrency=2, requests=4, warm_up=0))
     assert (found.requests, found.failed, found.output_tokens) == (0, 4, 0)
     assert found.ttft_ms is None
     assert "500" in found.first_error
@@ -44,6 +44,6 @@ def test_failures_are_counted_not_timed() -> None:
 
 def test_time_limit_stops_sending() -> None:
     with endpoint(token_seconds=0.05) as here:
-        load = Load(concurrency=1, requests=100, warm_up=0, output_tokens=2, time_limit=0.4)
+        load = LatencyLoad(concurrency=1, requests=100, warm_up=0, output_tokens=2, time_limit=0.4)
         found = measure(Server(base_url=here.base_url, model="m"), load)
     assert 1 <= found.requests < 10

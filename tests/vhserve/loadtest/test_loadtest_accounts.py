@@ -8,7 +8,7 @@ from load_factories import load_test, turn
 from scripted_endpoint import endpoint
 
 from vhserve.loadtest.client_load import client_load
-from vhserve.loadtest.records import ClientSample, Observation, RecordReader
+from vhserve.loadtest.records import ClientSample, RecordReader, RequestRecord
 from vhserve.loadtest.scrape import Scrape, Scraper, read_series, server_load
 from vhserve.loadtest.tables import warnings
 from vhserve.loadtest.timeline import timeline
@@ -62,7 +62,7 @@ def test_counters_rise_from_the_last_reading_before_measuring() -> None:
 
 
 def client(cpu: float, late: float, lag: float = 0.0) -> str:
-    seen = [Observation(n, "image", False, float(n), n + lag, [0.1], 1, 1, "ok") for n in range(10)]
+    seen = [RequestRecord(n, "image", False, float(n), n + lag, [0.1], 1, 1, "ok") for n in range(10)]
     samples = [ClientSample(-5.0, 1.0, 9.0, 0), *(ClientSample(n / 4, cpu, late, 1) for n in range(40))]
     return client_load([Turn(seen, 0, [samples], [], 0.0)]).saturated
 
@@ -72,7 +72,7 @@ def test_a_busy_client_is_called_the_bottleneck() -> None:
     assert "95% of a core" in client(0.95, 0.001)
     assert "100 ms late" in client(0.3, 0.1)
     assert "sent 50 ms late" in client(0.3, 0.001, lag=0.05)
-    unsent = Observation(0, "image", False, 0.0, outcome="failed", error="not sent")
+    unsent = RequestRecord(0, "image", False, 0.0, outcome="failed", error="not sent")
     assert "--max-in-flight" in client_load([Turn([unsent], 0, [[]], [], 0.0)]).saturated
     assert any("the client is the bottleneck: a client process used 90%" in line for line in warnings(load_test(2)[0]))
     assert not any("bottleneck" in line for line in warnings(load_test(1)[0]))
@@ -96,8 +96,8 @@ def test_records_are_read_in_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     reader = RecordReader(path)
     assert reader.read() == ([], [])
-    one = Observation(0, "image", True, 1.5, 1.5, [0.1, 0.2], 2, 9, "ok")
-    other = Observation(1, "text", False, 2.0, outcome="failed", error="http 503", detail='"quoted"\nwords')
+    one = RequestRecord(0, "image", True, 1.5, 1.5, [0.1, 0.2], 2, 9, "ok")
+    other = RequestRecord(1, "text", False, 2.0, outcome="failed", error="http 503", detail='"quoted"\nwords')
     sample = ClientSample(3.0, 0.5, 0.001, 4)
     text = one.line() + sample.line() + other.line()
     path.write_text(text[:-20])

@@ -8,19 +8,19 @@ import pytest
 from vhserve.loadtest.conditions import LATENCIES, NAMES, STATISTICS, check, parse_conditions, value_of
 from vhserve.loadtest.errors import BadExpression
 from vhserve.loadtest.figures import figures
-from vhserve.loadtest.records import Observation
-from vhserve.loadtest.results import ClientLoad, Measured, Ratio, Server, ServerLoad
+from vhserve.loadtest.records import RequestRecord
+from vhserve.loadtest.results import ClientLoad, EndpointResult, Ratio, Server, ServerLoad
 from vhserve.loadtest.slo import parse_slo
 
 
 def measured(
     name: str = "endpoint", *, ttft: float = 0.2, outcome: str = "ok", preemptions: float | None = 3
-) -> Measured:
+) -> EndpointResult:
     seen = [
-        Observation(n, "image", False, float(n), float(n), [ttft, ttft + 0.1], tokens=2, outcome=outcome)
+        RequestRecord(n, "image", False, float(n), float(n), [ttft, ttft + 0.1], tokens=2, outcome=outcome)
         for n in range(5)
     ]
-    return Measured(
+    return EndpointResult(
         name=name,
         server=Server(base_url="http://x/v1", model="m"),
         figures=figures([seen], {}),

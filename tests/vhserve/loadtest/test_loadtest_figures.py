@@ -7,7 +7,7 @@ import pytest
 
 from vhserve.loadtest.comparison import order, ratios
 from vhserve.loadtest.figures import distribution, errors, figures
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.slo import meets, parse_slo
 
 SEED = 20260701
@@ -22,14 +22,14 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def made_up(rng: random.Random, number: int, due: float) -> Observation:
+def random_record(rng: random.Random, number: int, due: float) -> RequestRecord:
     outcome = rng.choices(["ok", "failed", "aborted"], [8, 1, 1])[0]
     pieces = rng.randint(1, 9)
     now, arrivals = rng.uniform(0.01, 2), []
     for _ in range(pieces):
         arrivals.append(now)
         now += rng.expovariate(20)
-    return Observation(
+    return RequestRecord(
         number=number,
         kind=rng.choice(["image", "text"]),
         warm_up=False,
@@ -51,7 +51,7 @@ def test_figures_are_those_of_a_slow_reference(case: int) -> None:
     turns = []
     for start in (100.0, 5000.0):
         dues = sorted(start + rng.uniform(0, 30) for _ in range(rng.randint(1, 60)))
-        turns.append([made_up(rng, number, due) for number, due in enumerate(dues)])
+        turns.append([random_record(rng, number, due) for number, due in enumerate(dues)])
     slo = {"ttft": 1.0, "tpot": 0.06}
     found = figures(turns, slo)
 
@@ -109,7 +109,7 @@ def test_nothing_is_not_zero() -> None:
 
 def test_errors_are_counted_by_kind_with_the_first_words() -> None:
     rng = random.Random(SEED)
-    seen = [made_up(rng, number, float(number)) for number in range(200)]
+    seen = [random_record(rng, number, float(number)) for number in range(200)]
     failed = [one for one in seen if one.outcome == "failed"]
     found = errors(seen)
     assert {one.kind: one.count for one in found} == {
@@ -121,7 +121,7 @@ def test_errors_are_counted_by_kind_with_the_first_words() -> None:
 
 
 def test_a_request_is_good_only_below_every_limit() -> None:
-    one = Observation(0, "image", False, 0.0, 0.0, [0.4, 0.5], tokens=2, outcome="ok")
+    one = RequestRecord(0, "image", False, 0.0, 0.0, [0.4, 0.5], tokens=2, outcome="ok")
     assert meets(one, parse_slo("ttft<0.41, tpot<0.11"))
     assert not meets(one, parse_slo("ttft<0.4"))
     assert not meets(one, parse_slo("ttft<0.41,e2e<.5"))
@@ -130,9 +130,9 @@ def test_a_request_is_good_only_below_every_limit() -> None:
 
 
 def test_ratios_are_second_over_first_with_the_rounds_ends() -> None:
-    def turn(ttft: float, start: float) -> list[Observation]:
+    def turn(ttft: float, start: float) -> list[RequestRecord]:
         return [
-            Observation(n, "image", False, start + n, start + n, [ttft, ttft + 0.1], tokens=2, outcome="ok")
+            RequestRecord(n, "image", False, start + n, start + n, [ttft, ttft + 0.1], tokens=2, outcome="ok")
             for n in range(4)
         ]
 

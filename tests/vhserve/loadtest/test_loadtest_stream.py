@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from vhserve.loadtest.payloads import Payload
-from vhserve.loadtest.records import Observation
-from vhserve.loadtest.stream import Endpoint
+from vhserve.loadtest.records import RequestRecord
+from vhserve.loadtest.stream import StreamClient
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -70,9 +70,9 @@ def answering(talk: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(5)
 
 
-def ask(url: str, *, tokens: int | None = 3, abort_after: int | None = None, timeout: float = 5.0) -> Observation:
-    seen = Observation(0, "image", False, time.monotonic())
-    with contextlib.closing(Endpoint(url, None, 2, timeout)) as endpoint:
+def ask(url: str, *, tokens: int | None = 3, abort_after: int | None = None, timeout: float = 5.0) -> RequestRecord:
+    seen = RequestRecord(0, "image", False, time.monotonic())
+    with contextlib.closing(StreamClient(url, None, 2, timeout)) as endpoint:
         endpoint.ask(Payload(b'{"a": 1}', "image", abort_after), seen, tokens)
     return seen
 

@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from vhserve.loadtest.records import Observation
+from vhserve.loadtest.records import RequestRecord
 
 COLUMNS = (
     *("endpoint", "turn", "number", "kind", "due", "lag", "ttft", "tpot", "e2e", "itl_max"),
@@ -15,7 +15,7 @@ COLUMNS = (
 )
 
 
-def csv_text(endpoints: Mapping[str, Sequence[Sequence[Observation]]]) -> str:
+def csv_text(endpoints: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> str:
     """Write the requests of each endpoint's turns; `due` counts from the first request of the turn."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
