@@ -11,7 +11,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from calibrate.ablation.plans import How, Select
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.masking.accuracy import Right, by_family
-from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
+from calibrate.stats.intervals import wilson
+from calibrate.stats.paired_tests import PairedCounts
 from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
 from profiles.names import Granularity, KnownRanking, StageOrAll
@@ -124,20 +125,18 @@ def compared(families: Sequence[str], baseline: Right, right: Right) -> list[Com
     """Accuracy of `right` per family, against `baseline`; both `(samples,)`, of the same samples in the same order."""
     rows = []
     for family, own in by_family(families).items():
-        before, after = baseline[own], right[own]
-        both, only_baseline = int((before & after).sum()), int((before & ~after).sum())
-        only_masked, neither = int((~before & after).sum()), int((~before & ~after).sum())
-        low, high = difference_interval(both, only_baseline, only_masked, neither)
+        pairs = PairedCounts.of(baseline[own], right[own])
+        low, high = pairs.interval
         rows.append(
             Compared(
                 family=family,
-                **_share(after),
-                difference=(only_masked - only_baseline) / len(after),
+                **_share(right[own]),
+                difference=pairs.difference,
                 difference_low=low,
                 difference_high=high,
-                only_baseline=only_baseline,
-                only_masked=only_masked,
-                p=min(mcnemar_exact(only_baseline, only_masked), 1.0),
+                only_baseline=pairs.only_first,
+                only_masked=pairs.only_second,
+                p=pairs.p,
             )
         )
     return rows

@@ -3,12 +3,11 @@
 Owns the figures and numbers; ranks come from `lens`.
 """
 
-from math import sqrt
-
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from scipy.stats import norm, sem
 
 from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import Estimate
@@ -18,7 +17,6 @@ from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import percent
 from calibrate.drawing import SERIES, new_figure, svg
-from calibrate.stats.intervals import Z
 from profiles.geometry import stage_layers
 from profiles.names import STAGES
 
@@ -29,7 +27,7 @@ def settled_layer(measured: Measured, family: str | None) -> Estimate:
     mean = float(layers.mean())
     if len(layers) < 2:
         return Estimate(mean, None, None)
-    reach = Z * float(layers.std()) / sqrt(len(layers))
+    reach = float(norm.ppf(0.975) * sem(layers.numpy()))
     return Estimate(mean, mean - reach, mean + reach)
 
 

@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
+from calibrate.stats import correlation
+
 Array = npt.NDArray[np.float64]
 
 ALL_ORDERS: Final = 8
@@ -22,9 +24,10 @@ DRAWS: Final = 10_000
 
 def pearson(first: Array, second: Array) -> float | None:
     """Pearson's r of two tables of one shape; `None` where one of them does not vary."""
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / scale, -1, 1)) if scale > 1e-12 * max(1.0, abs(first.mean() * second.mean())) else None
+    spread = first.std() * second.std() * first.size
+    if spread <= 1e-12 * max(1.0, abs(first.mean() * second.mean())):
+        return None
+    return float(correlation.pearson(first.ravel(), second.ravel()))
 
 
 def shuffled_pearson(
@@ -39,17 +42,18 @@ def shuffled_pearson(
     if pearson(first, second) is None:
         return None
     rng = np.random.default_rng(seed)
-    found = [pearson(first, rng.permuted(second, axis=1)) for _ in range(draws)]
-    known = np.array([one for one in found if one is not None])
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(known.mean()), float(low), float(high)
+    shuffled = np.stack([rng.permuted(second, axis=1).ravel() for _ in range(draws)])
+    found = correlation.pearson(first.ravel(), shuffled)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(found.mean()), float(low), float(high)
 
 
 def earth_movers_distance(first: Array, second: Array) -> float:
     """Least mean way, Euclidean, that turns one cloud of points into the other, each point of weight one.
 
     Between clouds of equally many points an optimal transport moves whole points (Birkhoff), so that it is an
-    assignment.
+    assignment. The same as `scipy.stats.wasserstein_distance_nd`, whose linear program has a variable for each pair of
+    points: a million for the heads of a 7B model.
 
     Parameters
     ----------
@@ -93,9 +97,6 @@ def mantel(first: Array, second: Array, seed: int = 0) -> tuple[float, float] | 
         rng = np.random.default_rng(seed)
         drawn = [rng.permutation(things) for _ in range(min(DRAWS, factorial(things)) - 1)]
         orders = np.array([np.arange(things), *drawn])
-    a = a - a.mean()
-    moved = ranks[orders[:, pairs[0]], orders[:, pairs[1]]]
-    centred = moved - moved.mean(1, keepdims=True)
-    rhos = centred @ a / np.sqrt((centred**2).sum(1) * (a @ a))
+    rhos = correlation.pearson(a, ranks[orders[:, pairs[0]], orders[:, pairs[1]]])
     rho = float(rhos[0])
     return rho, float((rhos >= rho - 1e-12).mean())

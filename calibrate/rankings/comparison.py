@@ -27,7 +27,6 @@ from calibrate.rankings.results import (
 from calibrate.runs.interrupts import held_back
 from calibrate.runs.processes import ALONE
 from calibrate.runs.state import SavedState
-from calibrate.stats import rank_correlation
 from calibrate.stats.rank_correlation import bootstrap, spearman
 from profiles.errors import BudgetTooLarge, RankingMissing
 from profiles.geometry import ModelGeometry
@@ -149,7 +148,7 @@ def correlations(
 def _ranked(
     kind: Kind, outcome: Outcome, said: Mapping[str, Floats], losses: Floats, null: Floats, seed: int
 ) -> list[Correlation]:
-    whole = {name: spearman(one, losses.mean(1)) for name, one in said.items()}
+    whole = {name: float(spearman(one, losses.mean(1))) for name, one in said.items()}
     known = {name: rho for name, rho in whole.items() if np.isfinite(rho)}
     again = bootstrap(np.stack(list(said.values())), losses, seed)  # (resamples, rankings)
     again_of = dict(zip(said, again.T, strict=True))
@@ -166,10 +165,10 @@ def _ranked(
                 kind=kind,
                 outcome=outcome,
                 n=len(losses),
-                rho=float(rho) if exists else None,
+                rho=rho if exists else None,
                 low=low,
                 high=high,
-                behind_best=known[best] - float(rho) if exists and best else None,
+                behind_best=known[best] - rho if exists and best else None,
                 behind_best_low=behind[0],
                 behind_best_high=behind[1],
                 beats_random=bool(exists and rho > threshold),
@@ -197,7 +196,7 @@ def _random_rhos(
     shape = next(iter(tables.values())).shape
     tables_by_chance = rng.random((RANDOM_ORDERS, *shape))
     said = [tables_by_chance[:, [i for i, _ in heads], [j for _, j in heads]].mean(1) for heads in groups]
-    return rank_correlation.correlations(np.stack(said, axis=1), losses)
+    return spearman(np.stack(said, axis=1), losses)
 
 
 def _random(kind: Kind, outcome: Outcome, null: Floats) -> RandomRankings:

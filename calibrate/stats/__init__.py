@@ -1,4 +1,6 @@
 """Statistics of right answers and of ranks: intervals, paired tests, correlations.
 
-Arrays in, numbers out; does not know models or datasets.
+Owns arrays in, numbers out. Does not know models or datasets.
 """
+
+__all__ = ["correlation", "intervals", "paired_tests", "rank_correlation"]

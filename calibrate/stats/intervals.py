@@ -1,15 +1,12 @@
-"""How sure an accuracy is: intervals for one share and for the difference of two paired ones, and McNemar's test.
+"""95% intervals for a share of right answers, and for the difference of two paired shares.
 
-Owns the formulas. Knows counts of right and wrong answers, nothing of models or datasets.
+Owns Newcombe's interval, which scipy lacks; Wilson's is scipy's. Knows counts of right and wrong answers, nothing of
+models or datasets.
 """
 
 from math import sqrt
-from typing import Final
 
 from scipy.stats import binomtest
-
-Z: Final = 1.959963984540054
-"""97.5% quantile of the normal distribution: two-sided 95% intervals."""
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -18,45 +15,20 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     Parameters
     ----------
     correct, n
-        `0 <= correct <= n`, `n >= 1`.
+        Right answers and all answers; `0 <= correct <= n`, `n >= 1`.
 
     Returns
     -------
-    Low and high end, within [0, 1], around `correct / n`.
+    Low and high end, within [0, 1], around `correct / n`; exactly 0 and 1 for none and all right.
 
     Raises
     ------
     ValueError
-        For counts that are none.
+        For a negative count, for more right answers than answers, and for no answer at all.
     """
     _check(n, correct)
-    share, square = correct / n, Z * Z
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    reach = Z / (1 + square / n) * sqrt(share * (1 - share) / n + square / (4 * n * n))
-    # At 0 and n the ends are 0 and 1 exactly; rounding would put them a hair beside.
-    return 0.0 if correct == 0 else centre - reach, 1.0 if correct == n else centre + reach
-
-
-def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p-value of McNemar's exact test (McNemar 1947): are flips one way likelier than the other?
-
-    Parameters
-    ----------
-    b, c
-        Samples that only the first arm has right, and that only the second has. Order does not matter.
-
-    Returns
-    -------
-    p, in (0, 1]; 1 where there is no flip at all.
-
-    Raises
-    ------
-    ValueError
-        For a negative count.
-    """
-    if b < 0 or c < 0:
-        raise ValueError(f"counts must not be negative, but are {b} and {c}")
-    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+    interval = binomtest(correct, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def difference_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
@@ -77,7 +49,7 @@ def difference_interval(both: int, only_first: int, only_second: int, neither: i
     Raises
     ------
     ValueError
-        For counts that are none.
+        For a negative count, for more right answers than answers, and for no answer at all.
     """
     counts = (both, only_first, only_second, neither)
     n = sum(counts)

@@ -1,6 +1,6 @@
 """Spearman's rank correlation, and how sure it is: a bootstrap over items and samples together.
 
-Owns the formulas. Knows arrays of numbers, nothing of heads or models.
+Owns the bootstrap; ranks and correlations are scipy's. Knows arrays of numbers, nothing of heads or models.
 """
 
 from typing import Final
@@ -9,19 +9,28 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from calibrate.stats.correlation import pearson
+
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES: Final = 1000
 
 
-def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Pearson correlation of the ranks, ties sharing their mean rank (Spearman 1904).
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
+    """Pearson correlation of the ranks along the last axis, ties sharing their mean rank (Spearman 1904).
+
+    Not `scipy.stats.spearmanr`, which of many arrays correlates every one with every other.
+
+    Parameters
+    ----------
+    x, y
+        `(..., items)`, of shapes that broadcast.
 
     Returns
     -------
-    −1 to 1; NaN where either has the same value for all.
+    `(...)`, −1 to 1; NaN where one of the two has the same value for all items, or fewer than two items.
     """
-    return float(correlations(np.asarray(x, np.float64)[None], np.asarray(y, np.float64))[0])
+    return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
 def bootstrap(x: Floats, losses: Floats, seed: int) -> Floats:
@@ -49,13 +58,5 @@ def bootstrap(x: Floats, losses: Floats, seed: int) -> Floats:
     for number in range(RESAMPLES):
         weights = np.bincount(rng.integers(samples, size=samples), minlength=samples) / samples
         drawn = rng.integers(items, size=items)
-        found[number] = correlations(x[:, drawn], (losses @ weights)[drawn])
+        found[number] = spearman(x[:, drawn], (losses @ weights)[drawn])
     return found
-
-
-def correlations(x: Floats, y: Floats) -> Floats:
-    """`spearman` of each row of `x`, `(rows, items)`, with `y`, `(items,)`."""
-    ranks, other = rankdata(x, axis=1), rankdata(y)
-    ranks, other = ranks - ranks.mean(1, keepdims=True), other - other.mean()
-    size = np.sqrt((ranks**2).sum(1) * (other**2).sum())
-    return np.where(size > 0, ranks @ other / np.where(size > 0, size, 1.0), np.nan).clip(-1, 1)

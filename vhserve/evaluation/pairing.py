@@ -5,7 +5,8 @@ Owns which samples may be paired and what the pairs say. Knows no server.
 
 from collections.abc import Sequence
 
-from calibrate.stats.intervals import difference_interval, mcnemar_exact
+from calibrate.stats.intervals import difference_interval
+from calibrate.stats.paired_tests import mcnemar_exact
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.results import Answer, Arm, Paired
 from vhserve.evaluation.scoring import ALL

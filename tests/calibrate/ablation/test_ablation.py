@@ -19,7 +19,8 @@ from calibrate.masking.cached_forward import CachedForward
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.prompts import make_batch, next_token_logits
 from calibrate.runs.interrupts import Stopped
-from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
+from calibrate.stats.intervals import difference_interval, wilson
+from calibrate.stats.paired_tests import mcnemar_exact
 from profiles.errors import BudgetTooLarge, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import DatasetRef

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from planted_model import HEADS, LAYERS, PLANTED, PlantedWorld, make_planted
-from scipy.stats import spearmanr
 
 from calibrate.ablation.tables import markdown
 from calibrate.masking.masked_runs import Run
@@ -19,7 +18,6 @@ from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
 from calibrate.scoring.calibration import Run as CalibrationRun
 from calibrate.scoring.calibration import calibrate
-from calibrate.stats.rank_correlation import bootstrap, spearman
 from profiles.errors import BudgetTooLarge
 from profiles.planning.published_scores import read_scores, with_scores
 from profiles.store import save
@@ -143,30 +141,6 @@ def test_text_only_compares_the_effects_of_text_only(planted, profile):
     np.testing.assert_allclose(norms, 1)
     with pytest.raises(BudgetTooLarge, match="30"):
         draw_groups(planted.geometry, Groups(size=30))
-
-
-def test_spearman_is_scipy_s():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        x, y = rng.integers(0, 6, (2, 15)).astype(float)  # with ties
-        assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert np.isnan(spearman(np.ones(5), rng.random(5)))
-
-
-def test_bootstrap_is_as_wide_as_chance():
-    """The spread over resamples is that over new draws of items and samples from the same source."""
-    rng = np.random.default_rng(1)
-
-    def draw():
-        worth = rng.normal(size=60)
-        return (worth + rng.normal(size=60))[None], worth[:, None] + 3 * rng.normal(size=(60, 30))
-
-    anew = np.array([spearman(x[0], losses.mean(1)) for x, losses in (draw() for _ in range(400))])
-    widths = [bootstrap(*draw(), seed)[:, 0].std() for seed in range(3)]
-    assert np.mean(widths) == pytest.approx(anew.std(), rel=0.3)
-    x, losses = draw()
-    both = bootstrap(np.vstack([x, x]), losses, 0)
-    np.testing.assert_array_equal(both[:, 0], both[:, 1])  # the draws are shared
 
 
 def test_the_command(llava, tmp_path, capsys):

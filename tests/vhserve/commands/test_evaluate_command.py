@@ -11,7 +11,8 @@ from result_factories import GEOMETRY, MODEL, plan
 from scripted_endpoint import Reply, endpoint, question_of
 
 from calibrate.datasets.synthetic import FAMILIES, samples
-from calibrate.stats.intervals import difference_interval, mcnemar_exact, wilson
+from calibrate.stats.intervals import difference_interval, wilson
+from calibrate.stats.paired_tests import mcnemar_exact
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 from vhserve.cli import main

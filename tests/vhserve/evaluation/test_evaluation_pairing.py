@@ -3,7 +3,8 @@
 import pytest
 from result_factories import arm
 
-from calibrate.stats.intervals import difference_interval, mcnemar_exact
+from calibrate.stats.intervals import difference_interval
+from calibrate.stats.paired_tests import mcnemar_exact
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.pairing import pair
 
