@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": str(ROOT / ".cache" / "matplotlib"),
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }

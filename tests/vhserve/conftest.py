@@ -74,7 +74,8 @@ def give_biases(path: Path) -> Path:
 def vllm_environment() -> dict[str, str]:
     """Environment of every process that starts vLLM: little memory, caches inside the checkout, and one thread.
 
-    The kernels of tiny models are short: with two threads each waits for one that a busy machine has put off.
+    The kernels of tiny models are short: with two threads each waits for one that a busy machine has put off. Bound to
+    cores, as vLLM's workers are unless told otherwise, two servers would have one core.
     """
     return {
         **os.environ,
@@ -82,6 +83,7 @@ def vllm_environment() -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": str(ROOT / ".cache" / "inductor"),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
