@@ -1,6 +1,6 @@
-"""What an engine has seen of prompts since it last told: image tokens, text tokens, image blocks it did not allocate.
+"""Counts image tokens, text tokens and image blocks that were not allocated, since the last scheduler statistics.
 
-Owns the counts and how a scheduler keeps them; they leave the engine process with vLLM's own scheduler statistics.
+Owns the counters and how a scheduler keeps them; they leave the engine process with vLLM's own scheduler statistics.
 Does not know who reads them.
 """
 
@@ -12,34 +12,33 @@ from vllm.v1.request import Request
 
 from vhserve.compat import put_counts
 from vhserve.engine.kv_cache.image_spans import image_spans
-from vhserve.engine.kv_cache.manager import TextOnlyManager
+from vhserve.engine.kv_cache.manager import text_only_managers
 
 
 class TokenCountersMixin:
-    """Put before a vLLM scheduler class; counts prompts as they come in, and tells with every step's statistics."""
+    """Mixin before a vLLM scheduler class; counts prompts as they arrive and adds the counts to a step's statistics."""
 
     requests: dict[str, Request]
     kv_cache_manager: KVCacheManager
-    SEEN: ClassVar = ("image_tokens", "text_tokens")
+    PROMPT_TOKENS: ClassVar = ("image_tokens", "text_tokens")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._seen = dict.fromkeys(self.SEEN, 0)
+        self._prompt_tokens = dict.fromkeys(self.PROMPT_TOKENS, 0)
 
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.requests:  # else a further piece of a streaming session
-            of_images = sum(stop - start for start, stop in image_spans(request))
-            self._seen["image_tokens"] += of_images
-            self._seen["text_tokens"] += request.num_prompt_tokens - of_images
+            image_tokens = sum(stop - start for start, stop in image_spans(request))
+            self._prompt_tokens["image_tokens"] += image_tokens
+            self._prompt_tokens["text_tokens"] += request.num_prompt_tokens - image_tokens
         super().add_request(request)  # type: ignore[misc]
 
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats: SchedulerStats | None = super().make_stats(*args, **kwargs)  # type: ignore[misc]
         if stats is not None:
-            put_counts(stats, {**self._seen, "image_blocks_skipped": self._blocks_skipped()})
-            self._seen = dict.fromkeys(self.SEEN, 0)
+            put_counts(stats, {**self._prompt_tokens, "image_blocks_skipped": self._blocks_skipped()})
+            self._prompt_tokens = dict.fromkeys(self.PROMPT_TOKENS, 0)
         return stats
 
     def _blocks_skipped(self) -> int:
-        managers = self.kv_cache_manager.coordinator.single_type_managers
-        return sum(manager.take_skipped() for manager in managers if isinstance(manager, TextOnlyManager))
+        return sum(manager.take_skipped() for manager in text_only_managers(self.kv_cache_manager))

@@ -1,7 +1,7 @@
 """How many requests a KV cache holds at once, for prompts with an image and for prompts of text alone.
 
 vLLM's own figure counts every request at the greatest length and as text; text-only heads hold far less of an image
-prompt. Arithmetic on counts of KV cache groups; knows nothing of vLLM.
+prompt. Arithmetic on counts of KV cache groups; does not know vLLM.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 
 class Groups(NamedTuple):
-    """KV cache groups of an engine; each has a block table, and all take blocks of one size from one pool."""
+    """Number of KV cache groups of an engine; each has a block table, and all take blocks of one size from one pool."""
 
     full: int
     text_only: int
 
     def blocks(self, prompt: PromptBlocks) -> int:
-        """Blocks of the pool that a request of this prompt holds, over all groups."""
+        """Blocks of the pool that a request with this prompt holds, over all groups."""
         return self.full * prompt.blocks + self.text_only * prompt.text_blocks
 
 
@@ -31,9 +31,9 @@ class Capacity:
     Attributes
     ----------
     tokens, image_tokens
-        Length of the prompt, and how much of it is an image; the text prompt has the same length.
+        Length of the prompt in tokens, and how many of them are an image; the text prompt has the same length.
     image_requests, text_requests
-        How many of them fit.
+        How many requests fit with an image prompt, and with a text prompt; fractions of a request count.
     """
 
     tokens: int
@@ -50,7 +50,7 @@ class Capacity:
 
 
 def groups_of(plan: PruningPlan, block_size: int) -> Groups:
-    """KV cache groups that an engine has with a plan: one, or a plan's lanes if it has text-only heads."""
+    """KV cache groups that an engine has with a plan: one, or the plan's lanes if it has text-only heads."""
     lanes = lanes_of(layer_layouts(plan), plan.geometry.image_tokens, block_size)
     return Groups(1, 0) if lanes is None else Groups(len(lanes.full), len(lanes.text))
 
@@ -61,7 +61,7 @@ def capacity(groups: Groups, usable_blocks: int, image_tokens: int, block_size: 
     Parameters
     ----------
     usable_blocks
-        Blocks of the pool, without the null block, which is never handed out.
+        Blocks of the pool, without the null block, which is never allocated.
     block_size
         Tokens of a block.
     """

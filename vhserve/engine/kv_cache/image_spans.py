@@ -1,13 +1,14 @@
 """Where the image tokens of a request are, in tokens and in KV blocks.
 
 Owns the rule that makes a block an image block: every position of it holds an embedding of an image of this request.
-Reads vLLM's live request, so nothing is registered and nothing can leak. Does not know who allocates the blocks.
+Reads vLLM's live request. Does not know who allocates the blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 Spans = tuple[tuple[int, int], ...]
 """Half-open ranges `[start, stop)`, ascending, disjoint and not touching."""
 
-_CACHE = "_vhserve_image_spans"
+_cache: WeakKeyDictionary[Request, tuple[int, Spans]] = WeakKeyDictionary()
+"""Number of a request's features, and the spans that follow from them; an entry ends with its request."""
 
 
 def merge(spans: Sequence[tuple[int, int]]) -> Spans:
@@ -36,14 +38,14 @@ def merge(spans: Sequence[tuple[int, int]]) -> Spans:
 
 
 def image_spans(request: Request) -> Spans:
-    """Positions of the request's prompt that hold image embeddings.
+    """Positions of the request's prompt that hold image embeddings, in tokens.
 
     An image's placeholder may have holes (row ends and the like in LLaVA-1.6 relatives): these are text. vLLM gives
     the embedded ranges with inclusive ends (`PlaceholderRange.extract_embeds_range`).
     """
     features = request.mm_features or ()
     # A streaming session appends features to a live request; it never changes one that is there.
-    cached: tuple[int, Spans] | None = getattr(request, _CACHE, None)
+    cached = _cache.get(request)
     if cached is not None and cached[0] == len(features):
         return cached[1]
     spans = merge(
@@ -54,12 +56,12 @@ def image_spans(request: Request) -> Spans:
             for first, last in feature.mm_position.extract_embeds_range()
         ]
     )
-    setattr(request, _CACHE, (len(features), spans))
+    _cache[request] = (len(features), spans)
     return spans
 
 
 def image_blocks(spans: Spans, block_size: int) -> Spans:
-    """Index ranges of the blocks that lie wholly inside one span.
+    """Index ranges of the blocks that lie wholly inside one span; `block_size` is in tokens.
 
     >>> image_blocks(((3, 13),), 4)
     ((1, 3),)
@@ -68,15 +70,15 @@ def image_blocks(spans: Spans, block_size: int) -> Spans:
     return tuple((first, last) for first, last in ranges if first < last)
 
 
-def is_image_block(request: Request, index: int, block_size: int) -> bool:
-    """Whether block `index` of the request holds image tokens only."""
+def is_image_block(spans: Spans, index: int, block_size: int) -> bool:
+    """Whether block `index` of a request with these image spans holds image tokens only."""
     start, stop = index * block_size, (index + 1) * block_size
-    return any(first <= start and stop <= last for first, last in image_spans(request))
+    return any(first <= start and stop <= last for first, last in spans)
 
 
-def count_text_blocks(request: Request, first: int, last: int, block_size: int) -> int:
-    """How many of the request's blocks `[first, last)` hold at least one text token."""
+def count_text_blocks(spans: Spans, first: int, last: int, block_size: int) -> int:
+    """How many of the blocks `[first, last)` of a request with these image spans hold at least one text token."""
     if last <= first:
         return 0
-    ranges = image_blocks(image_spans(request), block_size)
+    ranges = image_blocks(spans, block_size)
     return last - first - sum(max(0, min(last, stop) - max(first, start)) for start, stop in ranges)

@@ -1,11 +1,10 @@
 """Which layers share a KV cache group (a lane), so that blocks of one size waste little.
 
 All groups of an engine draw blocks of one size from one pool: the size of the widest group. Full heads and text-only
-heads are each spread over as many lanes as make all of them about equally wide. Pure arithmetic on head counts; knows
-nothing of vLLM but two rules of its grouping, which `padded_layers` outwits.
+heads are each spread over as many lanes as make all of them about equally wide. Pure arithmetic on head counts; does
+not know vLLM.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,12 +13,13 @@ from profiles.planning.summary import USUAL_TEXT_TOKENS
 from vhserve.engine.kv_cache.image_spans import image_blocks
 
 MAX_GROUPS = 12
-"""Each group costs a block table and a metadata build in every step."""
+"""Most KV cache groups of a plan: each costs a block table and a metadata build in every step."""
 
 TOLERANCE = 0.02
-"""Fewer lanes are preferred when they hold at most this share more than the best choice."""
+"""Relative increase of `waste` up to which fewer lanes are preferred to the best choice."""
 
 _SEARCH_NODES = 4_000
+"""Most nodes that the search of `spread` visits."""
 
 Partition = tuple[tuple[int, ...], ...]
 """Layers of each lane, ascending."""
@@ -27,14 +27,14 @@ Partition = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class PromptBlocks:
-    """KV blocks of a prompt: all of them, and those that text-only heads keep."""
+    """Number of KV blocks of a prompt: all of them, and those that text-only heads keep."""
 
     blocks: int
     text_blocks: int
 
     @classmethod
     def with_image(cls, text_tokens: int, image_tokens: int, block_size: int) -> "PromptBlocks":
-        """A prompt whose image stands in the middle of its text."""
+        """Blocks of a prompt with an image in the middle of its text; `block_size` is in tokens."""
         start = text_tokens // 2
         blocks = -(-(text_tokens + image_tokens) // block_size)
         dropped = sum(last - first for first, last in image_blocks(((start, start + image_tokens),), block_size))
@@ -43,19 +43,27 @@ class PromptBlocks:
 
 @dataclass(frozen=True)
 class Lanes:
-    """Layers of each lane, and how wide the widest lane is, in KV heads."""
+    """Layers of each lane, and the width of the widest lane: the sum of its layers' KV heads."""
 
     full: Partition
     text: Partition
     width: int
 
     def held(self, prompt: PromptBlocks) -> int:
-        """KV heads times blocks that a request of this prompt keeps from others."""
+        """KV heads times blocks that a request with this prompt takes from the pool."""
         return self.width * (len(self.full) * prompt.blocks + len(self.text) * prompt.text_blocks)
 
 
 def lanes_of(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> Lanes | None:
-    """Lanes for a plan's layouts, chosen for its model's usual prompt; None when no head is text-only."""
+    """Lanes for a plan's layouts, chosen for the usual prompt with one image; None when no head is text-only.
+
+    Parameters
+    ----------
+    image_tokens
+        Usual number of tokens of an image.
+    block_size
+        Tokens of a KV block.
+    """
     full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
     if not any(text):
         return None
@@ -74,7 +82,7 @@ def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: PromptBlocks)
 
     Returns
     -------
-    The smallest number of lanes that holds at most `TOLERANCE` more, relative to what its heads need, than the best.
+    The fewest lanes whose `waste` is at most `TOLERANCE` above the least.
     """
     candidates = []
     most_full, most_text = sum(heads > 0 for heads in full), sum(heads > 0 for heads in text)
@@ -94,7 +102,7 @@ def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: PromptBlocks)
 
 
 def waste(lanes: Lanes, full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> float:
-    """What the lanes hold over what the heads need, for the worse of an image and a text prompt; 1 is ideal."""
+    """What the lanes hold over what the heads need, for the worse of an image and a text prompt; 1 is ideal, the least."""
     ratios = []
     for one in (prompt, PromptBlocks(1, 1)):
         needed = sum(full) * one.blocks + sum(text) * one.text_blocks
@@ -144,41 +152,8 @@ def spread(heads: Sequence[int], lanes: int) -> Partition:
     return _as_partition(best, lanes)
 
 
-def padded_layers(
-    heads: Sequence[int], lanes: Partition, *, others: Sequence[tuple[Sequence[int], Partition]] = ()
-) -> set[int]:
-    """Layers whose KV page must differ a little from its twins', or vLLM would split the lanes further.
-
-    vLLM (`_get_packed_kv_cache_groups`) keeps a lane whole unless its page sizes occur equally often, and
-    (`_get_kv_cache_groups_uniform_page_size`) when all pages are of one size, it makes groups of equally many layers.
-    One page that is a few bytes larger breaks either pattern.
-
-    Parameters
-    ----------
-    heads, lanes
-        KV heads per layer of one treatment, and its lanes.
-    others
-        The same of the other treatment: pages of all lanes count.
-    """
-    everything = [(heads, lanes), *others]
-    sizes = [Counter(counts[layer] for layer in lane) for counts, partition in everything for lane in partition]
-    layers = [size.total() for size in sizes]
-    if len({page for size in sizes for page in size}) == 1:
-        kept = max(layers) < 1.5 * min(layers)
-    else:
-        kept = not any(len(size) > 1 and len(set(size.values())) == 1 for size in sizes)
-    if kept:
-        return set()
-    padded = set()
-    for lane in lanes:
-        size = Counter(heads[layer] for layer in lane)
-        if len(set(size.values())) == 1 and max(size.values()) > 1:
-            padded.add(lane[-1])
-    return padded
-
-
 def _fewer_sizes(heads: Sequence[int], lanes: Partition, width: int) -> Partition:
-    """Regroup like with like when that fits too: vLLM builds metadata once per lane and page size."""
+    """Group layers with equal counts when that fits as well: vLLM builds metadata once per lane and page size."""
     regrouped: dict[int, int] = {}
     lane = load = 0
     for layer in sorted((layer for one in lanes for layer in one), key=lambda layer: (-heads[layer], layer)):

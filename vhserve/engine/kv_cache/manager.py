@@ -1,7 +1,7 @@
 """The KV cache manager of text-only groups: block tables stay indexed by position, image blocks are the null block.
 
-Owns allocation and prefix-cache lookup for these groups. What it predicts is exactly what it then takes from the pool.
-Does not know heads, lanes or kernels; where the images are it asks the live request.
+Owns allocation and prefix-cache lookup for these groups. The number of blocks that it predicts is exactly the number
+that it then takes from the pool. Does not know heads, lanes or kernels; reads the image spans off the live request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,46 +10,52 @@ from contextvars import ContextVar
 
 from vllm.utils.math_utils import cdiv
 from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.kv_cache_utils import BlockHashList, KVCacheBlock, resolve_block_hashes
 from vllm.v1.core.single_type_kv_cache_manager import SingleTypeKVCacheManager
 from vllm.v1.kv_cache_interface import KVCacheSpec
 from vllm.v1.request import Request
 
-from vhserve.engine.kv_cache.image_spans import count_text_blocks, is_image_block
+from vhserve.engine.kv_cache.image_spans import count_text_blocks, image_spans, is_image_block
 
-_looking_up: ContextVar[Request | None] = ContextVar("vhserve_looking_up", default=None)
+_lookup_request: ContextVar[Request | None] = ContextVar("vhserve_lookup_request", default=None)
 
 
 @contextmanager
 def lookup_for(request: Request) -> Iterator[None]:
-    """Name the request whose prefix is looked up: vLLM's lookup is a class method that gets its hashes only."""
-    token = _looking_up.set(request)
+    """Set the request whose prefix is looked up; vLLM's lookup is a class method that gets its hashes only."""
+    token = _lookup_request.set(request)
     try:
         yield
     finally:
-        _looking_up.reset(token)
+        _lookup_request.reset(token)
 
 
 class TextOnlyManager(SingleTypeKVCacheManager):
-    """Hands out blocks for the positions that text-only heads remember."""
+    """Allocates blocks for the positions whose keys and values text-only heads keep.
 
-    requests: Mapping[str, Request] | None = None
-    """The scheduler's live requests, set by `scheduler.TextOnlyMixin`."""
+    vLLM builds it; `bind_requests` must be called before the first request is scheduled.
+    """
 
+    _requests: Mapping[str, Request] | None = None
     _skipped = 0
 
+    def bind_requests(self, requests: Mapping[str, Request]) -> None:
+        """Give the manager the scheduler's live requests, by request id; the mapping is kept, not copied."""
+        self._requests = requests
+
     def take_skipped(self) -> int:
-        """Image blocks that were not allocated since the last call."""
+        """Number of image blocks that were not allocated since the last call."""
         skipped, self._skipped = self._skipped, 0
         return skipped
 
     def _request(self, request_id: str) -> Request:
-        if self.requests is None:
+        if self._requests is None:
             raise RuntimeError(
                 "text-only KV cache groups need vhserve's scheduler: "
                 "set scheduler_cls to vhserve.engine.scheduler.plan_scheduler"
             )
-        return self.requests[request_id]
+        return self._requests[request_id]
 
     def get_num_blocks_to_allocate(
         self,
@@ -63,21 +69,22 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         prefill_end: int = 0,
     ) -> int:
         held = len(self.req_to_blocks.get(request_id, ())) + len(new_computed_blocks)
-        needed = count_text_blocks(self._request(request_id), held, cdiv(num_tokens, self.block_size), self.block_size)
+        spans = image_spans(self._request(request_id))
+        needed = count_text_blocks(spans, held, cdiv(num_tokens, self.block_size), self.block_size)
         # A cached block that nobody uses leaves the free list when it is touched.
         return needed + int(self._get_num_evictable_blocks(new_computed_blocks))
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[KVCacheBlock]:
         """Grow the request's table to `num_tokens` tokens; the null blocks are returned too, as workers append."""
-        request, table = self._request(request_id), self.req_to_blocks[request_id]
+        spans, table = image_spans(self._request(request_id)), self.req_to_blocks[request_id]
         first, last = len(table), cdiv(num_tokens, self.block_size)
         if last <= first:
             return []
-        needed = count_text_blocks(request, first, last, self.block_size)
+        needed = count_text_blocks(spans, first, last, self.block_size)
         self._skipped += last - first - needed
         taken = iter(self.block_pool.get_new_blocks(needed))
         grown = [
-            self._null_block if is_image_block(request, index, self.block_size) else next(taken)
+            self._null_block if is_image_block(spans, index, self.block_size) else next(taken)
             for index in range(first, last)
         ]
         table.extend(grown)
@@ -93,7 +100,7 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         record_for_zeroing: bool = True,
     ) -> None:
         if num_external_computed_tokens > 0:
-            raise RuntimeError("KV connectors are refused with text-only heads")  # at start, by `surgery`
+            raise RuntimeError("KV connectors are refused with text-only heads")  # at start, by `unsupported_options`
 
     @classmethod
     def find_longest_cache_hit(
@@ -108,21 +115,25 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         dcp_world_size: int = 1,
         pcp_world_size: int = 1,
     ) -> tuple[tuple[list[KVCacheBlock], ...], int]:
-        """Longest prefix whose text blocks are all cached, in tokens; image blocks always hit, with the null block.
+        """Longest prefix whose text blocks are all cached; image blocks always hit, with the null block.
 
         Whether the image is the same needs no check of its own: hashes are chained and hold the image's hash, so the
         next text block misses if it differs, and the full heads' groups miss in the image itself.
+
+        Returns
+        -------
+        Blocks of the prefix for each group of `kv_cache_group_ids`, and its length in tokens.
         """
-        request = _looking_up.get()
+        request = _lookup_request.get()
         if request is None:
             raise RuntimeError("prefix-cache lookup of a text-only group outside `lookup_for`")
-        block_size = kv_cache_spec.block_size
+        spans, block_size = image_spans(request), kv_cache_spec.block_size
         hashes = resolve_block_hashes(block_hashes, block_pool.hash_block_size, block_size)
         hits: tuple[list[KVCacheBlock], ...] = tuple([] for _ in kv_cache_group_ids)
         nulls = [block_pool.null_block] * len(hits)
         for index in range(min(max_length // block_size, len(hashes))):
             found = nulls
-            if not is_image_block(request, index, block_size):
+            if not is_image_block(spans, index, block_size):
                 cached = block_pool.get_cached_block(hashes[index], kv_cache_group_ids)
                 if cached is None:
                     break
@@ -135,3 +146,9 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         for blocks in hits:
             del blocks[length:]
         return hits, length * block_size
+
+
+def text_only_managers(kv_cache_manager: KVCacheManager) -> list[TextOnlyManager]:
+    """Managers of an engine's text-only groups, in the order of the groups; empty without text-only heads."""
+    managers = kv_cache_manager.coordinator.single_type_managers
+    return [manager for manager in managers if isinstance(manager, TextOnlyManager)]

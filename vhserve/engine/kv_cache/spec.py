@@ -1,7 +1,7 @@
 """KV cache specs: one for text-only heads, and one for full heads that are spread over several lanes.
 
 Owns what vLLM's grouping looks at: layers of one class and lane form a KV cache group, layers of two lanes never do.
-Does not know which layers are in which lane (`lanes`), nor how blocks are handed out (`kv_manager`).
+Does not know which layers are in which lane (`lanes`), nor how blocks are allocated (`manager`).
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,11 @@ class TextOnlySpec(AttentionSpec):
     """KV cache of one layer's text-only heads.
 
     Not a `FullAttentionSpec`: vLLM would put it in one group with the full heads, and give it their block table.
+
+    Attributes
+    ----------
+    lane
+        Index of the lane among the text-only lanes.
     """
 
     lane: int = 0
@@ -41,7 +46,7 @@ class TextOnlySpec(AttentionSpec):
         return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, lane=lane)
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
-        """Bytes of a request of the greatest length, which may well be all text."""
+        """Bytes of this layer for a request of the greatest length, which may be all text."""
         return cdiv(vllm_config.model_config.max_model_len, self.block_size) * self.page_size_bytes
 
     def is_uniform_with_collection(self, kv_cache_specs: dict[str, KVCacheSpec]) -> bool:
@@ -50,7 +55,13 @@ class TextOnlySpec(AttentionSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class FullLaneSpec(FullAttentionSpec):
-    """KV cache of one layer's full heads, when the full heads have several lanes."""
+    """KV cache of one layer's full heads, in a plan with text-only heads.
+
+    Attributes
+    ----------
+    lane
+        Index of the lane among the full heads' lanes.
+    """
 
     lane: int = 0
 
@@ -66,7 +77,7 @@ class FullLaneSpec(FullAttentionSpec):
         Raises
         ------
         AssertionError
-            If the lanes differ: how vLLM's grouping is told that specs don't go together.
+            The lanes differ; vLLM's grouping takes the error to mean that specs cannot be merged.
         """
         if len({getattr(spec, "lane", None) for spec in specs}) > 1:
             raise AssertionError("layers of different lanes keep their own block tables")
@@ -92,12 +103,12 @@ def count_groups(config: KVCacheConfig) -> Groups:
 
 
 def register() -> None:
-    """Make both specs known to vLLM; calling it again changes nothing."""
+    """Register both specs and their managers with vLLM; idempotent."""
     register_stock_kv_cache_specs()
     KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
     KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)
 
 
-# The process that groups layers may be another than the one that builds them, and gets specs by unpickling them, which
-# imports this module: wherever a spec is, vLLM knows it.
+# The layers may be grouped in another process than they are built in. It gets the specs by unpickling, which imports
+# this module, so the specs are registered wherever there is one.
 register()

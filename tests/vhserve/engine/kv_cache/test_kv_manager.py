@@ -88,7 +88,7 @@ def test_spans_merge_touching_images_and_leave_holes_to_text() -> None:
     assert image_spans(touching) == ((0, 36),)
     holes = request([IMAGE_TOKEN] * 64, [("a", position(0, 64, holes=(20,)))])
     assert image_spans(holes) == ((0, 20), (21, 64))
-    assert [is_image_block(holes, i, BLOCK) for i in range(4)] == [True, False, True, True]
+    assert [is_image_block(image_spans(holes), i, BLOCK) for i in range(4)] == [True, False, True, True]
     assert image_spans(request([1, 2, 3], [])) == ()
 
 
@@ -123,7 +123,9 @@ def test_counting_blocks_agrees_with_looking_at_every_position() -> None:
         assert {i for first, last in ranges for i in range(first, last)} == expected
         first, last = sorted((rng.randint(0, 14), rng.randint(0, 14)))
         asked = request([0] * length, [(f"i{n}", position(a, b - a)) for n, (a, b) in enumerate(spans) if b > a])
-        assert count_text_blocks(asked, first, last, size) == sum(i not in expected for i in range(first, last))
+        assert count_text_blocks(image_spans(asked), first, last, size) == sum(
+            i not in expected for i in range(first, last)
+        )
 
 
 def test_an_image_prompt_holds_exactly_the_formula_of_blocks() -> None:
@@ -228,7 +230,7 @@ class Stress:
         return self.seen
 
     def drops(self, group: int, asked: Request, index: int) -> bool:
-        return isinstance(self.groups[group], TextOnlyManager) and is_image_block(asked, index, BLOCK)
+        return isinstance(self.groups[group], TextOnlyManager) and is_image_block(image_spans(asked), index, BLOCK)
 
     def draw(self, name: str) -> Request:
         rng = self.rng

@@ -1,0 +1,92 @@
+"""Assigns each layer's full and text-only heads to a lane, and pads pages so that vLLM's groups are exactly the lanes.
+
+Owns the two rules of vLLM's grouping that pages must be padded for. Does not know how lanes are chosen (`lanes`) or how
+a layer reports its page (`attention.lane_attention`); imports neither vLLM nor torch.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profiles.planning.layout import LayerLayout
+from vhserve.engine.kv_cache.lanes import Partition, lanes_of
+
+
+@dataclass(frozen=True)
+class LaneAssignment:
+    """The lane of one layer's heads of one treatment.
+
+    Attributes
+    ----------
+    lane
+        Index among the lanes of the treatment.
+    padded
+        Whether the layer's KV page is to be larger than those of layers with equally many heads.
+    """
+
+    lane: int
+    padded: bool
+
+
+@dataclass(frozen=True)
+class LayerLanes:
+    """Lanes of one layer's full and of its text-only heads; None where it has no such heads."""
+
+    full: LaneAssignment | None
+    text: LaneAssignment | None
+
+
+def assign_lanes(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> tuple[LayerLanes, ...] | None:
+    """Lanes of every layer; None when no head is text-only, so that vLLM's own grouping applies.
+
+    Parameters
+    ----------
+    image_tokens
+        Usual number of tokens of an image.
+    block_size
+        Tokens of a KV block.
+    """
+    lanes = lanes_of(layouts, image_tokens, block_size)
+    if lanes is None:
+        return None
+    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
+    of_full = _assignments(lanes.full, padded_layers(full, lanes.full, others=[(text, lanes.text)]))
+    of_text = _assignments(lanes.text, padded_layers(text, lanes.text, others=[(full, lanes.full)]))
+    return tuple(LayerLanes(of_full.get(layer), of_text.get(layer)) for layer in range(len(layouts)))
+
+
+def _assignments(lanes: Partition, padded: set[int]) -> dict[int, LaneAssignment]:
+    return {layer: LaneAssignment(lane, layer in padded) for lane, layers in enumerate(lanes) for layer in layers}
+
+
+def padded_layers(
+    heads: Sequence[int], lanes: Partition, *, others: Sequence[tuple[Sequence[int], Partition]] = ()
+) -> set[int]:
+    """Layers of one treatment whose KV page must be a few bytes larger than the others', or vLLM would split a lane.
+
+    vLLM 0.32 (`v1/core/kv_cache_utils.py`) splits a lane whose page sizes occur equally often
+    (`_get_packed_kv_cache_groups`), and when all pages have one size, it makes groups of equally many layers
+    (`_get_kv_cache_groups_uniform_page_size`). One larger page in a lane avoids both.
+
+    Parameters
+    ----------
+    heads, lanes
+        KV heads per layer of one treatment, and its lanes.
+    others
+        The same of the other treatment: pages of all lanes count.
+    """
+    everything = [(heads, lanes), *others]
+    sizes = [Counter(counts[layer] for layer in lane) for counts, partition in everything for lane in partition]
+    layers = [size.total() for size in sizes]
+    if len({page for size in sizes for page in size}) == 1:
+        kept = max(layers) < 1.5 * min(layers)
+    else:
+        kept = not any(len(size) > 1 and len(set(size.values())) == 1 for size in sizes)
+    if kept:
+        return set()
+    padded = set()
+    for lane in lanes:
+        size = Counter(heads[layer] for layer in lane)
+        if len(set(size.values())) == 1 and max(size.values()) > 1:
+            padded.add(lane[-1])
+    return padded
