@@ -182,8 +182,8 @@ def metadata_of(layer_name: str) -> Any | None:
     return None if metadata is None else metadata[layer_name]
 
 
-def copy_of_batch(batch: Any) -> Any:
-    """A shallow copy of a `CommonAttentionMetadata` whose tensors may be replaced.
+def copy_of_batch(batch: Any, **changes: Any) -> Any:
+    """A shallow copy of a `CommonAttentionMetadata` with other values for some fields.
 
     Symptom
         Metadata built from a copy holds the sequence lengths of the original.
@@ -195,6 +195,8 @@ def copy_of_batch(batch: Any) -> Any:
     fresh = copy(batch)
     fresh._num_computed_tokens_cache = None
     fresh._token_to_req_indices_cache = None
+    for name, value in changes.items():
+        setattr(fresh, name, value)
     return fresh
 
 

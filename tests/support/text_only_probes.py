@@ -43,12 +43,12 @@ def _held(engine: Any) -> dict[str, Any]:
 
 
 def block_tables(engine: Any) -> dict[str, Any]:
-    """Tables of some prompts after prefill, what each group is, and how many tokens projections have passed over."""
+    """Tables of some prompts after prefill, what each group is, and how many tokens got the full heads' part only."""
     from vhserve.engine.kv_cache.image_spans import image_spans
     from vhserve.engine.kv_cache.spec import count_groups, is_text_only
 
     assert engine.reset_prefix_cache()
-    skipped = _count_skipped()
+    dropped = _count_dropped()
     scheduler = _scheduler(engine)
     config = scheduler.kv_cache_config
     seen = {}
@@ -63,9 +63,9 @@ def block_tables(engine: Any) -> dict[str, Any]:
             "spans": image_spans(request),
             "tables": scheduler.kv_cache_manager.get_block_ids(name),
             "taken": before - _held(engine)["free"],
-            "skipped": dict(skipped),
+            "dropped": dict(dropped),
         }
-        skipped.clear()
+        dropped.clear()
         while engine.llm_engine.has_unfinished_requests():
             engine.llm_engine.step()
     layers = engine.llm_engine.vllm_config.compilation_config.static_forward_context
@@ -78,18 +78,18 @@ def block_tables(engine: Any) -> dict[str, Any]:
     }
 
 
-def _count_skipped() -> dict[tuple[str, str], int]:
+def _count_dropped() -> dict[tuple[str, str], int]:
     """Tokens that met the full heads' weights only, by layer and projection, from now on."""
-    from vhserve.engine.weights.dropped_tokens import SkippingLinear
+    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear
 
     counts: dict[tuple[str, str], int] = {}
-    stock = SkippingLinear._of_full_heads
+    stock = DroppedTokensLinear._project_dropped
 
-    def counted(method: SkippingLinear, x: Any, skipped: Any, *rest: Any) -> Any:
-        counts[method.name, method.kind] = counts.get((method.name, method.kind), 0) + len(skipped)
-        return stock(method, x, skipped, *rest)
+    def counted(method: DroppedTokensLinear, x: Any, dropped: Any, *rest: Any) -> Any:
+        counts[method.layer_name, method.kind] = counts.get((method.layer_name, method.kind), 0) + len(dropped)
+        return stock(method, x, dropped, *rest)
 
-    SkippingLinear._of_full_heads = counted  # type: ignore[method-assign]
+    DroppedTokensLinear._project_dropped = counted  # type: ignore[method-assign]
     return counts
 
 

@@ -1,4 +1,18 @@
-"""The vLLM extension: model surgery, KV cache and scheduling for a pruning plan, a file for each idea.
+"""Owns what runs inside vLLM's processes: a plan's weights, attention, KV cache and scheduling.
 
-Runs inside vLLM's processes. Knows `profiles` and vLLM; never imports `calibrate` or the command line.
+Does not know `calibrate` or the command line. A module imports only from the same subpackage and from those before it:
+`checks`, `kv_cache`, `layer_plan`, `attention`, `weights`, `token_counters`, `scheduler`, `models`; `plugin` imports
+`checks` alone.
 """
+
+__all__ = [
+    "attention",
+    "checks",
+    "kv_cache",
+    "layer_plan",
+    "models",
+    "plugin",
+    "scheduler",
+    "token_counters",
+    "weights",
+]

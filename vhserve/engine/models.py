@@ -1,6 +1,6 @@
 """vLLM's LLaVA models with the heads of a plan cut out.
 
-Imported by vLLM when a model asks for one of these classes by name; knows neither files nor flags.
+Owns the classes that vLLM imports when a configuration names one of them. Does not know files or command-line flags.
 """
 
 from vllm.config import VllmConfig

@@ -1,6 +1,7 @@
-"""What vLLM calls in each of its processes, through the entry point `vllm.general_plugins`.
+"""The plugin that vLLM calls in each of its processes, through the entry point `vllm.general_plugins`.
 
-Only announces classes by name; nothing changes for a server that is started without a plan.
+Owns the registration of vhserve's classes, by name only; nothing changes for a server that is started without a plan.
+Does not know plans.
 """
 
 import os
@@ -11,7 +12,7 @@ from vhserve.engine.checks.architectures import SERVED_BY
 
 
 def register() -> None:
-    """Announce vhserve's classes to vLLM; may be called any number of times."""
+    """Register vhserve's classes with vLLM; idempotent."""
     ensure_torchvision()  # vLLM's own LLaVA needs it as well
     mend_model_inspection()
 

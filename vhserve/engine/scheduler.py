@@ -54,7 +54,7 @@ class TextOnlyAsyncScheduler(TextOnlyMixin, TokenCountersMixin, AsyncScheduler):
 
 
 def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any) -> Scheduler:
-    """Build the scheduler for the plan in `vllm_config`; whether it is async, vLLM settles after `scheduler_cls` is set."""
+    """Build the scheduler for the plan in `vllm_config`; vLLM settles late whether scheduling is async."""
     plan = require_plan(vllm_config.additional_config)
     asynchronous = vllm_config.scheduler_config.async_scheduling
     scheduler_class: type[Scheduler] = TokenCountersAsyncScheduler if asynchronous else TokenCountersScheduler

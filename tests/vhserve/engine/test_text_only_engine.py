@@ -226,7 +226,7 @@ def test_dropped_tokens_are_not_projected_for_text_only_heads(
     layers = [one for one in layouts if len(one.text_only) >= WORTHWHILE * max(1, len(one.full + one.text_only))]
     for held in served(name).probed["requests"].values():
         dropped = BLOCK * sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
-        assert sorted(held["skipped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
+        assert sorted(held["dropped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
 
 
 def test_lanes_are_about_equally_wide(served: Callable[[str], Outcome]) -> None:

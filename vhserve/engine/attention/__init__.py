@@ -1,4 +1,20 @@
-"""Attention under a plan: full and text-only heads side by side, over block tables without their null blocks.
+"""Owns attention under a plan: full and text-only heads side by side, over block tables without their null blocks.
 
-Does not choose which heads these are.
+Does not know which heads these are, nor the weights around the attention. Builds on `checks`, `kv_cache`, `layer_plan`.
 """
+
+__all__ = [
+    "compaction_kernel",
+    "device_builder",
+    "device_compaction",
+    "host_builder",
+    "host_compaction",
+    "lane_attention",
+    "layer_attention",
+    "query_routing",
+    "split_attention",
+    "step_compaction",
+    "text_only_backend",
+    "text_only_builder",
+    "text_only_impl",
+]

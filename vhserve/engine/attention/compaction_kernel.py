@@ -1,6 +1,7 @@
-"""The table half of `compaction` as one Triton launch: a decode step pays for it in every KV cache group.
+"""Compaction of block tables as one Triton launch: a decode step pays for it in every KV cache group.
 
-Same contract as the torch version there, but columns past a request's kept blocks keep what they held before.
+Owns the kernel; same result as the torch version in `device_compaction`, but columns past a request's kept blocks keep
+what they held before. Does not know queries.
 """
 
 import torch
@@ -45,7 +46,21 @@ def compact_tables(
     out_seq_lens: torch.Tensor,
     block_size: int,
 ) -> None:
-    """Move kept blocks to the front of each row of `out_table`, and count kept tokens in `out_seq_lens`."""
+    """Write kept blocks to the front of each row of `out_table`, and the number of kept tokens to `out_seq_lens`.
+
+    Parameters
+    ----------
+    table
+        (requests, columns) int32, indexed by position.
+    seq_lens
+        (requests,) int32, in tokens.
+    out_table
+        (at least requests, more than columns) int32.
+    out_seq_lens
+        (at least requests,) int32.
+    block_size
+        Tokens of a block.
+    """
     requests, columns = table.shape
     if requests == 0:
         return

@@ -1,7 +1,7 @@
-"""Drops null blocks and their tokens from a batch's attention metadata, in fixed shapes and without asking the device.
+"""Drops null blocks and their tokens from a batch's attention metadata, in fixed shapes and without synchronising.
 
 Owns the persistent buffers: addresses stay the same from step to step, so CUDA graphs that read them replay correctly.
-Plain torch on any device; on CUDA one Triton kernel compacts the tables. Does not know layers, heads or back ends.
+Plain torch on any device; on CUDA one Triton kernel compacts the tables. Does not know layers, heads or backends.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,34 @@ NULL_BLOCK = 0
 
 
 @dataclass
-class Compacted:
-    """What a back end's metadata builder is given instead of the batch's own tensors.
+class CompactedTensors:
+    """What a backend's metadata builder is given in place of the batch's own tensors.
 
     Rows past the last request and columns past a request's `seq_lens` are meaningless, as they are in vLLM.
+
+    Attributes
+    ----------
+    block_table
+        (requests, columns) int32: kept blocks first, in order.
+    seq_lens
+        (requests,) int32: kept tokens; 0 for a request that keeps none.
+    query_start_loc
+        (requests + 1,) int32: first kept query of each request, or the batch's own where queries are not moved.
+    query_indices
+        (tokens,) int64: indices of the kept queries in the batch, then those of the dropped ones. None: not moved.
+    dropped_mask
+        (tokens,) bool, in the batch's order: the query stands in a null block, or is padding.
     """
 
-    block_table: torch.Tensor  # (requests, columns) int32: kept blocks first, in order
-    seq_lens: torch.Tensor  # (requests,) int32: kept tokens; 0 for a request that keeps none
-    query_start_loc: torch.Tensor  # (requests + 1,) int32: over kept queries, if queries move
-    order: torch.Tensor | None  # (tokens,) int64: old index of each new place, kept queries first; None: not moved
-    dropped: torch.Tensor  # (tokens,) bool, in the old order: the query stands in a null block, or is padding
+    block_table: torch.Tensor
+    seq_lens: torch.Tensor
+    query_start_loc: torch.Tensor
+    query_indices: torch.Tensor | None
+    dropped_mask: torch.Tensor
 
 
 class Compactor:
-    """Compacts batches of one KV cache group.
+    """Compacts the batches of one KV cache group.
 
     Parameters
     ----------
@@ -42,7 +55,7 @@ class Compactor:
         self._table = torch.zeros(max_requests, 0, dtype=torch.int32, device=device)
         self._seq_lens = torch.zeros(max_requests, dtype=torch.int32, device=device)
         self._query_start_loc = torch.zeros(max_requests + 1, dtype=torch.int32, device=device)
-        self._order = torch.zeros(max_tokens, dtype=torch.int64, device=device)
+        self._indices = torch.zeros(max_tokens, dtype=torch.int64, device=device)
         self._dropped = torch.zeros(max_tokens, dtype=torch.bool, device=device)
 
     def __call__(
@@ -55,7 +68,7 @@ class Compactor:
         requests: int,
         tokens: int,
         decode: bool,
-    ) -> Compacted:
+    ) -> CompactedTensors:
         """Compact one batch.
 
         Parameters
@@ -67,15 +80,15 @@ class Compactor:
             -1 is padding.
         decode
             Whether no request has more than one query. Then queries stay where they are, so that the step can be a
-            CUDA graph; the caller zeroes the output of those that are `dropped`.
+            CUDA graph; the caller sets the output of those in `dropped_mask` to zero.
         """
         self._compact_tables(block_table[:requests], seq_lens[:requests])
         dropped = torch.lt(slot_mapping[:tokens], self.block_size, out=self._dropped[:tokens])
-        starts, order = query_start_loc[: requests + 1], None
+        starts, indices = query_start_loc[: requests + 1], None
         if not decode:
-            starts, order = self._move_queries(starts, dropped)
+            starts, indices = self._move_queries(starts, dropped)
         columns = block_table.shape[1]
-        return Compacted(self._table[:requests, :columns], self._seq_lens[:requests], starts, order, dropped)
+        return CompactedTensors(self._table[:requests, :columns], self._seq_lens[:requests], starts, indices, dropped)
 
     def _compact_tables(self, table: torch.Tensor, seq_lens: torch.Tensor) -> None:
         requests, columns = table.shape
@@ -95,14 +108,14 @@ class Compactor:
         self._table[:requests].zero_().scatter_(1, places, table)
 
     def _move_queries(self, starts: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stable partition of the queries, kept ones first, and the requests' new starts among them."""
+        """First kept query of each request, and the queries' indices: kept ones in order, then dropped ones."""
         tokens = dropped.shape[0]
         kept_so_far = torch.cat([dropped.new_zeros(1, dtype=torch.int64), (~dropped).cumsum(0)])
         dropped_so_far = dropped.cumsum(0)
         places = torch.where(dropped, kept_so_far[-1] + dropped_so_far - 1, kept_so_far[1:] - 1)
-        order = self._order[:tokens]
-        order.scatter_(0, places, torch.arange(tokens, device=dropped.device))
+        indices = self._indices[:tokens]
+        indices.scatter_(0, places, torch.arange(tokens, device=dropped.device))
         # Padding of the batch may have starts past its tokens.
         new_starts = self._query_start_loc[: starts.shape[0]]
         new_starts.copy_(kept_so_far[starts.long().clamp_(max=tokens)])
-        return new_starts, order
+        return new_starts, indices

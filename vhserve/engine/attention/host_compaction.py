@@ -1,8 +1,8 @@
 """Drops null blocks and their tokens from a batch whose metadata is in host memory: what is dropped is left out.
 
-Where null blocks stand is the same in all text-only groups of a step, so most of the work is done once for all of them
-(`Shape`), and a group only picks its own blocks. In numpy: on a handful of requests its calls cost a quarter of
-torch's. Does not know layers, heads or back ends; `compaction` does the same on a device, in fixed shapes.
+Owns the compaction plan, which is the same for all text-only groups of a step, since their null blocks have the same
+positions; each group only selects its own blocks with it. In numpy: for a handful of requests its calls cost a quarter
+of torch's. Does not know layers, heads or backends; `device_compaction` does the same on a device, in fixed shapes.
 """
 
 from __future__ import annotations
@@ -16,35 +16,73 @@ NULL_BLOCK = 0
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Queries that stay, when some stand in null blocks."""
+class KeptQueries:
+    """Queries of a batch that do not stand in null blocks, when some do.
 
-    rows: torch.Tensor  # (kept requests,) int64: requests that keep a query
-    starts: torch.Tensor  # (kept requests + 1,) int32
-    longest: int
-    order: torch.Tensor  # (kept queries,) int64: their old indices
-    dropped: torch.Tensor  # (tokens,) bool
-    skipped: torch.Tensor  # (tokens - kept queries,) int64: where `dropped` is true
+    Attributes
+    ----------
+    requests
+        (kept requests,) int64: requests with a kept query.
+    query_start_loc
+        (kept requests + 1,) int32: first kept query of each of these, as in vLLM's `CommonAttentionMetadata`.
+    max_query_len
+        Most kept queries of a request.
+    kept_indices
+        (kept queries,) int64: their indices in the batch.
+    dropped_mask
+        (tokens,) bool: the other queries of the batch.
+    dropped_indices
+        (tokens - kept queries,) int64: the same as indices.
+    """
+
+    requests: torch.Tensor
+    query_start_loc: torch.Tensor
+    max_query_len: int
+    kept_indices: torch.Tensor
+    dropped_mask: torch.Tensor
+    dropped_indices: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What all text-only groups of a step have in common."""
+class CompactionPlan:
+    """What to keep of a batch.
 
-    columns: np.ndarray  # (requests, most kept blocks) int64: columns of the kept blocks, in order; then others
-    seq_lens: torch.Tensor  # (requests,) int32: kept tokens
-    longest: int
-    queries: Queries | None  # None: all queries stay
+    Attributes
+    ----------
+    columns
+        (requests, most kept blocks) int64: columns of each request's kept blocks, in order; then others.
+    seq_lens
+        (requests,) int32: kept tokens.
+    max_seq_len
+        Most kept tokens of a request.
+    queries
+        None: all queries are kept.
+    """
+
+    columns: np.ndarray
+    seq_lens: torch.Tensor
+    max_seq_len: int
+    queries: KeptQueries | None
 
     def block_table(self, table: torch.Tensor) -> torch.Tensor:
-        """The kept blocks of one group, (requests, most kept blocks) int32; past a request's own, meaningless."""
+        """The kept blocks of one group.
+
+        Parameters
+        ----------
+        table
+            (requests, columns) int32, indexed by position.
+
+        Returns
+        -------
+        (requests, most kept blocks) int32; columns past a request's own blocks are meaningless.
+        """
         return torch.from_numpy(np.take_along_axis(table.numpy(), self.columns, axis=1))
 
 
-def shape_of(
+def plan_compaction(
     table: torch.Tensor, seq_lens: torch.Tensor, slots: torch.Tensor, starts: torch.Tensor, block_size: int
-) -> Shape | None:
-    """The shape of a batch, told by any of its text-only groups; None when nothing is dropped.
+) -> CompactionPlan | None:
+    """The plan of a step, from the batch of any of its text-only groups; None when nothing is dropped.
 
     Parameters
     ----------
@@ -56,6 +94,8 @@ def shape_of(
         (tokens,) int64: slots below `block_size` are in the null block.
     starts
         (requests + 1,) int32: first query of each request.
+    block_size
+        Tokens of a block.
     """
     lengths = seq_lens.numpy()
     most = -(-int(lengths.max(initial=0)) // block_size)
@@ -67,22 +107,22 @@ def shape_of(
     kept_blocks = keep.sum(axis=1)
     columns = np.argsort(~keep, axis=1, kind="stable")[:, : int(kept_blocks.max())]
     kept = (np.minimum(remaining, block_size) * keep).sum(axis=1, dtype=np.int32)
-    queries = _queries(slots.numpy() < block_size, starts.numpy())
-    return Shape(columns, torch.from_numpy(kept), int(kept.max()), queries)
+    queries = _kept_queries(slots.numpy() < block_size, starts.numpy())
+    return CompactionPlan(columns, torch.from_numpy(kept), int(kept.max()), queries)
 
 
-def _queries(dropped: np.ndarray, starts: np.ndarray) -> Queries | None:
+def _kept_queries(dropped: np.ndarray, starts: np.ndarray) -> KeptQueries | None:
     if not dropped.any():
         return None
-    order = np.flatnonzero(~dropped)
-    new_starts = np.searchsorted(order, starts)
+    kept_indices = np.flatnonzero(~dropped)
+    new_starts = np.searchsorted(kept_indices, starts)
     counts = np.diff(new_starts)
-    rows = np.flatnonzero(counts)
-    return Queries(
-        torch.from_numpy(rows),
-        torch.from_numpy(np.append(new_starts[rows], len(order)).astype(np.int32)),
+    requests = np.flatnonzero(counts)
+    return KeptQueries(
+        torch.from_numpy(requests),
+        torch.from_numpy(np.append(new_starts[requests], len(kept_indices)).astype(np.int32)),
         int(counts.max(initial=0)),
-        torch.from_numpy(order),
+        torch.from_numpy(kept_indices),
         torch.from_numpy(dropped),
         torch.from_numpy(np.flatnonzero(dropped)),
     )

@@ -102,7 +102,7 @@ def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: PromptBlocks)
 
 
 def waste(lanes: Lanes, full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> float:
-    """What the lanes hold over what the heads need, for the worse of an image and a text prompt; 1 is ideal, the least."""
+    """What the lanes hold over what the heads need, for the worse of an image and a text prompt; at least 1."""
     ratios = []
     for one in (prompt, PromptBlocks(1, 1)):
         needed = sum(full) * one.blocks + sum(text) * one.text_blocks

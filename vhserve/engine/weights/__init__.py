@@ -1,4 +1,6 @@
-"""The weights of a plan: projections of the kept heads, cut out of the checkpoint, and what stands for removed ones.
+"""Owns the weights of a plan: which rows and columns are loaded, and the bias that compensates for removed heads.
 
-Does not know KV caches.
+Does not know KV caches or metadata; builds on `attention`, and nothing of it but `models` builds on this.
 """
+
+__all__ = ["dropped_tokens", "mean_compensation", "projections", "removed_layer", "surgery"]

@@ -1,13 +1,14 @@
-"""What stands in for removed heads: their mean output, folded into the bias that follows the layer's attention.
+"""Mean compensation: the mean output of removed heads, folded into the bias that follows the layer's attention.
 
-Knows tensors of a checkpoint and where heads lie in them; not how they get there.
+Owns where heads are in a checkpoint's tensors, and the sum of the checkpoint's bias with the compensation. Does not
+know how the tensors are read.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from profiles.pruning_plan import PruningPlan
+from vhserve.engine.layer_plan import RemovedMeans
 
 
 def head_rows(heads: Sequence[int], head_size: int) -> torch.Tensor:
@@ -22,22 +23,14 @@ def head_rows(heads: Sequence[int], head_size: int) -> torch.Tensor:
 
 
 class MeanCompensation:
-    """Mean output of one layer's removed heads.
+    """What one layer's removed heads would have added to its output on average."""
 
-    Parameters
-    ----------
-    heads
-        Removed query heads of the layer.
-    means
-        Their mean outputs before `o_proj`, shape (heads, head size).
-    """
-
-    def __init__(self, heads: Sequence[int], means: torch.Tensor) -> None:
-        self.columns = head_rows(heads, means.shape[1])
-        self.mean = means.to("cpu", torch.float32).reshape(-1)
+    def __init__(self, removed: RemovedMeans) -> None:
+        self.columns = head_rows(removed.heads, removed.means.shape[1])
+        self.mean = torch.tensor(removed.means, dtype=torch.float32, device="cpu").reshape(-1)
 
     def bias(self, full: torch.Tensor) -> torch.Tensor:
-        """What the heads would have added to the layer's output: shape (hidden size,), float32.
+        """The compensation of the layer's output: shape (hidden size,), float32.
 
         Parameters
         ----------
@@ -48,24 +41,15 @@ class MeanCompensation:
 
 
 class BiasSum:
-    """A bias whose two parts, the checkpoint's own and the stand-in, are read from two tensors in either order."""
+    """A bias that is the sum of the checkpoint's own and the compensation, which are known in either order."""
 
     def __init__(self) -> None:
         self.parts: dict[str, torch.Tensor] = {}
 
     def put(self, part: str, value: torch.Tensor, total: torch.Tensor) -> None:
-        """Set one part, again if weights are loaded again, and write the sum of those that are known to `total`."""
+        """Set one part, or set it again when weights are reloaded, and write the sum of the known parts to `total`.
+
+        `value` and `total` have shape (hidden size,).
+        """
         self.parts[part] = value.to("cpu", torch.float32)
         total.copy_(torch.stack(list(self.parts.values())).sum(0))
-
-
-def mean_compensations(plan: PruningPlan) -> dict[int, MeanCompensation]:
-    """What stands in for the removed heads, by layer; empty without mean compensation."""
-    if plan.compensation.means is None:
-        return {}
-    means = torch.tensor(plan.compensation.means, device="cpu")
-    removed = plan.heads("removed")
-    by_layer: dict[int, list[int]] = {}
-    for row, (layer, _) in enumerate(removed):
-        by_layer.setdefault(layer, []).append(row)
-    return {layer: MeanCompensation([removed[row][1] for row in rows], means[rows]) for layer, rows in by_layer.items()}

@@ -1,7 +1,7 @@
-"""Projections of the heads that a layer keeps: vLLM's own linear layers, smaller, that pick their rows and columns out
-of the checkpoint's full tensors as these are loaded.
+"""Projections of the heads that a layer keeps: vLLM's own linear layers, smaller.
 
-Knows which heads, not why. The full tensors are never resident: each is cut as it is read.
+Owns the selection of rows and columns of the checkpoint's full tensors as these are loaded: each is cut as it is read,
+so the full weights are never resident. Does not know why a head is kept.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vhserve.engine.weights.mean_compensation import BiasSum, MeanCompensation, 
 
 
 class KeptQKV(QKVParallelLinear):
-    """`qkv_proj` of the kept heads.
+    """`qkv_proj` of the kept heads; its weight has shape ((query + 2 * KV heads) * head size, hidden size).
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class KeptQKV(QKVParallelLinear):
     def _keep(self, full: torch.Tensor, shard: str) -> torch.Tensor:
         return full.index_select(0, self.rows[shard].to(full.device))
 
-    # vLLM picks one of the two loaders by the quantisation method.
+    # vLLM chooses one of the two loaders by the quantisation method.
     def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor, loaded_shard_id: Any = None) -> None:
         super().weight_loader(param, self._keep(loaded_weight, loaded_shard_id), loaded_shard_id)
 
@@ -50,7 +50,9 @@ class KeptQKV(QKVParallelLinear):
 
 
 class KeptOutput(RowParallelLinear):
-    """`o_proj` of the kept heads; what stands in for removed ones becomes part of its bias.
+    """`o_proj` of the kept heads, with the compensation as part of its bias.
+
+    Its weight has shape (hidden size, kept query heads * head size).
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ class KeptOutput(RowParallelLinear):
     query_heads
         Heads of the checkpoint to keep, in the order of the attention's output.
     compensation
-        None where nothing stands in for the removed heads.
+        None for zero in place of the removed heads.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class KeptOutput(RowParallelLinear):
 
     def _keep(self, full: torch.Tensor) -> torch.Tensor:
         if self.compensation is not None:
-            self.bias_sum.put("stand-in", self.compensation.bias(full), self.bias.data)
+            self.bias_sum.put("compensation", self.compensation.bias(full), self.bias.data)
         return full.index_select(1, self.columns.to(full.device))
 
     def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
-"""What stands where a decoder layer's attention was, when a plan removes all of its heads.
+"""The module in place of a decoder layer's attention when a plan removes all of its heads.
 
-Attends to nothing, caches nothing, and passes over the layer's attention weights when they are loaded.
+Owns its constant output and how that is made of the checkpoint's tensors as they are loaded. Does not know attention or
+KV caches: it has neither.
 """
 
 from collections.abc import Iterable
@@ -13,14 +14,14 @@ from vhserve.engine.weights.mean_compensation import BiasSum, MeanCompensation
 
 
 class RemovedAttention(nn.Module):
-    """Gives every position the same output: what stands in for the removed heads, or zero.
+    """Gives every position the same output: the compensation for the removed heads, or zero.
 
     Parameters
     ----------
     stock_output
-        The `o_proj` of the attention that it replaces; if it has a bias, that stays.
+        The `o_proj` of the attention that it replaces; its bias, if any, is kept.
     compensation
-        None where nothing stands in for the removed heads.
+        None for zero in place of the removed heads.
     """
 
     constant: torch.Tensor | None
@@ -36,19 +37,25 @@ class RemovedAttention(nn.Module):
         self.register_buffer("constant", constant, persistent=False)
 
     def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        # A tensor of its own at each call: the norm that follows works in place.
+        """The constant for each row of `hidden_states`, (tokens, hidden size)."""
+        # A new tensor at each call: the norm that follows works in place.
         zeros = torch.zeros_like(hidden_states)
         return zeros if self.constant is None else zeros + self.constant
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Take what the constant is made of out of some of the layer's tensors; called by vLLM's weight loader."""
+        """Compute the constant from the layer's tensors and ignore the others; called by vLLM's weight loader.
+
+        Returns
+        -------
+        Names of all tensors given, as loaded.
+        """
         seen = set()
         for name, weight in weights:
             seen.add(name)
             if self.constant is None:
                 continue
             if name == "o_proj.weight" and self.compensation is not None:
-                self.bias_sum.put("stand-in", self.compensation.bias(weight), self.constant)
+                self.bias_sum.put("compensation", self.compensation.bias(weight), self.constant)
             elif name == "o_proj.bias":
                 self.bias_sum.put("checkpoint", weight, self.constant)
         return seen

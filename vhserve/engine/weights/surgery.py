@@ -1,29 +1,28 @@
 """Cuts the heads that a plan removes out of a freshly built vLLM model, before its weights are loaded.
 
-Every decoder attention whose layer loses heads gets smaller projections and a smaller KV cache; layers that keep all
-heads are left as vLLM built them, unless others have text-only heads, beside which every KV cache has its lane. The
-forward pass stays vLLM's: it reads its sizes from the attributes set here. Does
-not know where the plan came from, nor how blocks of a KV cache are managed.
+Owns the replacement of attention modules: every decoder layer that loses heads gets smaller projections and attention
+over fewer heads; a layer that keeps all heads stays as vLLM built it, unless the plan has text-only heads, with which
+every KV cache is in a lane. The forward pass stays vLLM's: it reads its sizes from the attributes set here. Does not
+know where the plan came from, nor how blocks of a KV cache are managed.
 """
 
 from typing import Any
 
 from torch import nn
 from vllm.config import VllmConfig
-from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.llama import LlamaAttention
 from vllm.model_executor.models.utils import extract_layer_index
 
-from profiles.planning.layout import LayerLayout, layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat import forget_attention
-from vhserve.engine.attention.split_attention import Places, find_places, lane_attention
-from vhserve.engine.checks.unsupported_options import BACKENDS
-from vhserve.engine.weights.dropped_tokens import skip_dropped_tokens
-from vhserve.engine.weights.mean_compensation import MeanCompensation, mean_compensations
+from vhserve.engine.attention.layer_attention import build_layer_attention
+from vhserve.engine.attention.step_compaction import StepCompaction
+from vhserve.engine.layer_plan import LayerPlan, layer_plans
+from vhserve.engine.weights.dropped_tokens import use_dropped_tokens_linear
+from vhserve.engine.weights.mean_compensation import MeanCompensation
 from vhserve.engine.weights.projections import KeptOutput, KeptQKV
 from vhserve.engine.weights.removed_layer import RemovedAttention
-from vhserve.errors import FlagRefused, ModelNotServable
+from vhserve.errors import ModelNotServable
 
 
 def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> None:
@@ -41,29 +40,26 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
     ModelNotServable
         The decoder is built of attention modules that surgery does not know.
     FlagRefused
+        vLLM has chosen an attention backend that cannot serve the plan.
     """
-    layouts = layer_layouts(plan)
-    places = find_places(layouts, plan.geometry.image_tokens, vllm_config.cache_config.block_size)
-    compensation = mean_compensations(plan)
+    layers = layer_plans(plan, vllm_config.cache_config.block_size)
     holders = attention_holders(decoder)
-    if sorted(holders) != list(range(len(layouts))):
+    if sorted(holders) != list(range(len(layers))):
         raise ModelNotServable(
-            f"{len(holders)} of its {len(layouts)} decoder layers have vLLM's Llama attention",
+            f"{len(holders)} of its {len(layers)} decoder layers have vLLM's Llama attention",
             expected="a decoder of the Llama or Mistral architecture",
             fix="serve it without --plan",
         )
-    for layer, layout in enumerate(layouts):
-        holder = holders[layer]
+    step_compaction = StepCompaction()
+    for layer in layers:
+        holder, layout = holders[layer.index], layer.layout
         attention = holder.self_attn
-        if len(layout.full) == attention.num_heads and places is None:
-            continue
-        if len(layout.full) == attention.num_heads:
-            attention.attn = build_attention(attention, layout, places, vllm_config)
-        elif layout.full or layout.text_only:
-            keep_heads(attention, layout, places, compensation.get(layer), vllm_config)
-        else:
-            forget_attention(attention.attn.layer_name, vllm_config)
-            holder.self_attn = RemovedAttention(attention.o_proj, compensation.get(layer))
+        if not layout.full and not layout.text_only:
+            holder.self_attn = remove_attention(attention, layer, vllm_config)
+        elif len(layout.full) < attention.num_heads:
+            keep_heads(attention, layer, step_compaction, vllm_config)
+        elif layer.lanes is not None:
+            attention.attn = build_layer_attention(attention, layer, step_compaction, vllm_config)
 
 
 def attention_holders(decoder: nn.Module) -> dict[int, Any]:
@@ -77,70 +73,26 @@ def attention_holders(decoder: nn.Module) -> dict[int, Any]:
 
 
 def keep_heads(
-    attention: LlamaAttention,
-    layout: LayerLayout,
-    places: Places | None,
-    compensation: MeanCompensation | None,
-    vllm_config: VllmConfig,
+    attention: LlamaAttention, layer: LayerPlan, step_compaction: StepCompaction, vllm_config: VllmConfig
 ) -> None:
-    """Shrink one attention module to the heads of a layout, laid out ``[full | text_only]``."""
+    """Shrink one attention module to the heads of a layer's layout, laid out ``[full | text_only]``."""
+    layout, size = layer.layout, attention.head_dim
     query_heads, kv_heads = layout.full + layout.text_only, layout.kv_full + layout.kv_text
-    attention.attn = build_attention(attention, layout, places, vllm_config)  # type: ignore[assignment]
+    built = build_layer_attention(attention, layer, step_compaction, vllm_config)
+    attention.attn = built  # type: ignore[assignment]  # called like vLLM's `Attention`
     attention.qkv_proj = KeptQKV(attention.qkv_proj, query_heads, kv_heads)
-    attention.o_proj = KeptOutput(attention.o_proj, attention.head_dim, query_heads, compensation)
+    attention.o_proj = KeptOutput(attention.o_proj, size, query_heads, _compensation(layer))
     attention.num_heads = attention.total_num_heads = len(query_heads)
     attention.num_kv_heads = attention.total_num_kv_heads = len(kv_heads)
-    attention.q_size, attention.kv_size = len(query_heads) * attention.head_dim, len(kv_heads) * attention.head_dim
-    skip_dropped_tokens(attention, layout)
+    attention.q_size, attention.kv_size = len(query_heads) * size, len(kv_heads) * size
+    use_dropped_tokens_linear(attention, layout)
 
 
-def build_attention(
-    attention: LlamaAttention, layout: LayerLayout, places: Places | None, vllm_config: VllmConfig
-) -> nn.Module:
-    """The module that attends with the heads of a layout, in place of `attention.attn`.
-
-    It takes q, k and v of the kept heads, each of shape (tokens, heads * head size) and laid out
-    ``[full | text_only]``, and returns the heads' outputs in the order of q.
-
-    Parameters
-    ----------
-    places
-        Lanes of the plan's KV caches; None when it has no text-only heads.
-
-    Raises
-    ------
-    FlagRefused
-    """
-    if places is not None:
-        forget_attention(attention.attn.layer_name, vllm_config)
-        return lane_attention(attention, layout, places, vllm_config)
-    return full_attention(attention, len(layout.full), len(layout.kv_full), vllm_config)
+def remove_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config: VllmConfig) -> RemovedAttention:
+    """What takes the place of an attention module of which no head is kept."""
+    forget_attention(attention.attn.layer_name, vllm_config)
+    return RemovedAttention(attention.o_proj, _compensation(layer))
 
 
-def full_attention(attention: LlamaAttention, query_heads: int, kv_heads: int, vllm_config: VllmConfig) -> Attention:
-    """vLLM's attention over fewer heads, in place of `attention.attn` and under its name.
-
-    Raises
-    ------
-    FlagRefused
-        vLLM has chosen an attention backend that takes all layers to have the same heads.
-    """
-    stock = attention.attn
-    forget_attention(stock.layer_name, vllm_config)
-    smaller = Attention(
-        query_heads,
-        attention.head_dim,
-        attention.scaling,
-        num_kv_heads=kv_heads,
-        cache_config=vllm_config.cache_config,
-        per_layer_sliding_window=stock.sliding_window,
-        attn_type=stock.attn_type,
-        prefix=stock.layer_name,
-    )
-    if smaller.attn_backend.get_name() not in BACKENDS:
-        raise FlagRefused(
-            f"attention backend {smaller.attn_backend.get_name()} takes all layers to have the same heads",
-            expected=f"one of {', '.join(BACKENDS)}",
-            fix="choose one with --attention-backend",
-        )
-    return smaller
+def _compensation(layer: LayerPlan) -> MeanCompensation | None:
+    return None if layer.compensation is None else MeanCompensation(layer.compensation)

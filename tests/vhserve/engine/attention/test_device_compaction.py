@@ -34,15 +34,17 @@ def test_attention_over_compacted_metadata_is_exact(decode: bool) -> None:
             decode=decode,
         )
         q = torch.randn(batch.tokens, WIDTH)
-        if got.order is None:
+        if got.query_indices is None:
             assert decode
             out = paged_attention(q, got.query_start_loc, keys, values, got.block_table, got.seq_lens)
         else:
-            assert sorted(got.order.tolist()) == list(range(batch.tokens))
+            assert sorted(got.query_indices.tolist()) == list(range(batch.tokens))
             out = torch.empty_like(q)
-            moved = paged_attention(q[got.order], got.query_start_loc, keys, values, got.block_table, got.seq_lens)
-            out.index_copy_(0, got.order, moved)
-        out.masked_fill_(got.dropped[:, None], 0)
+            moved = paged_attention(
+                q[got.query_indices], got.query_start_loc, keys, values, got.block_table, got.seq_lens
+            )
+            out.index_copy_(0, got.query_indices, moved)
+        out.masked_fill_(got.dropped_mask[:, None], 0)
         expected = torch.zeros_like(q)
         for token, slots in enumerate(batch.reference_keys):
             if slots:
@@ -68,7 +70,7 @@ def test_buffers_keep_their_addresses() -> None:
             tokens=batch.tokens,
             decode=case % 2 == 0,
         )
-        addresses.add((got.block_table.data_ptr(), got.seq_lens.data_ptr(), got.dropped.data_ptr()))
+        addresses.add((got.block_table.data_ptr(), got.seq_lens.data_ptr(), got.dropped_mask.data_ptr()))
     assert len(addresses) == 1
 
 
@@ -85,7 +87,7 @@ def test_capture_shapes_are_safe() -> None:
         decode=True,
     )
     assert got.seq_lens.tolist() == [0, 0, 0, 0]
-    assert got.dropped.all()
+    assert got.dropped_mask.all()
 
 
 def test_the_kernel_does_what_torch_does() -> None:

@@ -1,4 +1,4 @@
-"""Compaction in host memory against the definition, with several groups that share one shape."""
+"""Compaction in host memory against the definition, with several groups that share one plan."""
 
 import random
 
@@ -6,25 +6,29 @@ import pytest
 import torch
 from compaction_batches import BLOCK, BLOCKS, WIDTH, Batch, draw, paged_attention
 
-from vhserve.engine.attention.host_compaction import Shape, shape_of
+from vhserve.engine.attention.host_compaction import CompactionPlan, plan_compaction
 
 
-def shape(batch: Batch) -> Shape | None:
-    return shape_of(batch.table, batch.seq_lens, batch.slots, batch.starts, BLOCK)
+def planned(batch: Batch) -> CompactionPlan | None:
+    return plan_compaction(batch.table, batch.seq_lens, batch.slots, batch.starts, BLOCK)
 
 
-def attend(batch: Batch, found: Shape, table: torch.Tensor, q: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
-    """What the back end does around its kernel."""
+def attend(
+    batch: Batch, plan: CompactionPlan, table: torch.Tensor, q: torch.Tensor, pages: torch.Tensor
+) -> torch.Tensor:
+    """What the backend does around its kernel."""
     keys, values = pages
-    kept = found.block_table(table)
-    if found.queries is None:
-        return paged_attention(q, batch.starts, keys, values, kept, found.seq_lens)
-    queries, out = found.queries, torch.zeros_like(q)
-    assert queries.longest == max((queries.starts[1:] - queries.starts[:-1]).tolist(), default=0)
-    if len(queries.order):
-        table, lens = kept[queries.rows], found.seq_lens[queries.rows]
-        out[queries.order] = paged_attention(q[queries.order], queries.starts, keys, values, table, lens)
-    assert torch.equal(queries.dropped, ~torch.isin(torch.arange(batch.tokens), queries.order))
+    kept = plan.block_table(table)
+    if plan.queries is None:
+        return paged_attention(q, batch.starts, keys, values, kept, plan.seq_lens)
+    queries, out = plan.queries, torch.zeros_like(q)
+    assert queries.max_query_len == max((queries.query_start_loc.diff()).tolist(), default=0)
+    if len(queries.kept_indices):
+        table, lens = kept[queries.requests], plan.seq_lens[queries.requests]
+        out[queries.kept_indices] = paged_attention(
+            q[queries.kept_indices], queries.query_start_loc, keys, values, table, lens
+        )
+    assert torch.equal(queries.dropped_mask, ~torch.isin(torch.arange(batch.tokens), queries.kept_indices))
     return out
 
 
@@ -39,8 +43,8 @@ def test_attention_over_what_is_kept_is_exact_in_every_group(decode: bool) -> No
     whole = moved = 0
     for _ in range(60):
         batch = draw(rng, decode)
-        found = shape(batch)
-        if found is None:
+        plan = planned(batch)
+        if plan is None:
             whole += 1
             assert all(batch.reference_keys[: int(batch.starts[-1])])
             continue
@@ -49,14 +53,14 @@ def test_attention_over_what_is_kept_is_exact_in_every_group(decode: bool) -> No
         for token, slots in enumerate(batch.reference_keys):
             if slots:
                 expected[token] = torch.softmax(q[token] @ pages[0, slots].T, -1) @ pages[1, slots]
-        moved += found.queries is not None
-        got = attend(batch, found, batch.table, q, pages)
+        moved += plan.queries is not None
+        got = attend(batch, plan, batch.table, q, pages)
         torch.testing.assert_close(got[: len(expected)], expected, rtol=1e-5, atol=1e-5)
         # Another group holds the same tokens in other blocks.
         renamed = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(BLOCKS - 1)])
         elsewhere = torch.empty_like(pages).view(2, BLOCKS, BLOCK, WIDTH)
         elsewhere[:, renamed] = pages.view(2, BLOCKS, BLOCK, WIDTH)
-        other = attend(batch, found, renamed[batch.table.long()].int(), q, elsewhere.view_as(pages))
+        other = attend(batch, plan, renamed[batch.table.long()].int(), q, elsewhere.view_as(pages))
         torch.testing.assert_close(other, expected, rtol=1e-5, atol=1e-5)
     assert whole > 1
     assert moved > 8
@@ -64,4 +68,4 @@ def test_attention_over_what_is_kept_is_exact_in_every_group(decode: bool) -> No
 
 def test_an_empty_batch_drops_nothing() -> None:
     none = torch.zeros(0, dtype=torch.int32)
-    assert shape_of(none.view(0, 4), none, none.long(), torch.zeros(1, dtype=torch.int32), BLOCK) is None
+    assert plan_compaction(none.view(0, 4), none, none.long(), torch.zeros(1, dtype=torch.int32), BLOCK) is None

@@ -1,0 +1,50 @@
+"""The metadata builder of text-only heads on a CPU: null blocks and dropped queries are left out of the batch.
+
+Owns how a compaction plan becomes a batch of a KV cache group. Does not know how the plan is made (`host_compaction`).
+A batch without image blocks stays vLLM's own.
+"""
+
+from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.kv_cache_interface import AttentionSpec
+
+from vhserve.compat import copy_of_batch
+from vhserve.engine.attention.query_routing import QueryRouting
+from vhserve.engine.attention.step_compaction import CompactedBatch
+from vhserve.engine.attention.text_only_builder import TextOnlyBuilder
+
+
+class HostBuilder(TextOnlyBuilder):
+    """Mixin before a stock metadata builder for a CPU."""
+
+    kv_cache_spec: AttentionSpec
+
+    def compact(self, batch: CommonAttentionMetadata) -> CompactedBatch:
+        plan = self.step_compaction.host_plan(batch, self.kv_cache_spec.block_size)
+        if plan is None:
+            return CompactedBatch(batch, None)
+        table = batch.block_table_tensor[: batch.num_reqs]
+        if plan.queries is None:
+            smaller = copy_of_batch(
+                batch,
+                block_table_tensor=plan.block_table(table),
+                seq_lens=plan.seq_lens,
+                max_seq_len=plan.max_seq_len,
+            )
+            return CompactedBatch(smaller, None)
+        queries, tokens = plan.queries, batch.num_actual_tokens
+        if not len(queries.kept_indices):
+            return CompactedBatch(batch, QueryRouting(tokens, queries.kept_indices, None, queries.dropped_indices))
+        seq_lens = plan.seq_lens[queries.requests]
+        smaller = copy_of_batch(
+            batch,
+            num_reqs=len(queries.requests),
+            num_actual_tokens=len(queries.kept_indices),
+            block_table_tensor=plan.block_table(table)[queries.requests],
+            seq_lens=seq_lens,
+            query_start_loc=queries.query_start_loc,
+            query_start_loc_cpu=queries.query_start_loc,
+            max_query_len=queries.max_query_len,
+            max_seq_len=int(seq_lens.max()),
+        )
+        routing = QueryRouting(tokens, queries.kept_indices, queries.dropped_mask, queries.dropped_indices)
+        return CompactedBatch(smaller, routing)

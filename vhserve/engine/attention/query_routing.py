@@ -1,0 +1,69 @@
+"""Which queries of a batch the kernel of a text-only attention gets, and how that travels in vLLM's attention metadata.
+
+Owns the subclass of a backend's metadata that carries the routing. Does not know how queries are chosen
+(`device_compaction`, `host_compaction`) or how they are moved (`text_only_impl`).
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class QueryRouting:
+    """Queries of a batch that the kernel gets, and those whose output is zero.
+
+    Attributes
+    ----------
+    tokens
+        Queries of the batch, without padding.
+    kept_indices
+        (kept queries,) int64: index in the batch of each query that the kernel gets, in its order. Where shapes are
+        fixed, indices of dropped queries follow, (tokens,) in all. None: the kernel gets all queries in place.
+    dropped_mask
+        (tokens,) bool: rows of the output to set to zero. None: no row.
+    dropped_indices
+        (dropped queries,) int64: the same rows as indices, where they are known on the host. None: none is dropped, or
+        only the device knows which.
+    """
+
+    tokens: int
+    kept_indices: torch.Tensor | None
+    dropped_mask: torch.Tensor | None
+    dropped_indices: torch.Tensor | None = None
+
+    @property
+    def keeps_none(self) -> bool:
+        """Whether every query is known to be dropped, so that the kernel need not run."""
+        return self.dropped_indices is not None and len(self.dropped_indices) == self.tokens
+
+
+class RoutedMetadata:
+    """Mixin before a backend's metadata class.
+
+    Attributes
+    ----------
+    routing
+        None when the kernel gets all queries and no output row is set to zero.
+    """
+
+    routing: QueryRouting | None
+
+
+def with_routing(metadata: object, routing: QueryRouting | None) -> RoutedMetadata:
+    """A shallow copy of a backend's metadata, of a subclass of its class, with the routing.
+
+    vLLM does the same in `create_fast_prefill_custom_backend` (v1/attention/backends/utils.py).
+    """
+    routed_class = _routed_class(type(metadata))
+    routed = routed_class.__new__(routed_class)
+    vars(routed).update(vars(metadata))
+    routed.routing = routing
+    return routed
+
+
+@functools.cache
+def _routed_class(stock: type) -> type[RoutedMetadata]:
+    name = f"Routed{stock.__name__}"
+    return type(name, (RoutedMetadata, stock), {"__module__": __name__, "__qualname__": name})
