@@ -56,7 +56,7 @@ def with_routing(metadata: object, routing: QueryRouting | None) -> RoutedMetada
 
     vLLM does the same in `create_fast_prefill_custom_backend` (v1/attention/backends/utils.py).
     """
-    routed_class = _routed_class(type(metadata))
+    routed_class = _routed_class(type(metadata))  # type: ignore[arg-type]  # mypy takes a class for unhashable
     routed = routed_class.__new__(routed_class)
     vars(routed).update(vars(metadata))
     routed.routing = routing
