@@ -15,9 +15,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from calibrate.errors import DeviceUnavailable, ModelBroken, ModelOffline
+from calibrate.errors import DeviceUnavailable, ModelBroken
 from calibrate.models.answer_tokens import AnswerTokens
+from calibrate.models.hub import files_missing
 from calibrate.models.registry import FoundModel, find
+from profiles.error_text import one_line
 from profiles.fingerprint import model_revision
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.transformers_config import decoder_geometry
@@ -185,13 +187,9 @@ def _read(found: FoundModel, load: Any) -> Any:
     try:
         return load(**pinned)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(str(error), 200) or type(error).__name__
         if pinned:
-            raise ModelOffline(
-                f"model {found.name} cannot be loaded from the local cache or the Hub: {reason}",
-                expected="all its files in the cache, or a connection to the Hub",
-                fix=f"run `hf download {found.name}` where the Hub can be reached",
-            ) from error
+            raise files_missing(found.name, reason) from error
         raise ModelBroken(
             f"model {found.name} cannot be loaded: {reason}",
             expected="configuration, processor and weights in transformers' format",

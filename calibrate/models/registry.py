@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibrate.demo import MODEL_DIR
-from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
+from calibrate.errors import ModelBroken, UnknownModel, UnsupportedModel
+from calibrate.models.hub import NotOnHub, config_path
 
 ARCHITECTURES: Final = {
     "llava": "LlavaForConditionalGeneration",
@@ -172,7 +173,10 @@ def find(name: str) -> FoundModel:
     else:
         if local.exists() or not _looks_like_hub_id(name):
             raise _unknown(name, local)
-        path = _hub_config(name)
+        try:
+            path = config_path(name)
+        except NotOnHub as error:
+            raise _unknown(name, local) from error
         found = FoundModel(name, name, path.parent, _read_config(name, path))
     _check_supported(found)
     return found
@@ -189,44 +193,6 @@ def _unknown(name: str, local: Path) -> UnknownModel:
     hint = f"did you mean {' or '.join(close)}?" if close else "see `vhserve models` for the aliases"
     what = "is a file" if local.is_file() else "is unknown"
     return UnknownModel(f"model {name!r} {what}", expected="an alias, a Hub id (owner/name) or a folder", fix=hint)
-
-
-def _hub_config(name: str) -> Path:
-    """Path of a Hub model's `config.json` in the local cache, fetched when it is not there yet."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        return Path(hf_hub_download(name, "config.json"))
-    except GatedRepoError as error:
-        raise UnknownModel(
-            f"model {name} is gated on the Hub", expected="a model that you may read", fix="log in with `hf auth login`"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise _unknown(name, Path(name)) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        raise ModelOffline(
-            f"model {name} is not in the local cache and {why}",
-            expected=f"a cached model (cache: {constants.HF_HUB_CACHE}) or a connection to the Hub",
-            fix=f"run `hf download {name}` where the Hub can be reached, or give a folder",
-        ) from error
-    except EntryNotFoundError as error:
-        raise UnsupportedModel(
-            f"model {name} has no config.json on the Hub",
-            expected="a checkpoint in transformers' format",
-            fix="see `vhserve models` for supported ones",
-        ) from error
 
 
 def _read_config(name: str, path: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def test_importing_the_module_is_cheap():
 
 def test_child_processes_are_told_exactly_where_something_had_to_be_mended():
     out = run(
-        "import os; from profiles.torchvision_import import ensure_torchvision, was_mended; from vhserve import compat\n"
+        "import os; from vhserve import compat\n"
+        "from profiles.torchvision_import import ensure_torchvision, was_mended\n"
         "def told(): compat.mend_child_processes(); return bool(os.environ.get(compat.MENDED))\n"
         "print(told()); ensure_torchvision(); print(told() == was_mended())"
     )

@@ -157,16 +157,6 @@ def _pin(found: "FoundModel", arguments: Namespace) -> Path:
         arguments.revision = found.folder.name
         return found.folder
 
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from calibrate.models.hub import config_path
 
-    from calibrate.errors import ModelOffline
-
-    try:
-        return Path(hf_hub_download(found.source, "config.json", revision=arguments.revision)).parent
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ModelOffline(
-            f"revision {arguments.revision} of {found.source} is not in the local cache and cannot be fetched",
-            expected="a revision on the Hub, and a connection to it",
-            fix="correct --revision, or fetch it where the Hub can be reached",
-        ) from error
+    return config_path(found.source, revision=arguments.revision).parent

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from profiles.error_text import last_line
 from vhserve.demo.errors import ServerNotReady, StepFailed
 
 VHSERVE = (sys.executable, "-m", "vhserve.cli")
@@ -41,7 +42,7 @@ def run_step(name: str, command: Sequence[str], log: Path, environment: Mapping[
             ) from None
     if code != 0:
         raise StepFailed(
-            f"step {name} ended with {_ending(code)}: {_last_line(log)}",
+            f"step {name} ended with {_ending(code)}: {last_line(log)}",
             expected="exit code 0",
             fix=f"read its log {log}",
         )
@@ -64,7 +65,7 @@ def serving(
             code = _exit_code(process.pid)
             if code is not None:
                 raise ServerNotReady(
-                    f"server {name} ended with {_ending(code)} while starting: {_last_line(log)}",
+                    f"server {name} ended with {_ending(code)} while starting: {last_line(log)}",
                     expected="a server that becomes ready",
                     fix=f"read its log {log}",
                 )
@@ -143,13 +144,6 @@ def free_port() -> int:
 
 def _ending(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-def _last_line(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = [line.strip() for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "(its log is empty)"
 
 
 @contextlib.contextmanager

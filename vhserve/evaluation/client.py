@@ -4,21 +4,18 @@ Owns requests, their limits, and what becomes of a failed one. Knows no second a
 """
 
 import asyncio
-import base64
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import openai
-from PIL import Image
 
 from calibrate.datasets.sample import Sample
+from vhserve.evaluation.chat import MAX_TOKENS, greedy_request, to_answer, user_message
 from vhserve.evaluation.errors import ServerLost
 from vhserve.evaluation.results import Answer, Server
-from vhserve.evaluation.scoring import score
 from vhserve.evaluation.server import trusts_environment
 
 _LOST_AFTER = 20
@@ -31,18 +28,7 @@ class RequestLimits:
 
     concurrency: int = 8
     timeout: float = 120.0
-    max_tokens: int = 8
-
-
-def user_message(image: Image.Image, question: str) -> dict[str, Any]:
-    """Put a picture and a question into one user message of the chat protocol; the picture goes as a PNG data URL."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return {
-        "role": "user",
-        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}],
-    }
+    max_tokens: int = MAX_TOKENS
 
 
 def open_client(server: Server, api_key: str, timeout: float) -> openai.AsyncOpenAI:
@@ -145,24 +131,11 @@ async def _ask(
     started = time.perf_counter()
     reply, error = None, None
     try:
-        completion = await client.chat.completions.create(
-            model=model,
-            messages=cast(Any, [message]),  # the client's types don't take plain dictionaries
-            max_tokens=limits.max_tokens,
-            temperature=0,
-        )
+        request: Any = greedy_request(model, message, limits.max_tokens)  # the client's types take no plain dictionary
+        completion = await client.chat.completions.create(**request)
         reply = completion.choices[0].message.content or ""
     except openai.APIStatusError as failure:
         error = f"status {failure.status_code}: {failure.message}"
     except (openai.APIError, IndexError, AttributeError, TypeError) as failure:  # the rest: what is no chat completion
         error = f"{type(failure).__name__}: {failure.__cause__ or failure}"
-    return Answer(
-        id=sample.id,
-        family=sample.family,
-        answer=sample.answer,
-        reply=reply,
-        outcome="error" if reply is None else score(reply, sample.answer, sample.options),
-        error=None if error is None else " ".join(error.split())[:300],
-        seconds=time.perf_counter() - started,
-        group=sample.group,
-    )
+    return to_answer(sample, reply=reply, error=error, seconds=time.perf_counter() - started)

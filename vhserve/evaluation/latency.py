@@ -14,7 +14,8 @@ import openai
 from PIL import Image
 from pydantic import Field
 
-from vhserve.evaluation.client import open_client, user_message
+from vhserve.evaluation.chat import user_message
+from vhserve.evaluation.client import open_client
 from vhserve.evaluation.results import ResultModel, Server
 
 

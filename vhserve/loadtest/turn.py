@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from profiles.error_text import last_line
 from profiles.provenance import ROOT
 from vhserve.demo.processes import end
 from vhserve.evaluation.results import Server
@@ -96,7 +97,7 @@ def run_turn(job: Job, folder: Path, show: Callable[[Turn], None]) -> Turn:
     for client, code in enumerate(codes):
         if code:
             raise ClientFailed(
-                f"client {client} ended with exit code {code}: {_last_line(folder / f'client-{client}.log')}",
+                f"client {client} ended with exit code {code}: {last_line(folder / f'client-{client}.log')}",
                 expected="exit code 0",
                 fix="see its words",
             )
@@ -165,8 +166,3 @@ def _collect(turn: Turn, readers: list[RecordReader]) -> None:
         turn.observed += measured
         turn.warmed += len(observations) - len(measured)
         samples += more
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"

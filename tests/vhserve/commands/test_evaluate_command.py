@@ -16,7 +16,7 @@ from calibrate.stats.paired_tests import mcnemar_exact
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 from vhserve.cli import main
-from vhserve.evaluation.client import user_message
+from vhserve.evaluation.chat import user_message
 from vhserve.evaluation.results import load
 
 N = 32

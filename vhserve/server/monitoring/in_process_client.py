@@ -11,16 +11,13 @@ from typing import Any, Final
 
 import httpx
 
+from vhserve.evaluation.chat import greedy_request, to_answer
 from vhserve.evaluation.results import Answer
-from vhserve.evaluation.scoring import score
 from vhserve.server.monitoring.canary import Ask, Question
 from vhserve.server.monitoring.exchange import text_of
 
 LAST: Final = 1 << 30
 """Priority of such a request: vLLM serves lower numbers first, and users' are 0 unless they say otherwise."""
-
-_TOKENS: Final = 8
-"""Length of an answer, as `vhserve evaluate` asks for by default."""
 
 asked_inside: ContextVar[bool] = ContextVar("vhserve_asked_inside", default=False)
 """Whether the request that a middleware sees comes from this module."""
@@ -41,10 +38,7 @@ def asker(app: Any) -> Ask:
     async def ask(question: Question) -> Answer:
         sample, message = question
         request = {
-            "model": arguments.served_model_name[0],
-            "messages": [message],
-            "max_tokens": _TOKENS,
-            "temperature": 0,
+            **greedy_request(arguments.served_model_name[0], message),
             # Keeps it away from cached KV: answers are to show what the engine computes now.
             "cache_salt": secrets.token_hex(8),
             **by_priority,
@@ -56,14 +50,7 @@ def asker(app: Any) -> Ask:
         finally:
             asked_inside.reset(token)
         reply = text_of(answered.content) if answered.is_success else None
-        return Answer(
-            id=sample.id,
-            family=sample.family,
-            answer=sample.answer,
-            reply=reply,
-            outcome="error" if reply is None else score(reply, sample.answer, sample.options),
-            error=f"status {answered.status_code}" if reply is None else None,
-            seconds=time.perf_counter() - started,
-        )
+        error = f"status {answered.status_code}" if reply is None else None
+        return to_answer(sample, reply=reply, error=error, seconds=time.perf_counter() - started)
 
     return ask

@@ -10,6 +10,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from vhserve.compat import api_server_rank
+from vhserve.evaluation.chat import user_message
 from vhserve.server.monitoring import queue_state
 from vhserve.server.monitoring.canary import Canary
 from vhserve.server.monitoring.in_process_client import asker
@@ -96,7 +97,6 @@ async def _run_canary(settings: CanarySettings, app: Any) -> None:
 def _questions(settings: CanarySettings) -> tuple[str, list[Any]]:
     """The data set's name, and its samples with the messages that ask them: pictures are encoded once."""
     from calibrate.datasets import open_dataset
-    from vhserve.evaluation.client import user_message
 
     dataset = open_dataset(settings.dataset, samples=settings.samples, seed=0)
     return dataset.name, [(sample, user_message(sample.image, sample.question)) for sample in dataset]

@@ -1,0 +1,59 @@
+"""How one sample is asked through OpenAI's chat protocol, and how its reply becomes an answer.
+
+Owns the request's content and the making of an `Answer`; `client` and the server's canary share both. Does not know how
+a request is sent.
+"""
+
+import base64
+import io
+from typing import Any, Final
+
+from PIL import Image
+
+from calibrate.datasets.sample import Sample
+from profiles.error_text import one_line
+from vhserve.evaluation.results import Answer
+from vhserve.evaluation.scoring import score
+
+MAX_TOKENS: Final = 8
+"""Tokens of a reply, unless the user says otherwise: options are a word or a letter."""
+
+
+def user_message(image: Image.Image, question: str) -> dict[str, Any]:
+    """Put a picture and a question into one user message of the chat protocol; the picture goes as a PNG data URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}],
+    }
+
+
+def greedy_request(model: str, message: dict[str, Any], max_tokens: int = MAX_TOKENS) -> dict[str, Any]:
+    """Fields of a chat completion request that is decoded greedily, to at most `max_tokens` tokens."""
+    return {"model": model, "messages": [message], "max_tokens": max_tokens, "temperature": 0}
+
+
+def to_answer(sample: Sample, *, reply: str | None, error: str | None, seconds: float) -> Answer:
+    """Score a sample's reply.
+
+    Parameters
+    ----------
+    reply
+        What the model wrote; None where the request failed.
+    error
+        Why it failed; None where it did not.
+    seconds
+        From sending the request to its whole reply.
+    """
+    return Answer(
+        id=sample.id,
+        family=sample.family,
+        answer=sample.answer,
+        reply=reply,
+        outcome="error" if reply is None else score(reply, sample.answer, sample.options),
+        error=None if error is None else one_line(error),
+        seconds=seconds,
+        group=sample.group,
+    )
