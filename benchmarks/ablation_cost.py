@@ -31,8 +31,9 @@ from calibrate.masking.prefix_sharing import PrefixSharing, Variant  # noqa: E40
 from calibrate.masking.treatments import treated  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
 from calibrate.models.prompts import make_batch, next_token_logits  # noqa: E402
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula  # noqa: E402
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
+from profiles.ranking import Ranking  # noqa: E402
 from profiles.store import load_profile  # noqa: E402
 
 SHAPES = {"paper": TABLE, "short": SHORT, "curve": CURVE}
@@ -57,7 +58,7 @@ def made_up(loaded: LoadedModel) -> HeadProfile:
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="inverse", epsilon=1e-12),
         settings={},
         versions={},
-        heads=HeadScores(image_weight=rows, concentration=rows, score=rows, box_weight=None),
+        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(rows)),
     )
 
 

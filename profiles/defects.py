@@ -21,7 +21,7 @@ _BY_TYPE: Mapping[str, type[UserError]] = {
 }
 
 
-def named_error(error: ValidationError, source: str) -> UserError:
+def named_error(error: ValidationError, source: str, version: int = 1) -> UserError:
     """The named error for the first defect in `error`.
 
     Parameters
@@ -30,6 +30,8 @@ def named_error(error: ValidationError, source: str) -> UserError:
         What `model_validate` raised.
     source
         File name, or another place the data came from, for the message.
+    version
+        Of the document.
     """
     first: Any = error.errors(include_url=False)[0]
     context: dict[str, Any] = first.get("ctx", {})
@@ -44,7 +46,7 @@ def named_error(error: ValidationError, source: str) -> UserError:
     if kind is WrongValue and isinstance(found, float) and not math.isfinite(found):
         kind = NotFinite  # where an integer or text is expected, pydantic only says that
     if kind is UnknownField:
-        wrong, expected = f"{_place(source, path)} is not a field of version 1", "only the fields of FORMAT.md"
+        wrong, expected = f"{_place(source, path)} is not a field of version {version}", "only the fields of FORMAT.md"
         return kind(wrong, expected=expected, fix="remove or rename it")
     wrong = f"{_place(source, path)} is {_short(found)}"
     return kind(wrong, expected=_expectation(first["msg"]), fix=REMAKE)

@@ -13,7 +13,8 @@ from profiles.arrays import Float32Array
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import check_rows
-from profiles.names import CompensationMethod, Granularity, KnownRanking, SelectionMethod, StageOrAll, Treatment
+from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, Treatment
+from profiles.ranking import RankingName
 from profiles.strict import Strict, defect
 
 PLAN_FORMAT: Final = "vhserve.pruning-plan"
@@ -41,7 +42,7 @@ class Selection(Strict):
     seed
         For ``random``; else None.
     rank_by
-        Table of the profile that ranks the heads (`profiles.planning.rankings`).
+        Ranking of the profile that orders the heads (`profiles.planning.rankings`).
     """
 
     method: SelectionMethod
@@ -51,7 +52,7 @@ class Selection(Strict):
     protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
-    rank_by: KnownRanking = "score"
+    rank_by: RankingName = "score"
 
 
 class Compensation(Strict):

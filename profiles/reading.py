@@ -4,12 +4,11 @@ Python's parser takes duplicate fields, NaN and Infinity; this one names them. D
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from profiles.defects import REMAKE, field_path, missing
 from profiles.errors import DuplicateField, FileTruncated, NotJson, UserError, WrongValue, WrongVersion
-
-VERSION = 1
 
 
 def parse(raw: bytes, source: str) -> dict[str, Any]:
@@ -43,8 +42,8 @@ def parse(raw: bytes, source: str) -> dict[str, Any]:
     return data
 
 
-def check_version(data: dict[str, Any], expected: str, source: str) -> None:
-    """Refuse another format or version, before its fields are looked at.
+def check_version(data: dict[str, Any], expected: str, source: str, versions: Sequence[int] = (1,)) -> int:
+    """The document's version, one of `versions`; another format or version is refused before its fields are looked at.
 
     Raises
     ------
@@ -56,9 +55,12 @@ def check_version(data: dict[str, Any], expected: str, source: str) -> None:
     if data["format"] != expected:
         fix = f"give a file whose format is {expected}"
         raise WrongVersion(f"{source}: format is {data['format']!r:.60}", expected=repr(expected), fix=fix)
-    if type(data["version"]) is not int or data["version"] != VERSION:
+    if type(data["version"]) is not int or data["version"] not in versions:
         fix = "use the vhserve release that wrote it, or make it again"
-        raise WrongVersion(f"{source}: version is {data['version']!r:.60}", expected=str(VERSION), fix=fix)
+        raise WrongVersion(
+            f"{source}: version is {data['version']!r:.60}", expected=" or ".join(map(str, versions)), fix=fix
+        )
+    return int(data["version"])
 
 
 def _unique(pairs: list[tuple[str, Any]], source: str) -> dict[str, Any]:

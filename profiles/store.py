@@ -16,6 +16,7 @@ from profiles.head_profile import PROFILE_FORMAT, HeadProfile
 from profiles.pruning_plan import PLAN_FORMAT, PruningPlan
 from profiles.reading import check_version, parse
 from profiles.strict import FROM_FILE, Strict
+from profiles.version_1 import HeadProfileV1
 
 # A profile of 128 layers of 128 heads of 128 values takes about 14 MiB.
 MAX_BYTES = 64 * 2**20
@@ -34,14 +35,17 @@ def save(document: Strict, path: Path) -> None:
 
 
 def load_profile(path: Path) -> HeadProfile:
-    """Read a head profile.
+    """Read a head profile, of version 2 or 1.
 
     Raises
     ------
     FileUnreadable, FileTooLarge, FileTruncated, NotJson, DuplicateField, WrongVersion, UnknownField, MissingField,
     WrongValue, WrongShape, NotFinite
     """
-    return _from_data(HeadProfile, PROFILE_FORMAT, parse(read_bytes(path), str(path)), str(path))
+    data, source = parse(read_bytes(path), str(path)), str(path)
+    if check_version(data, PROFILE_FORMAT, source, (1, 2)) == 1:
+        return _validated(HeadProfileV1, data, source, 1).upgraded()
+    return _validated(HeadProfile, data, source, 2)
 
 
 def load_plan(path: Path) -> PruningPlan:
@@ -81,11 +85,14 @@ def load_as(kind: type[Document], format_name: str, path: Path) -> Document:
 
 
 def _from_data(kind: type[Document], format_name: str, data: dict[str, Any], source: str) -> Document:
-    check_version(data, format_name, source)
+    return _validated(kind, data, source, check_version(data, format_name, source))
+
+
+def _validated(kind: type[Document], data: dict[str, Any], source: str, version: int) -> Document:
     try:
         return kind.model_validate(data, context=FROM_FILE)
     except ValidationError as error:
-        raise named_error(error, source) from None
+        raise named_error(error, source, version) from None
 
 
 def read_bytes(path: Path) -> bytes:

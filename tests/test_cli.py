@@ -48,7 +48,7 @@ def test_version() -> None:
         (["plan"], "profile"),
         (["profile"], "show, diff or import"),
         (["profile", "show", "missing.json"], "missing.json"),
-        (["profile", "show", "missing.json", "--table", "bogus"], "--table 'bogus'"),
+        (["profile", "show", "missing.json", "--treatment", "bogus"], "--treatment 'bogus'"),
         (["profile", "diff", "missing.json"], "second"),
         (["nonsense"], "nonsense"),
     ],

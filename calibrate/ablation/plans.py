@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from profiles.errors import WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
-from profiles.names import STAGES, Granularity, KnownRanking, StageOrAll
+from profiles.names import STAGES, Granularity, StageOrAll
 from profiles.planning.budget import heads_of
 from profiles.planning.planner import make_plan
 from profiles.pruning_plan import PruningPlan
@@ -95,7 +95,7 @@ def configurations(
     seed: int,
     granularity: Granularity,
     how: How = "removed",
-    rank_by: KnownRanking = "score",
+    rank_by: str = "score",
 ) -> list[Configuration]:
     """Every row of a shape for every budget, random rows once for each draw.
 

@@ -15,7 +15,8 @@ from calibrate.stats.intervals import wilson
 from calibrate.stats.paired_tests import PairedCounts
 from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
-from profiles.names import Granularity, KnownRanking, StageOrAll
+from profiles.names import Granularity, StageOrAll
+from profiles.ranking import RankingName
 from profiles.strict import JsonScalar, Strict
 
 Published = dict[str, dict[str, float | None]]
@@ -99,7 +100,7 @@ class Ablation(Strict):
     samples: PositiveInt
     broken: list[str]
     granularity: Granularity
-    rank_by: KnownRanking
+    rank_by: RankingName
     treatment: How
     block_size: PositiveInt | None
     metric: Metric

@@ -15,8 +15,9 @@ from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
 from calibrate.models.loading import LoadedModel
 from calibrate.scoring.scores import EPSILON
-from profiles.head_profile import HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import HeadProfile, ScoreFormula
 from profiles.provenance import versions
+from profiles.ranking import Ranking
 from profiles.store import load_as
 
 
@@ -25,6 +26,12 @@ def head_profile(loaded: LoadedModel, dataset: Dataset, measured: Measured) -> H
     means = measured.means()
     if means is None:
         raise ValueError("nothing was measured")
+    tables = {
+        "score": means.score,
+        "image_weight": means.image_weight,
+        "concentration": means.concentration,
+        "box_weight": means.box_weight,
+    }
     return HeadProfile(
         model=loaded.ref,
         geometry=loaded.geometry,
@@ -36,12 +43,7 @@ def head_profile(loaded: LoadedModel, dataset: Dataset, measured: Measured) -> H
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="inverse", epsilon=EPSILON),
         settings={},
         versions=versions("vhserve", "torch", "transformers"),
-        heads=HeadScores(
-            image_weight=means.image_weight.tolist(),
-            concentration=means.concentration.tolist(),
-            score=means.score.tolist(),
-            box_weight=None if means.box_weight is None else means.box_weight.tolist(),
-        ),
+        rankings={name: Ranking.of(table) for name, table in tables.items() if table is not None},
     )
 
 

@@ -19,6 +19,7 @@ from calibrate.analysis.tallies import FOLDS, Means, Measured
 from calibrate.analysis.words import number
 from calibrate.drawing import new_figure, svg
 from profiles.head_profile import HeadProfile
+from profiles.planning.rankings import ranking
 
 Array = npt.NDArray[np.float64]
 
@@ -122,7 +123,7 @@ def _predictions(measured: Measured, ablation: Ablation | None, far: Array) -> d
 
 def profile_product(profile: HeadProfile) -> Array:
     """Mean image weight times mean concentration of every head."""
-    return np.array(profile.heads.image_weight) * np.array(profile.heads.concentration)
+    return ranking(profile, "image_weight") * ranking(profile, "concentration")
 
 
 def models_section(

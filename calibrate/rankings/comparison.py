@@ -32,7 +32,7 @@ from profiles.errors import BudgetTooLarge, RankingMissing
 from profiles.geometry import ModelGeometry
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS, Treated
-from profiles.planning.rankings import Table, ranking
+from profiles.planning.rankings import Table, ranking, ranking_names
 from profiles.provenance import git_commit, versions
 from profiles.store import save
 
@@ -104,7 +104,7 @@ def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table
     """The profile's rankings by name, and why the others are not there."""
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
-    for name in KNOWN_RANKINGS:
+    for name in dict.fromkeys((*KNOWN_RANKINGS, *ranking_names(profile))):
         try:
             tables[name] = ranking(profile, name, treatment)
         except RankingMissing as error:

@@ -170,7 +170,6 @@ def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Process
         },
         versions=versions("vhserve", "torch", "transformers", "numpy", "pillow"),
         commit=git_commit(),
-        heads=total.means(),
-        effects=total.mean_effects(run.block_size) if run.effects else None,
+        rankings=total.rankings(run.block_size, effects=run.effects),
         mean_output=total.mean_output(),
     )

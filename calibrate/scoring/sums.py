@@ -16,7 +16,7 @@ from calibrate.scoring.attention_rows import AttentionRows
 from calibrate.scoring.effects import EffectSamples
 from calibrate.scoring.scores import HeadSamples
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadEffects, HeadScores
+from profiles.ranking import Ranking
 
 Array = npt.NDArray[np.float64]
 
@@ -75,16 +75,17 @@ class Sums:
         """Whether no sum has become NaN or infinite."""
         return all(bool(np.isfinite(array).all()) for array in self.arrays.values())
 
-    def means(self) -> HeadScores:
-        """Means over the samples; of the box weight, over those with a box."""
-        table = {name: (self.arrays[name] / max(self.samples, 1)).tolist() for name in TABLES if name != "box_weight"}
-        boxes = (self.arrays["box_weight"] / self.with_box).tolist() if self.with_box else None
-        return HeadScores(box_weight=boxes, **table)
-
-    def mean_effects(self, block_size: int | None) -> HeadEffects:
-        """Mean effects over the samples."""
-        tables = {name: (self.arrays[f"effect_{name}"] / max(self.samples, 1)).tolist() for name in EFFECTS}
-        return HeadEffects(block_size=block_size, **tables)
+    def rankings(self, block_size: int | None, *, effects: bool) -> dict[str, Ranking]:
+        """Means over the samples; of the box weight, over those with a box, and no such ranking without any."""
+        tables = {name: self.arrays[name] / max(self.samples, 1) for name in TABLES if name != "box_weight"}
+        if self.with_box:
+            tables["box_weight"] = self.arrays["box_weight"] / self.with_box
+        found = {name: Ranking.of(table) for name, table in tables.items()}
+        if effects:
+            removed, text_only, gradient = (self.arrays[f"effect_{name}"] / max(self.samples, 1) for name in EFFECTS)
+            by_treatment = {"removed": removed.tolist(), "text_only": text_only.tolist()}
+            found |= {"effect": Ranking(tables=by_treatment, block_size=block_size), "gradient": Ranking.of(gradient)}
+        return found
 
     def mean_output(self) -> npt.NDArray[np.float32]:
         """Mean over samples and positions of each head's output before `o_proj`."""

@@ -17,7 +17,6 @@ from profiles.names import (
     TREATED,
     CompensationMethod,
     Granularity,
-    KnownRanking,
     Select,
     StageOrAll,
     Treatment,
@@ -41,7 +40,7 @@ def make_plan(
     granularity: Granularity,
     compensation: CompensationMethod,
     text_only: int = 0,
-    rank_by: KnownRanking = "score",
+    rank_by: str = "score",
     avoid: Collection[tuple[int, int]] = (),
 ) -> PruningPlan:
     """Choose heads by a ranking of the profile.

@@ -12,8 +12,9 @@ from typing import Any, Final, NoReturn
 
 from profiles.errors import ScoresBroken, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadProfile, ImportedScores
+from profiles.head_profile import HeadProfile
 from profiles.names import ImportedRanking
+from profiles.ranking import ALL, Ranking
 from profiles.reading import parse
 from profiles.store import read_bytes
 
@@ -22,7 +23,7 @@ Rows = list[list[float]]
 _FIX = "give the file as it was published"
 
 
-def read_scores(path: Path, name: ImportedRanking, geometry: ModelGeometry) -> ImportedScores:
+def read_scores(path: Path, name: ImportedRanking, geometry: ModelGeometry) -> Ranking:
     """Read a file of scores.
 
     Parameters
@@ -41,12 +42,10 @@ def read_scores(path: Path, name: ImportedRanking, geometry: ModelGeometry) -> I
     """
     raw = read_bytes(path)
     scores = READERS[name](raw, path, geometry)
-    return ImportedScores(
-        name=name, source=path.name, digest=f"sha256:{hashlib.sha256(raw).hexdigest()}", scores=scores
-    )
+    return Ranking.of(scores, source=path.name, digest=f"sha256:{hashlib.sha256(raw).hexdigest()}")
 
 
-def with_scores(profile: HeadProfile, scores: ImportedScores) -> HeadProfile:
+def with_scores(profile: HeadProfile, name: ImportedRanking, scores: Ranking) -> HeadProfile:
     """The profile with these scores, in the place of earlier ones of the same name.
 
     Raises
@@ -54,13 +53,12 @@ def with_scores(profile: HeadProfile, scores: ImportedScores) -> HeadProfile:
     WrongShape
         The scores are of another geometry.
     """
-    others = [one for one in profile.imported if one.name != scores.name]
-    shape = (len(scores.scores), *{len(row) for row in scores.scores})
+    rows = scores.tables[ALL]
+    shape = (len(rows), *{len(row) for row in rows})
     if shape != (profile.geometry.layers, profile.geometry.query_heads):
         expected = f"{profile.geometry.layers} layers of {profile.geometry.query_heads}"
         raise WrongShape(f"{scores.source}: has the shape {shape}", expected=expected, fix="import into their profile")
-    imported = sorted([*others, scores], key=lambda one: one.name)
-    return HeadProfile.model_validate({**dict(profile), "imported": imported})
+    return HeadProfile.model_validate({**dict(profile), "rankings": {**profile.rankings, name: scores}})
 
 
 def _sparsemm(raw: bytes, path: Path, geometry: ModelGeometry) -> Rows:

@@ -1,16 +1,14 @@
-"""Rankings: the tables of a profile by which heads can be put in order, one for each treatment.
+"""Rankings of a profile: which there are, and the table of one for a treatment.
 
 Does not know how an order becomes a plan.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
-from profiles.names import KnownRanking, Treated
+from profiles.names import KNOWN_RANKINGS, Treated
 
 Table = npt.NDArray[np.float64]
 
@@ -23,35 +21,34 @@ _CURES = {
 }
 
 
-def ranking(profile: HeadProfile, rank_by: KnownRanking, treatment: Treated) -> Table:
+def ranking_names(profile: HeadProfile) -> list[str]:
+    """Names of a profile's rankings: those of this release in their usual order, then the others by name."""
+    usual = [name for name in KNOWN_RANKINGS if name in profile.rankings]
+    return usual + sorted(profile.rankings.keys() - set(usual))
+
+
+def ranking(profile: HeadProfile, rank_by: str, treatment: Treated = "removed") -> Table:
     """What heads are worth under a treatment, ``(layers, query heads)``; higher means keep.
 
     Parameters
     ----------
     rank_by
-        ``effect``: the measured effect of this treatment. The others are the same for both treatments: ``score``,
-        ``image_weight``, ``concentration``, ``box_weight``; ``gradient``, of `effects`; ``sparsemm`` and
-        ``duo_attention``, imported.
+        Name of a ranking of the profile. ``effect`` has a table for each treatment; the others that this release
+        makes and imports (`profiles.names.KnownRanking`) have one for all.
 
     Raises
     ------
     RankingMissing
-        The profile was made without that table.
+        The profile was made without that ranking, or has no table of it for this treatment.
     """
-    table = _table(profile, rank_by, treatment)
+    found = profile.rankings.get(rank_by)
+    table = found.table(treatment) if found else None
     if table is None:
+        wrong = f"the profile has no {'effects' if rank_by == 'effect' else rank_by}"
+        held = ", ".join(ranking_names(profile))
         raise RankingMissing(
-            f"the profile has no {'effects' if rank_by == 'effect' else rank_by}",
+            f"{wrong} of {treatment} heads" if found else wrong,
             expected=f"a profile with them for --rank-by {rank_by}",
-            fix=f"{_CURES.get(rank_by, 'calibrate again')}, or rank by score",
+            fix=f"{_CURES.get(rank_by, 'calibrate again')}, or rank by what it has: {held}",
         )
     return np.array(table, dtype=np.float64)
-
-
-def _table(profile: HeadProfile, rank_by: KnownRanking, treatment: Treated) -> Sequence[Sequence[float]] | None:
-    if rank_by in ("sparsemm", "duo_attention"):
-        return next((one.scores for one in profile.imported if one.name == rank_by), None)
-    if rank_by in ("effect", "gradient"):
-        return getattr(profile.effects, treatment if rank_by == "effect" else "gradient", None)
-    table: list[list[float]] | None = getattr(profile.heads, rank_by)
-    return table

@@ -1,5 +1,6 @@
 """What is written can be read, and the same content is always the same bytes."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from documents import FORMAT_PAGE, brief, example_plan, example_profile, format_examples, plans, profiles
+from documents import FORMAT_PAGE, PROFILE_V1, brief, example_plan, example_profile, format_examples, plans, profiles
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +16,10 @@ from profiles import canonical
 from profiles.head_profile import (
     DatasetRef,
     HeadProfile,
-    HeadScores,
     ScoreFormula,
 )
 from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
+from profiles.ranking import Ranking
 from profiles.store import load_plan, load_profile, plan_from_dict, save
 
 EXAMPLES = [(example_profile, load_profile, 0), (example_plan, load_plan, 1)]
@@ -82,8 +83,34 @@ def test_format_page_shows_the_exact_bytes(
 
 def test_digests_are_pinned() -> None:
     """A change here breaks every plan that names its profile: it needs a new format version."""
-    assert example_profile().digest == "sha256:7846762d6c4f65bf1235495b117c6da1f08081d30c7c4639d179f103e3eaab3a"
-    assert example_plan().digest == "sha256:83581678c19639dc2f6d7321df773a0e072f9d7945c0dbf68612c98988926ba8"
+    assert example_profile().digest == "sha256:2af14357f7c6f7678a2c61b3710b940e59ccb3a5a806207fdff0d977f2c74241"
+    assert example_plan().digest == "sha256:d19b30f6757ea8394419cb444c456cbe4221ffaa8ede355bc51f35e077e32e69"
+
+
+def test_a_profile_of_version_1_is_read_as_the_same_of_version_2(tmp_path: Path) -> None:
+    old = load_profile(PROFILE_V1)
+    assert old == example_profile()
+    assert old.version == 2
+    # Plans name the file that they were made from, as long as it says the same.
+    assert old.digest == f"sha256:{hashlib.sha256(PROFILE_V1.read_bytes()).hexdigest()}"
+    assert old.digest == "sha256:7846762d6c4f65bf1235495b117c6da1f08081d30c7c4639d179f103e3eaab3a"
+    assert old.model_copy(update={"seed": 1}).digest == example_profile().model_copy(update={"seed": 1}).digest
+    save(old, tmp_path / "new.json")
+    assert (tmp_path / "new.json").read_bytes() == canonical.to_bytes(example_profile())
+    assert load_profile(tmp_path / "new.json").digest == example_profile().digest != old.digest
+
+
+def test_version_1_without_what_it_may_lack(tmp_path: Path) -> None:
+    data = json.loads(PROFILE_V1.read_bytes())
+    data["heads"]["box_weight"] = data["effects"]["gradient"] = data["effects"]["block_size"] = None
+    data["imported"] = []
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(data))
+    rankings = load_profile(path).rankings
+    assert set(rankings) == {"score", "image_weight", "concentration", "effect"}
+    assert rankings["effect"].block_size is None
+    path.write_text(json.dumps(data | {"effects": None}))
+    assert set(load_profile(path).rankings) == {"score", "image_weight", "concentration"}
 
 
 def test_plan_digest_leaves_out_measurements_and_nothing_else() -> None:
@@ -101,10 +128,7 @@ def test_plan_digest_leaves_out_measurements_and_nothing_else() -> None:
 
 
 def test_negative_zero_is_zero() -> None:
-    profile = example_profile()
-    scores = profile.heads.model_copy(update={"score": [[-0.0] * 4] * 3})
-    zeros = profile.heads.model_copy(update={"score": [[0.0] * 4] * 3})
-    assert canonical.to_bytes(scores) == canonical.to_bytes(zeros)
+    assert canonical.to_bytes(Ranking.of([[-0.0] * 4] * 3)) == canonical.to_bytes(Ranking.of([[0.0] * 4] * 3))
     means = Compensation(method="mean", means=np.array([[-0.0]], dtype=np.float32))
     assert means == Compensation(method="mean", means=np.array([[0.0]], dtype=np.float32))
 
@@ -115,7 +139,7 @@ def test_format_page_lists_every_field() -> None:
         "## Head profile": HeadProfile,
         "### `dataset`": DatasetRef,
         "### `formula`": ScoreFormula,
-        "### `heads`": HeadScores,
+        "### `rankings`": Ranking,
         "### `model`": type(example_plan().model),
         "### `geometry`": type(example_plan().geometry),
         "## Pruning plan": PruningPlan,
@@ -126,7 +150,7 @@ def test_format_page_lists_every_field() -> None:
     for title, model in sections.items():
         body = page.split(f"\n{title}\n")[1].split("\n#")[0]
         listed = [line.split("`")[1] for line in body.splitlines() if line.startswith("| `")]
-        assert listed == list(model.model_fields), title
+        assert sorted(listed) == sorted(model.model_fields), title
 
 
 def test_equality_needs_the_same_kind() -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.head_profile import DatasetRef, HeadEffects, HeadProfile, HeadScores, ImportedScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.names import KNOWN_RANKINGS
 from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
+from profiles.ranking import RANGES, Ranking
 
 MODEL = ModelRef(
     name="llava-hf/llava-1.5-7b-hf",
@@ -48,26 +50,27 @@ def example_profile() -> HeadProfile:
         formula=FORMULA,
         settings={"dtype": "float32", "device": "cpu", "batch_size": 2, "processes": 1},
         versions=VERSIONS,
-        heads=HeadScores(
-            image_weight=[[0.5, 0.25, 0.75, 0.5], [0.5, 0.125, 0.25, 0.0], [0.5, 0.25, 0.125, 0.25]],
-            concentration=[[0.5, 0.5, 1.0, 0.25], [1.0, 0.5, 0.5, 0.0], [0.75, 0.75, 0.5, 0.25]],
-            score=[[0.25, 0.125, 0.75, 0.125], [0.25, 0.03125, 0.0625, 0.0], [0.125, 0.0625, 0.015625, 0.03125]],
-            box_weight=[[0.25, 0.125, 0.5, 0.125], [0.25, 0.0, 0.125, 0.0], [0.25, 0.125, 0.0, 0.0]],
-        ),
-        effects=HeadEffects(
-            removed=[[0.5, 0.25, 1.5, 0.125], [2.0, 0.0, 0.25, 0.5], [1.0, 0.125, 0.0625, 3.0]],
-            text_only=[[0.5, 0.125, 1.0, 0.0], [0.25, 0.0, 0.125, 0.0], [0.0, 0.125, 0.0, 0.5]],
-            gradient=[[0.25, 0.125, 0.75, 0.0], [1.0, 0.0, 0.125, 0.25], [0.5, 0.0, 0.0, 1.5]],
-            block_size=32,
-        ),
-        imported=[
-            ImportedScores(
-                name="sparsemm",
+        rankings={
+            "score": Ranking.of(
+                [[0.25, 0.125, 0.75, 0.125], [0.25, 0.03125, 0.0625, 0.0], [0.125, 0.0625, 0.015625, 0.03125]]
+            ),
+            "image_weight": Ranking.of([[0.5, 0.25, 0.75, 0.5], [0.5, 0.125, 0.25, 0.0], [0.5, 0.25, 0.125, 0.25]]),
+            "concentration": Ranking.of([[0.5, 0.5, 1.0, 0.25], [1.0, 0.5, 0.5, 0.0], [0.75, 0.75, 0.5, 0.25]]),
+            "box_weight": Ranking.of([[0.25, 0.125, 0.5, 0.125], [0.25, 0.0, 0.125, 0.0], [0.25, 0.125, 0.0, 0.0]]),
+            "effect": Ranking(
+                tables={
+                    "removed": [[0.5, 0.25, 1.5, 0.125], [2.0, 0.0, 0.25, 0.5], [1.0, 0.125, 0.0625, 3.0]],
+                    "text_only": [[0.5, 0.125, 1.0, 0.0], [0.25, 0.0, 0.125, 0.0], [0.0, 0.125, 0.0, 0.5]],
+                },
+                block_size=32,
+            ),
+            "gradient": Ranking.of([[0.25, 0.125, 0.75, 0.0], [1.0, 0.0, 0.125, 0.25], [0.5, 0.0, 0.0, 1.5]]),
+            "sparsemm": Ranking.of(
+                [[0.0, 0.0, 0.25, 0.0], [0.125, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0625]],
                 source="llava-v1.6.json",
                 digest="sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-                scores=[[0.0, 0.0, 0.25, 0.0], [0.125, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0625]],
-            )
-        ],
+            ),
+        },
         mean_output=np.arange(12, dtype=np.float32).reshape(3, 4, 1) / 8,
     )
 
@@ -110,7 +113,7 @@ def profile_of(scores: np.ndarray, kv_heads: int | None = None, *, means: bool =
         hidden_size=heads * head_size + 1,
         image_tokens=144,
     )
-    zeros = np.zeros(scores.shape).tolist()
+    zeros = Ranking.of(np.zeros(scores.shape))
     return HeadProfile(
         model=MODEL,
         geometry=geometry,
@@ -122,14 +125,14 @@ def profile_of(scores: np.ndarray, kv_heads: int | None = None, *, means: bool =
         formula=FORMULA,
         settings={},
         versions={},
-        heads=HeadScores(image_weight=zeros, concentration=zeros, score=scores.tolist(), box_weight=None),
+        rankings={"image_weight": zeros, "concentration": zeros, "score": Ranking.of(scores)},
         mean_output=np.arange(np.prod(size), dtype=np.float32).reshape(size) if means else None,
     )
 
 
 text = st.text(max_size=8)
 names = st.text(min_size=1, max_size=8)
-shares = st.floats(0, 1)
+ranking_names = st.from_regex("[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name != "box_weight")
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
 
 
@@ -166,6 +169,20 @@ def profiles(draw: st.DrawFn) -> HeadProfile:
         rows: list[list[float]] = draw(hnp.arrays(np.float64, shape, elements=entries)).tolist()
         return rows
 
+    def ranking(name: str) -> Ranking:
+        low, high = RANGES.get(name, (-1e9, 1e9))
+        entries = st.floats(low, min(high, 1e9))
+        keys = draw(st.sampled_from([["all"], ["removed"], ["removed", "text_only"]][: 1 if name == "score" else 3]))
+        source = draw(st.none() | names)
+        return Ranking(
+            tables={key: table(entries) for key in keys},
+            block_size=draw(st.none() | st.just(16)),
+            source=source,
+            digest=source and draw(names),
+        )
+
+    usual = [name for name in KNOWN_RANKINGS if name != "box_weight" or boxes]
+    others = draw(st.lists(st.sampled_from(usual) | ranking_names, max_size=4))
     return HeadProfile(
         model=draw(model_refs()),
         geometry=geometry,
@@ -183,24 +200,7 @@ def profiles(draw: st.DrawFn) -> HeadProfile:
         settings=draw(st.dictionaries(text, scalars, max_size=3)),
         versions=draw(st.dictionaries(text, text, max_size=3)),
         commit=draw(st.none() | text),
-        heads=HeadScores(
-            image_weight=table(shares),
-            concentration=table(shares),
-            score=table(st.floats(0, 1e9)),
-            box_weight=table(shares) if boxes and draw(st.booleans()) else None,
-        ),
-        effects=HeadEffects(
-            removed=table(st.floats(0, 1e9)),
-            text_only=table(st.floats(0, 1e9)),
-            gradient=table(st.floats(0, 1e9)) if draw(st.booleans()) else None,
-            block_size=draw(st.none() | st.just(16)),
-        )
-        if draw(st.booleans())
-        else None,
-        imported=[
-            ImportedScores(name=name, source=draw(names), digest=draw(names), scores=table(st.floats(-1e9, 1e9)))
-            for name in draw(st.lists(st.sampled_from(["sparsemm", "duo_attention"]), unique=True))
-        ],
+        rankings={name: ranking(name) for name in ("score", *others)},
         mean_output=draw(
             st.none() | arrays((geometry.layers, geometry.query_heads, geometry.head_size)),
         ),
@@ -259,3 +259,7 @@ def measurements(draw: st.DrawFn) -> Measurement:
 def to_base64(*values: float) -> str:
     """Little-endian float32 values as base64."""
     return base64.b64encode(np.array(values, dtype="<f4").tobytes()).decode()
+
+
+PROFILE_V1 = Path(__file__).parents[1] / "profiles" / "head_profile_v1.json"
+"""The profile of `example_profile`, as a release of version 1 wrote it."""

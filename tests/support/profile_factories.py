@@ -3,7 +3,8 @@
 import numpy as np
 
 from calibrate.models.loading import LoadedModel
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.ranking import Ranking
 
 
 def profile_of(loaded: LoadedModel, seed: int = 0) -> HeadProfile:
@@ -22,5 +23,5 @@ def profile_of(loaded: LoadedModel, seed: int = 0) -> HeadProfile:
         settings={},
         versions={},
         mean_output=np.random.default_rng(seed).normal(size=(*shape, loaded.geometry.head_size)).astype(np.float32),
-        heads=HeadScores(image_weight=scores, concentration=scores, score=scores, box_weight=None),
+        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(scores)),
     )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.pruning_plan import PruningPlan, Selection
+from profiles.ranking import Ranking
 from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.evaluation.latency import LatencyFigures, Quantiles
 from vhserve.evaluation.pairing import pair
@@ -50,7 +51,7 @@ def profile() -> HeadProfile:
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="inverse", epsilon=1e-9),
         settings={"dtype": "float32"},
         versions={},
-        heads=HeadScores(image_weight=rows, concentration=rows, score=rows, box_weight=None),
+        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(rows)),
     )
 
 

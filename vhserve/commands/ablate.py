@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliPositionalArg
 
-from profiles.names import Granularity, KnownRanking
+from profiles.names import Granularity
 from vhserve.commands.interrupted import can_be_continued
+from vhserve.commands.ranking_option import AnyRanking
 
 if TYPE_CHECKING:
     from calibrate.ablation.plans import Configuration
@@ -49,7 +50,7 @@ class Ablate(BaseModel):
         "given, for a curve 12.5%,25%,… to 100%",
     )
     samples: PositiveInt = Field(1000, description="how many samples to measure on")
-    rank_by: KnownRanking = Field(
+    rank_by: AnyRanking = Field(
         "score",
         description="what heads are ranked by; effect and gradient need a profile made with --effects, sparsemm and "
         "duo_attention one that they were imported into",

@@ -112,10 +112,11 @@ def summarise(profile: "HeadProfile") -> dict[str, Any]:
     """What stands out in a profile: means by stage, and the heads with the highest scores."""
     from profiles.geometry import stage_layers, stage_of
     from profiles.names import STAGES
+    from profiles.planning.rankings import ranking
 
     layers = profile.geometry.layers
     scores = profile.scores()
-    tables = {name: getattr(profile.heads, name) for name in ("image_weight", "concentration", "score")}
+    tables = {name: ranking(profile, name).tolist() for name in ("image_weight", "concentration", "score")}
     stages = {}
     for stage in STAGES:
         rows = stage_layers(stage, layers)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo
 from pydantic_settings import CliPositionalArg
 
-from profiles.names import CompensationMethod, Granularity, KnownRanking, Select, StageOrAll
+from profiles.names import CompensationMethod, Granularity, Select, StageOrAll
+from vhserve.commands.ranking_option import AnyRanking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,7 @@ class Plan(BaseModel):
     text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
     stage: StageOrAll = Field("late", description="layers to choose heads from")
     select: Select = Field("bottom", description="lowest ranked first; highest first and random are controls")
-    rank_by: KnownRanking = Field(
+    rank_by: AnyRanking = Field(
         "score",
         description="what heads are ranked by; effect is what treating them would do to the answers, and gradient "
         "Michel et al.'s importance, from a profile made with --effects; sparsemm and duo_attention are imported",

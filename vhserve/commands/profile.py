@@ -9,14 +9,15 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
 
-from profiles.names import ImportedRanking, KnownRanking, Treated
+from profiles.names import ImportedRanking, Treated
+from vhserve.commands.ranking_option import AnyRanking
 
 
 class Show(BaseModel):
     """Draw a table of a profile as a map in the terminal: a row for each layer, a field for each head."""
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
-    table: KnownRanking = Field("score", description="what to draw; effect is that of --treatment")
+    table: AnyRanking = Field("score", description="what to draw; effect is that of --treatment")
     treatment: Treated = Field("removed", description="treatment whose effect is drawn")
     top: int = Field(10, ge=0, description="highest heads to list below the map")
     values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
@@ -47,8 +48,8 @@ class Diff(BaseModel):
 
     first: CliPositionalArg[Path] = Field(description="head profile")
     second: CliPositionalArg[Path] = Field(description="head profile to compare with it")
-    table: KnownRanking = Field("score", description="what to compare; effect is that of --treatment")
-    second_table: KnownRanking | None = Field(None, description="table of the second profile, if it is another")
+    table: AnyRanking = Field("score", description="what to compare; effect is that of --treatment")
+    second_table: AnyRanking | None = Field(None, description="table of the second profile, if it is another")
     treatment: Treated = Field("removed", description="treatment whose effect is compared")
     top: int = Field(10, ge=1, description="heads that have changed most to list, and highest ones to count in common")
     json_: bool = Field(False, alias="json", description="print the comparison as one JSON document")
@@ -109,7 +110,7 @@ class Import(BaseModel):
         profile, out = load_profile(self.profile), self.out or self.profile
         check_writable(out)
         scores = read_scores(self.scores, kind, profile.geometry)
-        save(with_scores(profile, scores), out)
+        save(with_scores(profile, kind, scores), out)
         line = f"Wrote {out}: with {kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"
         Console(highlight=False).print(line, markup=False, soft_wrap=True)
 

@@ -101,7 +101,7 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
 
 
 def _effect_maps(profile: HeadProfile) -> list[str]:
-    if profile.effects is None:
+    if "effect" not in profile.rankings:
         return []
     told: tuple[tuple[Treated, str, str], ...] = (
         ("removed", "removing each head", "change if removed (nats)"),

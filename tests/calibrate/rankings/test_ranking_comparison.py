@@ -20,6 +20,7 @@ from calibrate.scoring.calibration import Run as CalibrationRun
 from calibrate.scoring.calibration import calibrate
 from profiles.errors import BudgetTooLarge
 from profiles.planning.published_scores import read_scores, with_scores
+from profiles.ranking import Ranking
 from profiles.store import save
 from vhserve.cli import main
 
@@ -55,8 +56,8 @@ def profile(planted, tmp_path_factory):
     gates = np.random.default_rng(0).random((LAYERS, HEADS)) / 2
     gates[tuple(zip(*PLANTED, strict=True))] = 1.0  # as training them would: 1 where the image is needed
     np.savetxt(folder / "gates.tsv", gates, delimiter="\t")
-    made = with_scores(made, read_scores(folder / "sparsemm.json", "sparsemm", planted.geometry))
-    return with_scores(made, read_scores(folder / "gates.tsv", "duo_attention", planted.geometry))
+    made = with_scores(made, "sparsemm", read_scores(folder / "sparsemm.json", "sparsemm", planted.geometry))
+    return with_scores(made, "duo_attention", read_scores(folder / "gates.tsv", "duo_attention", planted.geometry))
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,7 @@ def test_a_ranking_that_knows_nothing_does_not_beat_random(planted, profile, tmp
     unknowing = rng.permutation(np.linspace(0, 1, LAYERS * HEADS)).reshape(LAYERS, HEADS)
     for head in PLANTED:
         unknowing[head] = 0.5  # neither liked nor disliked
-    heads = profile.heads.model_copy(update={"score": unknowing.tolist()})
-    blind = profile.model_copy(update={"heads": heads})
+    blind = profile.model_copy(update={"rankings": profile.rankings | {"score": Ranking.of(unknowing)}})
     run = Run(tmp_path / "rankings.json", show_progress=False)
     found = compare_rankings(planted, blind, PlantedWorld(SAMPLES, seed=1), "removed", Groups(20, 6, 3), run)
     (score,) = (
@@ -136,7 +136,7 @@ def test_the_table_and_the_verdict_say_what_was_found(result):
 
 def test_text_only_compares_the_effects_of_text_only(planted, profile):
     tables, _ = tables_of(profile, "text_only")
-    np.testing.assert_allclose(tables["effect"], profile.effects.text_only)
+    np.testing.assert_allclose(tables["effect"], profile.rankings["effect"].tables["text_only"])
     norms = np.linalg.norm(tables["gradient_by_layer"], axis=1)
     np.testing.assert_allclose(norms, 1)
     with pytest.raises(BudgetTooLarge, match="30"):

@@ -16,6 +16,7 @@ from calibrate.runs.interrupts import Stopped
 from calibrate.scoring import calibration
 from calibrate.scoring.calibration import Run, calibrate
 from calibrate.scoring.scores import EPSILON
+from profiles.planning.rankings import ranking
 from profiles.store import load_profile
 
 SAMPLES = 14
@@ -106,8 +107,8 @@ def slow_profile(llava_path, dataset):
 
 def test_numbers_against_the_slow_path(profile, llava_path, dataset):
     (a, b, c, s), output, with_box = slow_profile(llava_path, dataset)
-    heads = profile.heads
-    for found, expected in ((heads.image_weight, a), (heads.box_weight, b), (heads.concentration, c), (heads.score, s)):
+    for name, expected in (("image_weight", a), ("box_weight", b), ("concentration", c), ("score", s)):
+        found = ranking(profile, name)
         assert np.std(expected) > 1e-4
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(profile.mean_output, output, rtol=0, atol=1e-5)
@@ -130,20 +131,20 @@ def test_the_layer_function_is_all_that_it_changes(profile, llava, dataset, run,
     flat = calibrate(llava, dataset, elsewhere(run, tmp_path, layer_function="none"))
     factors = np.arange(1, llava.geometry.layers + 1)[:, None]
     np.testing.assert_allclose(flat.scores(), profile.scores() * factors, rtol=1e-12)
-    assert flat.heads.concentration == profile.heads.concentration
+    assert flat.rankings["concentration"] == profile.rankings["concentration"]
 
 
 def test_batch_size_changes_nothing_beyond_float_error(profile, llava, dataset, run, tmp_path):
     other = calibrate(llava, dataset, elsewhere(run, tmp_path, batch_size=SAMPLES))
     for name in ("image_weight", "box_weight", "concentration", "score"):
-        np.testing.assert_allclose(getattr(other.heads, name), getattr(profile.heads, name), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ranking(other, name), ranking(profile, name), rtol=0, atol=1e-6)
     np.testing.assert_allclose(other.mean_output, profile.mean_output, rtol=0, atol=1e-6)
 
 
 def test_tiles(llava_next, dataset, run, tmp_path):
     found = calibrate(llava_next, dataset, elsewhere(run, tmp_path))
     assert found.geometry == llava_next.geometry
-    assert np.all(np.array(found.heads.box_weight) < np.array(found.heads.image_weight))
+    assert np.all(ranking(found, "box_weight") < ranking(found, "image_weight"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

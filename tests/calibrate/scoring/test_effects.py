@@ -18,6 +18,7 @@ from calibrate.models.prompts import make_batch, next_token_logits
 from calibrate.scoring.calibration import Run, calibrate
 from calibrate.scoring.effects import head_effects, log_odds
 from profiles.head_profile import DatasetRef
+from profiles.planning.rankings import ranking
 from profiles.store import load_profile
 
 STEP = 0.03
@@ -112,14 +113,13 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     assert load_profile(tmp_path / "profile.json") == profile
     with head_effects(llava, 16) as measure:
         found = measure(make_batch(llava, everything), answers_of(llava, everything))
-    assert profile.effects is not None
-    assert profile.effects.block_size == 16
-    np.testing.assert_allclose(profile.effects.removed, found.removed.mean(1), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(profile.effects.gradient, found.gradient.mean(1), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(profile.effects.text_only, found.text_only.mean(1), rtol=1e-3, atol=1e-6)
+    assert profile.rankings["effect"].block_size == 16
+    np.testing.assert_allclose(ranking(profile, "effect", "removed"), found.removed.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(ranking(profile, "gradient"), found.gradient.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(ranking(profile, "effect", "text_only"), found.text_only.mean(1), rtol=1e-3, atol=1e-6)
     plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, seed=4, show_progress=False))
-    assert plain.effects is None
-    assert plain.heads == profile.heads
+    assert not {"effect", "gradient"} & plain.rankings.keys()
+    assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}
 
 
 class Alike(Dataset):

@@ -1,6 +1,6 @@
 """Which heads a plan treats: exactly the budget, in the order asked for, never a protected one."""
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +19,14 @@ from profiles.errors import (
     WrongValue,
 )
 from profiles.geometry import stage_layers
-from profiles.head_profile import HeadEffects, HeadProfile, HeadScores, ImportedScores
-from profiles.names import KNOWN_RANKINGS, ImportedRanking, KnownRanking
+from profiles.head_profile import HeadProfile
+from profiles.names import KNOWN_RANKINGS
 from profiles.planning.budget import heads_of
 from profiles.planning.layout import layer_layouts
 from profiles.planning.planner import make_plan, protected_heads
 from profiles.planning.units import unit_size, units
 from profiles.pruning_plan import PruningPlan
+from profiles.ranking import Ranking
 from profiles.store import load_plan, save
 
 DEFAULTS: dict[str, Any] = {
@@ -284,8 +285,8 @@ def test_budgets_that_mean_nothing(text: str) -> None:
 
 
 def with_effects(profile: HeadProfile, removed: np.ndarray, text_only: np.ndarray) -> HeadProfile:
-    effects = HeadEffects(removed=removed.tolist(), text_only=text_only.tolist(), block_size=None)
-    return profile.model_copy(update={"effects": effects})
+    effect = Ranking(tables={"removed": removed.tolist(), "text_only": text_only.tolist()})
+    return profile.model_copy(update={"rankings": profile.rankings | {"effect": effect}})
 
 
 def test_each_treatment_goes_by_its_own_effect() -> None:
@@ -300,19 +301,11 @@ def test_each_treatment_goes_by_its_own_effect() -> None:
     assert (top.heads("removed"), top.heads("text_only")) == ([(2, 3)], [(2, 0)])
 
 
-@pytest.mark.parametrize("rank_by", KNOWN_RANKINGS)
-def test_every_ranking_orders_by_its_table(rank_by: KnownRanking) -> None:
+@pytest.mark.parametrize("rank_by", [*KNOWN_RANKINGS, "a_new_one"])
+def test_every_ranking_orders_by_its_table(rank_by: str) -> None:
     rng = np.random.default_rng(3)
-    profile = example_profile()
-    tables = {name: rng.random((3, 4)) for name in KNOWN_RANKINGS}
-    rows = {name: table.tolist() for name, table in tables.items()}
-    heads = HeadScores(**{name: rows[name] for name in HeadScores.model_fields})
-    effects = HeadEffects(removed=rows["effect"], text_only=rows["effect"], gradient=rows["gradient"], block_size=None)
-    imported = [
-        ImportedScores(name=name, source="file", digest="sha256:0", scores=rows[name])
-        for name in get_args(ImportedRanking)
-    ]
-    profile = profile.model_copy(update={"heads": heads, "effects": effects, "imported": imported})
+    tables = {name: rng.random((3, 4)) for name in (*KNOWN_RANKINGS, "a_new_one")}
+    profile = example_profile().model_copy(update={"rankings": {name: Ranking.of(one) for name, one in tables.items()}})
     groups = tables[rank_by].reshape(3, 2, 2).mean(2)
     least = np.unravel_index(groups.argmin(), groups.shape)
     plan = plan_for(profile, remove=2, rank_by=rank_by, granularity="kv_group")
@@ -327,9 +320,10 @@ def test_every_ranking_orders_by_its_table(rank_by: KnownRanking) -> None:
         ("box_weight", "boxes"),
         ("sparsemm", "profile import"),
         ("duo_attention", "profile import"),
+        ("nonsense", "has no nonsense.*rank by what it has: score, image_weight, concentration$"),
     ],
 )
-def test_a_ranking_that_was_not_measured_is_refused(rank_by: KnownRanking, cure: str) -> None:
+def test_a_ranking_that_was_not_measured_is_refused(rank_by: str, cure: str) -> None:
     profile = profile_of(np.arange(12.0).reshape(3, 4))
     with pytest.raises(RankingMissing, match=cure):
         plan_for(profile, remove=1, rank_by=rank_by)

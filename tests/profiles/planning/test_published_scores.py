@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from documents import GEOMETRY, example_profile, profile_of
-from pydantic import ValidationError
 
 from profiles.errors import FileTruncated, FileUnreadable, ScoresBroken, WrongShape
 from profiles.geometry import ModelGeometry
-from profiles.head_profile import HeadProfile
 from profiles.planning.published_scores import read_scores, with_scores
 from profiles.planning.rankings import ranking
+from profiles.ranking import ALL
 from profiles.store import load_profile, save
 
 FEW = ModelGeometry(layers=2, query_heads=3, kv_heads=3, head_size=1, hidden_size=5, image_tokens=6)
@@ -34,17 +33,18 @@ def duo_attention(path: Path, gates: np.ndarray) -> Path:
 def test_sparsemm_s_scores_are_means_over_samples(tmp_path: Path) -> None:
     found = read_scores(sparsemm(tmp_path / "llava-v1.6.json"), "sparsemm", FEW)
     expected = [[(layer + head / 4) / 3 for head in range(3)] for layer in range(2)]
-    np.testing.assert_allclose(found.scores, expected)
-    assert (found.name, found.source) == ("sparsemm", "llava-v1.6.json")
+    np.testing.assert_allclose(found.tables[ALL], expected)
+    assert found.source == "llava-v1.6.json"
+    assert found.digest is not None
     assert found.digest.startswith("sha256:")
     one_number = read_scores(sparsemm(tmp_path / "x.json", **{"1-2": 0.5}), "sparsemm", FEW)
-    assert one_number.scores[1][2] == 0.5
+    assert one_number.tables[ALL][1][2] == 0.5
 
 
 def test_duo_attention_s_gates_are_those_of_all_query_heads_of_a_kv_head(tmp_path: Path) -> None:
     gates = np.array([[-9.6e-05, 1.0], [0.25, 0.5], [1.0001, 0.125]])
     found = read_scores(duo_attention(tmp_path / "full_attention_heads.tsv", gates), "duo_attention", GEOMETRY)
-    assert found.scores == [[0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5], [1, 1, 0.125, 0.125]]
+    assert found.tables[ALL] == [[0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5], [1, 1, 0.125, 0.125]]
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_a_profile_keeps_imported_scores_and_ranks_by_them(tmp_path: Path) -> None:
     gates = np.array([[0.0, 1.0], [0.25, 0.5], [1.0, 0.125]])
     scores = read_scores(duo_attention(tmp_path / "a.tsv", gates), "duo_attention", GEOMETRY)
-    profile = with_scores(example_profile(), scores)
-    assert [one.name for one in profile.imported] == ["duo_attention", "sparsemm"]
+    profile = with_scores(example_profile(), "duo_attention", scores)
+    assert profile.rankings == example_profile().rankings | {"duo_attention": scores}
     np.testing.assert_array_equal(ranking(profile, "duo_attention", "removed"), gates.repeat(2, axis=1))
-    again = with_scores(profile, read_scores(duo_attention(tmp_path / "b.tsv", 1 - gates), "duo_attention", GEOMETRY))
-    assert [one.source for one in again.imported] == ["b.tsv", "llava-v1.6.json"]
-    with pytest.raises(ValidationError, match="each name once"):
-        HeadProfile.model_validate({**dict(profile), "imported": [scores, scores]})
+    others = read_scores(duo_attention(tmp_path / "b.tsv", 1 - gates), "duo_attention", GEOMETRY)
+    again = with_scores(profile, "duo_attention", others)
+    assert again.rankings == profile.rankings | {"duo_attention": others}
     save(again, tmp_path / "profile.json")
     assert load_profile(tmp_path / "profile.json") == again
     with pytest.raises(WrongShape, match=r"a\.tsv"):
-        with_scores(profile_of(np.zeros((3, 2))), scores)
+        with_scores(profile_of(np.zeros((3, 2))), "duo_attention", scores)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.head_profile import DatasetRef, HeadProfile, HeadScores, ScoreFormula
+from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.ranking import Ranking
 from profiles.store import load_plan, load_profile, save
 from vhserve.cli import main
 
@@ -30,9 +31,7 @@ def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool 
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-9),
         settings={},
         versions={},
-        heads=HeadScores(
-            image_weight=scores.tolist(), concentration=scores.tolist(), score=scores.tolist(), box_weight=None
-        ),
+        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(scores)),
         mean_output=np.ones((12, 8, 32), dtype=np.float32) if means else None,
     )
     save(profile, path)

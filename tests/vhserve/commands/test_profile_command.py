@@ -10,7 +10,7 @@ from result_factories import GEOMETRY, profile
 from rich.console import Console
 from scipy.stats import pearsonr, spearmanr
 
-from profiles.head_profile import HeadScores
+from profiles.ranking import Ranking
 from profiles.store import load_profile, save
 from vhserve.cli import main
 from vhserve.report.profile_views import difference_map, head_map
@@ -29,9 +29,9 @@ def saved(tmp_path: Path) -> Path:
 def other(tmp_path: Path) -> Path:
     """Another profile of the same model, with scores drawn anew."""
     rows = np.random.default_rng(4).random(SHAPE).round(1).tolist()  # with ties
-    heads = HeadScores(image_weight=rows, concentration=rows, score=rows, box_weight=None)
+    rankings = dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(rows))
     path = tmp_path / "other.json"
-    save(profile().model_copy(update={"heads": heads}), path)
+    save(profile().model_copy(update={"rankings": rankings}), path)
     return path
 
 
@@ -53,8 +53,8 @@ def test_show_draws_a_row_for_each_layer(saved: Path, capsys: pytest.CaptureFixt
     assert sum("\N{BOX DRAWINGS LIGHT VERTICAL}" in line for line in lines) == 3
     assert main(["profile", "show", str(saved), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["values"] == profile().heads.score
-    assert document["stage_means"]["early"] == pytest.approx(np.mean(profile().heads.score[:2]))
+    assert document["values"] == profile().scores().tolist()
+    assert document["stage_means"]["early"] == pytest.approx(np.mean(profile().scores()[:2]))
 
 
 def test_maps_are_in_colour_and_say_the_same_without() -> None:
@@ -96,7 +96,7 @@ def test_import_adds_scores_to_rank_by(saved: Path, tmp_path: Path, capsys: pyte
     assert main(["profile", "import", str(saved), str(scores), "--out", str(out)]) == 0
     assert "--rank-by sparsemm" in capsys.readouterr().out
     assert saved.read_bytes() == before
-    np.testing.assert_allclose(load_profile(out).imported[0].scores, values / 2)
+    np.testing.assert_allclose(load_profile(out).rankings["sparsemm"].tables["all"], values / 2)
     plan = tmp_path / "plan.json"
     flags = ["plan", str(out), "--remove", "1", "--stage", "all", "--rank-by", "sparsemm", "--out", str(plan)]
     assert main(flags) == 0
@@ -104,7 +104,8 @@ def test_import_adds_scores_to_rank_by(saved: Path, tmp_path: Path, capsys: pyte
     assert json.loads(plan.read_text())["treatments"][least[0]][least[1]] == "removed"
     np.savetxt(tmp_path / "full_attention_heads.tsv", values, delimiter="\t")
     assert main(["profile", "import", str(out), str(tmp_path / "full_attention_heads.tsv")]) == 0
-    assert [one.name for one in load_profile(out).imported] == ["duo_attention", "sparsemm"]
+    found = load_profile(out).rankings
+    assert (found["duo_attention"].source, found["sparsemm"].source) == ("full_attention_heads.tsv", "llava.json")
     capsys.readouterr()
     assert main(["profile", "diff", str(out), str(out), "--table", "sparsemm", "--second-table", "duo_attention"]) == 0
 
@@ -120,12 +121,12 @@ def test_mistakes_are_one_line(saved: Path, tmp_path: Path, capsys: pytest.Captu
     assert saved.read_bytes() == before
     assert "profile import" in refused(capsys, "show", saved, "--table", "sparsemm")
     assert "--effects" in refused(capsys, "diff", saved, saved, "--table", "effect")
+    assert "has no bogus" in refused(capsys, "show", saved, "--table", "bogus")
+    assert "what it has: score, image_weight" in refused(capsys, "show", saved, "--table", "bogus")
     small = profile().model_copy(
         update={
             "geometry": GEOMETRY.model_copy(update={"layers": 1}),
-            "heads": HeadScores(
-                **{name: [[0.5] * 4] for name in ("image_weight", "concentration", "score")}, box_weight=None
-            ),
+            "rankings": {"score": Ranking.of([[0.5] * 4])},
         }
     )
     save(small, tmp_path / "small.json")

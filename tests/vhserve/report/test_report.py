@@ -10,7 +10,7 @@ from html_pages import Page
 from result_factories import demo_results, plan, profile
 from rich.console import Console
 
-from profiles.head_profile import HeadEffects, HeadScores
+from profiles.ranking import Ranking
 from vhserve.demo.results import DemoResults
 from vhserve.report.page import render
 from vhserve.report.rows import sections
@@ -127,16 +127,15 @@ def test_one_arm_and_three_arms_have_pages() -> None:
 
 def test_a_profile_without_any_score_can_be_drawn() -> None:
     flat = np.zeros((6, 4)).tolist()
-    heads = HeadScores(image_weight=flat, concentration=flat, score=flat, box_weight=None)
-    assert render(demo_results(), profile().model_copy(update={"heads": heads}), {"x": plan()})
+    rankings = dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(flat))
+    assert render(demo_results(), profile().model_copy(update={"rankings": rankings}), {"x": plan()})
 
 
 def test_effects_are_drawn_where_they_were_measured() -> None:
     rows = np.full((6, 4), 0.5).tolist()
-    effects = HeadEffects(removed=rows, text_only=rows, block_size=None)
-    pages = [
-        Page(render(demo_results(), one, {})) for one in (profile(), profile().model_copy(update={"effects": effects}))
-    ]
+    effect = Ranking(tables={"removed": rows, "text_only": rows})
+    measured = profile().model_copy(update={"rankings": profile().rankings | {"effect": effect}})
+    pages = [Page(render(demo_results(), one, {})) for one in (profile(), measured)]
     assert ["hiding the image" in page.text for page in pages] == [False, True]
 
 
