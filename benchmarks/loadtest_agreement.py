@@ -64,7 +64,7 @@ def ours(base_url: str, options: argparse.Namespace) -> Times:
     return {
         "ttft": [one.ttft for one in seen],
         "tpot": [one.tpot for one in seen if one.tpot is not None],
-        "itl": [gap for one in seen for gap in one.gaps],
+        "itl": [gap for one in seen for gap in one.itl],
         "e2e": [one.e2e for one in seen],
     }
 

@@ -38,10 +38,13 @@ def endpoint(
     metrics: str = "",
     key: str | None = None,
     token_seconds: float = 0.0,
+    text_field: str = "content",
+    usage: bool = True,
 ) -> Iterator[Endpoint]:
     """Serve `/v1/models`, `/v1/chat/completions` (streaming too), `/metrics` and `/health` until the block ends.
 
-    Streams send as many one-letter tokens as asked for, `token_seconds` before each.
+    Streams send as many one-letter tokens as asked for in the delta's `text_field`, `token_seconds` before each, after
+    an empty chunk with the role; at the end their usage, unless they have none.
     """
     lock = threading.Lock()
 
@@ -86,12 +89,12 @@ def endpoint(
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
-            for delta in [{"role": "assistant", "content": ""}, *[{"content": "x"}] * tokens]:
+            for delta in [{"role": "assistant", "content": ""}, *[{text_field: "x"}] * tokens]:
                 time.sleep(0 if "role" in delta else token_seconds)
                 self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-            self.event(
-                {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}}
-            )
+            if usage:
+                counts = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+                self.event({"choices": [], "usage": counts})
             self.wfile.write(b"data: [DONE]\n\n")
 
         def event(self, part: dict[str, Any]) -> None:

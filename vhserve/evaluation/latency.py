@@ -6,7 +6,7 @@ Owns the load and its clock. Does not know what the replies mean: their length i
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import Field
 from vhserve.evaluation.chat import user_message
 from vhserve.evaluation.client import open_client
 from vhserve.evaluation.results import ResultModel, Server
+from vhserve.evaluation.token_latency import TokenTimes, elapsed, has_text, per_second, quantiles, token_count
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class Quantiles(ResultModel):
 
 
 class LatencyFigures(ResultModel):
-    """What a load found. Lower is better for the two latencies, higher for the throughput.
+    """What a load found. Lower is better for the two latencies (milliseconds), higher for the throughput.
 
-    `ttft_ms`: from sending a request to its first token. `tpot_ms`: mean time between a request's further tokens.
-    `output_tokens_per_second`: tokens of all replies over the time from the first request to the last token.
+    TTFT, TPOT and throughput are defined in `vhserve.evaluation.token_latency`. `seconds` runs from the first request
+    to the last piece of a reply; failed requests are in neither latency.
     """
 
     concurrency: int
@@ -81,11 +82,12 @@ class LatencyFigures(ResultModel):
     first_error: str | None
 
 
-@dataclass(frozen=True)
-class _Stream:
-    ttft: float
-    tpot: float | None
-    tokens: int
+@dataclass
+class _Reply(TokenTimes):
+    due: float
+    arrivals: list[float] = field(default_factory=list)
+    tokens: int = 0
+    error: str | None = None
 
 
 def measure(server: Server, load: LatencyLoad, api_key: str = "none") -> LatencyFigures:
@@ -100,19 +102,19 @@ async def _measure(server: Server, load: LatencyLoad, api_key: str) -> LatencyFi
     async with open_client(server, api_key, load.timeout) as client:
         if load.warm_up:
             await _run(client, server.model, load, range(-load.warm_up, 0))
-        started = time.perf_counter()
-        done, errors = await _run(client, server.model, load, range(load.requests))
-        seconds = time.perf_counter() - started
-    tokens = sum(stream.tokens for stream in done)
+        replies = await _run(client, server.model, load, range(load.requests))
+    done = [one for one in replies if one.error is None]
+    errors = [one.error for one in replies if one.error is not None]
+    tokens, seconds = sum(one.tokens for one in done), elapsed(replies)
     return LatencyFigures(
         concurrency=load.concurrency,
         requests=len(done),
         failed=len(errors),
         output_tokens=tokens,
         seconds=seconds,
-        ttft_ms=_quantiles([stream.ttft for stream in done]),
-        tpot_ms=_quantiles([stream.tpot for stream in done if stream.tpot is not None]),
-        output_tokens_per_second=tokens / seconds,
+        ttft_ms=_quantiles([one.ttft for one in done]),
+        tpot_ms=_quantiles([one.tpot for one in done if one.tpot is not None]),
+        output_tokens_per_second=per_second(tokens, seconds),
         first_error=errors[0] if errors else None,
     )
 
@@ -120,30 +122,29 @@ async def _measure(server: Server, load: LatencyLoad, api_key: str) -> LatencyFi
 def _quantiles(seconds: Sequence[float]) -> Quantiles | None:
     if not seconds:
         return None
-    p50, p90 = (float(value) for value in 1000 * np.quantile(seconds, [0.5, 0.9]))
+    p50, p90 = (1000 * value for value in quantiles(seconds, (0.5, 0.9)))
     return Quantiles(p50=p50, p90=p90)
 
 
-async def _run(
-    client: openai.AsyncOpenAI, model: str, load: LatencyLoad, numbers: range
-) -> tuple[list[_Stream], list[str]]:
+async def _run(client: openai.AsyncOpenAI, model: str, load: LatencyLoad, numbers: range) -> list[_Reply]:
     # Pictures are made beforehand: making them between requests would take time from the server on a small machine.
     waiting: Iterator[dict[str, Any]] = iter([_message(load, number) for number in numbers])
-    deadline = time.perf_counter() + load.time_limit
-    done: list[_Stream] = []
-    errors: list[str] = []
+    deadline = time.monotonic() + load.time_limit
+    replies: list[_Reply] = []
 
     async def work() -> None:
         for message in waiting:
-            if time.perf_counter() > deadline:
+            if time.monotonic() > deadline:
                 return
+            reply = _Reply(due=time.monotonic())  # a closed loop: a request is due when a stream is free
+            replies.append(reply)
             try:
-                done.append(await _stream(client, model, message, load.output_tokens))
+                await _stream(client, model, message, load.output_tokens, reply)
             except (openai.APIError, IndexError, AttributeError, TypeError, ValueError) as error:
-                errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+                reply.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
     await asyncio.gather(*(work() for _ in range(load.concurrency)))
-    return done, errors
+    return replies
 
 
 def _message(load: LatencyLoad, number: int) -> dict[str, Any]:
@@ -153,10 +154,7 @@ def _message(load: LatencyLoad, number: int) -> dict[str, Any]:
     return user_message(Image.fromarray(noise), load.question)
 
 
-async def _stream(client: openai.AsyncOpenAI, model: str, message: dict[str, Any], tokens: int) -> _Stream:
-    started = time.perf_counter()
-    first = last = None
-    written = 0
+async def _stream(client: openai.AsyncOpenAI, model: str, message: dict[str, Any], tokens: int, reply: _Reply) -> None:
     stream = await client.chat.completions.create(
         model=model,
         messages=cast(Any, [message]),  # the client's types don't take plain dictionaries
@@ -168,11 +166,11 @@ async def _stream(client: openai.AsyncOpenAI, model: str, message: dict[str, Any
         extra_body={"ignore_eos": True, "min_tokens": tokens, "skip_special_tokens": False},
     )
     async for chunk in stream:
+        now = time.monotonic() - reply.due
         if chunk.usage is not None:
-            written = chunk.usage.completion_tokens
-        if chunk.choices and chunk.choices[0].delta.content:
-            last = time.perf_counter()
-            first = last if first is None else first
-    if first is None or last is None or not written:
+            reply.tokens = chunk.usage.completion_tokens
+        if chunk.choices and has_text(chunk.choices[0].delta.to_dict()):
+            reply.arrivals.append(now)
+    if not reply.arrivals:
         raise ValueError("the reply has no tokens")
-    return _Stream(first - started, (last - first) / (written - 1) if written > 1 else None, written)
+    reply.tokens = token_count(reply.tokens, len(reply.arrivals))

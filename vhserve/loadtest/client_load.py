@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vhserve.evaluation.token_latency import quantiles
 from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import ClientLoad
 from vhserve.loadtest.turn import Turn
@@ -22,14 +23,14 @@ def client_load(turns: Sequence[Turn]) -> ClientLoad:
     """Summarise how busy the sending processes were while they measured."""
     shares, peaks, late = [], [], []
     for turn in turns:
-        until = max((one.due + (one.arrivals[-1] if one.arrivals else 0.0) for one in turn.observed), default=0.0)
+        until = max((one.end for one in turn.observed), default=0.0)
         for samples in turn.samples:
             measured = [one for one in samples if turn.since <= one.at <= until + 1]
             if measured:
                 shares.append(float(np.mean([one.cpu for one in measured])))
                 peaks.append(max(one.cpu for one in measured))
                 late += [one.late for one in measured]
-    mean, late_p99 = max(shares, default=0.0), float(np.quantile(late, 0.99)) if late else 0.0
+    mean, late_p99 = max(shares, default=0.0), quantiles(late, (0.99,))[0] if late else 0.0
     return ClientLoad(
         processes=max((len(turn.samples) for turn in turns), default=0),
         cpu_mean=mean,
@@ -48,7 +49,7 @@ def _saturated(cpu: float, late: float, seen: Sequence[RequestRecord]) -> str:
             "or the pictures are too large: run it on another machine, or give more --clients"
         )
     lags = [one.lag for one in seen if one.sent is not None]
-    if lags and (lag := float(np.quantile(lags, 0.99))) > LATE:
+    if lags and (lag := quantiles(lags, (0.99,))[0]) > LATE:
         return (
             f"the client sent {1000 * lag:.0f} ms late at the 99th percentile, which is in its latencies; its machine "
             "is too busy: run it on another machine"

@@ -1,6 +1,7 @@
-"""From requests to figures: exact quantiles, throughput, goodput, errors by kind.
+"""From requests to figures: latencies, throughput, goodput, errors by kind.
 
-Owns the formulas, which are those of docs/loadtest.md. Knows neither files nor servers.
+Owns which requests count in which figure. The latencies of a request, quantiles and throughput are defined in
+`vhserve.evaluation.token_latency`. Knows neither files nor servers.
 """
 
 from collections import Counter
@@ -8,17 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from vhserve.evaluation.token_latency import elapsed, per_second, quantiles
 from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import Distribution, ErrorCount, LoadFigures
 from vhserve.loadtest.slo import meets
 
 
 def distribution(seconds: Iterable[float]) -> Distribution | None:
-    """Summarise seconds; `None` when there are none. Quantiles interpolate linearly (numpy's default, type 7)."""
+    """Summarise seconds; `None` when there are none."""
     values = np.fromiter(seconds, dtype=float)
     if not len(values):
         return None
-    p50, p90, p99 = (float(value) for value in np.quantile(values, [0.5, 0.9, 0.99]))
+    p50, p90, p99 = quantiles(values, (0.5, 0.9, 0.99))
     return Distribution(
         count=len(values), mean=float(values.mean()), p50=p50, p90=p90, p99=p99, max=float(values.max())
     )
@@ -38,7 +40,7 @@ def figures(turns: Sequence[Sequence[RequestRecord]], slo: Mapping[str, float]) 
     done = [one for one in seen if one.outcome == "ok"]
     failed = sum(one.outcome == "failed" for one in seen)
     aborted = len(seen) - len(done) - failed
-    seconds = sum(_span(turn) for turn in turns)
+    seconds = sum(map(elapsed, turns))
     tokens = sum(one.tokens for one in done)
     good = sum(meets(one, slo) for one in seen) if slo else None
     judged = len(done) + failed
@@ -51,23 +53,17 @@ def figures(turns: Sequence[Sequence[RequestRecord]], slo: Mapping[str, float]) 
         seconds=seconds,
         output_tokens=tokens,
         prompt_tokens=sum(one.prompt_tokens for one in done),
-        requests_per_second=len(done) / seconds if seconds else 0.0,
-        output_tokens_per_second=tokens / seconds if seconds else 0.0,
-        goodput_per_second=None if good is None else good / seconds if seconds else 0.0,
+        requests_per_second=per_second(len(done), seconds),
+        output_tokens_per_second=per_second(tokens, seconds),
+        goodput_per_second=None if good is None else per_second(good, seconds),
         good_share=good / judged if good is not None and judged else None,
         error_share=failed / judged if judged else None,
         ttft=distribution(one.ttft for one in done),
-        itl=distribution(gap for one in done for gap in one.gaps),
+        itl=distribution(gap for one in done for gap in one.itl),
         tpot=distribution(one.tpot for one in done if one.tpot is not None),
         e2e=distribution(one.e2e for one in done),
         lag=distribution(one.lag for one in seen if one.sent is not None),
     )
-
-
-def _span(turn: Sequence[RequestRecord]) -> float:
-    if not turn:
-        return 0.0
-    return max(one.due + (one.arrivals[-1] if one.arrivals else 0.0) for one in turn) - min(one.due for one in turn)
 
 
 def errors(seen: Iterable[RequestRecord]) -> list[ErrorCount]:

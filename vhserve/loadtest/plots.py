@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from calibrate.drawing import SERIES, new_figure, svg
+from vhserve.evaluation.token_latency import quantiles
 from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import EndpointResult, Ratio, TimelineSecond
 
@@ -35,7 +36,7 @@ def latency_curves(groups: RequestGroups, slo: Mapping[str, float]) -> str:
                 known = [1000 * value for value in values if value is not None]
                 if known:
                     shares = np.linspace(0, 1, _POINTS)
-                    axes.plot(np.quantile(known, shares), 100 * shares, color=colour, label=told)
+                    axes.plot(quantiles(known, shares), 100 * shares, color=colour, label=told)
             axes.set(xlabel=label, xlim=(0, None), ylim=(0, 100))
             if name in slo and 1000 * slo[name] <= 2 * axes.get_xlim()[1]:  # one far away would squeeze the curves
                 axes.axvline(1000 * slo[name], color="black", linestyle="--", linewidth=1)

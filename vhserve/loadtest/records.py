@@ -4,17 +4,18 @@ Owns the line's form. Times are seconds of `time.monotonic`, which all processes
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from vhserve.evaluation.token_latency import TokenTimes
 
 RequestOutcome = Literal["ok", "aborted", "failed"]
 
 
 @dataclass
-class RequestRecord:
-    """One request.
+class RequestRecord(TokenTimes):
+    """One request; its latencies are those of `TokenTimes`.
 
     Attributes
     ----------
@@ -41,26 +42,6 @@ class RequestRecord:
     outcome: RequestOutcome = "failed"
     error: str | None = None
     detail: str | None = None
-
-    @property
-    def ttft(self) -> float:
-        """Seconds from when it was due to its first token."""
-        return self.arrivals[0]
-
-    @property
-    def e2e(self) -> float:
-        """Seconds from when it was due to its last token."""
-        return self.arrivals[-1]
-
-    @property
-    def tpot(self) -> float | None:
-        """Mean seconds per token after the first; `None` for a reply of one."""
-        return (self.e2e - self.ttft) / (self.tokens - 1) if self.tokens > 1 else None
-
-    @property
-    def gaps(self) -> Sequence[float]:
-        """Seconds between the pieces of the reply."""
-        return [late - early for early, late in zip(self.arrivals, self.arrivals[1:], strict=False)]
 
     @property
     def lag(self) -> float:

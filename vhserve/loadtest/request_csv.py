@@ -31,7 +31,7 @@ def csv_text(endpoints: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> str:
                         _cell(one.ttft if timed else None),
                         _cell(one.tpot if timed and one.outcome == "ok" else None),
                         _cell(one.e2e if timed and one.outcome == "ok" else None),
-                        _cell(max(one.gaps, default=None) if timed else None),
+                        _cell(max(one.itl, default=None) if timed else None),
                         *(one.tokens, one.prompt_tokens, one.outcome, one.error or "", one.detail or ""),
                     ]
                 )

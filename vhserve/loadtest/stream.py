@@ -8,13 +8,13 @@ spends is what the server's latencies drown in.
 
 import json
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
 
+from vhserve.evaluation.token_latency import has_text, token_count
 from vhserve.loadtest.payloads import Payload
 from vhserve.loadtest.records import RequestRecord
 
@@ -107,7 +107,7 @@ class StreamClient:
             if event.get("usage"):
                 seen.tokens = int(event["usage"]["completion_tokens"])
                 seen.prompt_tokens = int(event["usage"].get("prompt_tokens") or 0)
-            if event.get("choices") and _has_text(event["choices"][0]["delta"]):
+            if event.get("choices") and has_text(event["choices"][0]["delta"]):
                 seen.arrivals.append(round(now, 6))
                 if payload.abort_after is not None and len(seen.arrivals) >= payload.abort_after:
                     seen.outcome = "aborted"
@@ -115,14 +115,10 @@ class StreamClient:
         raise _Broken("disconnected", "the stream ended without [DONE]")
 
 
-def _has_text(delta: dict[str, Any]) -> bool:
-    return bool(delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"))
-
-
 def _check(seen: RequestRecord, tokens: int | None) -> None:
     if not seen.arrivals:
         raise _Broken("empty reply", "no token came")
-    seen.tokens = seen.tokens or len(seen.arrivals)  # a server without usage in its streams
+    seen.tokens = token_count(seen.tokens, len(seen.arrivals))
     if tokens is not None and seen.tokens != tokens:
         raise _Broken("wrong length", f"{seen.tokens} tokens came, {tokens} were asked for")
 

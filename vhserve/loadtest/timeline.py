@@ -14,7 +14,7 @@ def timeline(turn: Turn, number: int) -> list[TimelineSecond]:
     """Put a turn's measured requests, readings and samples into seconds since measuring began."""
     if not turn.observed:
         return []
-    ends = [one.due + (one.arrivals[-1] if one.arrivals else 0.0) - turn.since for one in turn.observed]
+    ends = [one.end - turn.since for one in turn.observed]
     length = int(max(ends)) + 1
     succeeded, failed, tokens, in_flight = ([0.0] * length for _ in range(4))
     for one, end in zip(turn.observed, ends, strict=True):

@@ -109,7 +109,7 @@ def test_times_are_those_of_the_arrivals() -> None:
         seen = ask(url)
     # Sleeps are never shorter than asked for; how much longer depends on the machine.
     assert 0.1 <= seen.ttft < 0.5
-    assert min(seen.gaps) >= 0.09
+    assert min(seen.itl) >= 0.09
     assert seen.tpot == pytest.approx((seen.e2e - seen.ttft) / 2)
 
 
