@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_server import DemoServer, demo_server
-from vhserve.evaluation.server import metrics_text
+from vhserve.evaluation.server_metrics import metrics_text
 from vhserve.loadtest.options import LoadtestOptions
 from vhserve.loadtest.results import EndpointResult
 from vhserve.loadtest.run import loadtest

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 Reply = str | int
 """Text of the reply, or the status of a failure."""
@@ -55,7 +56,7 @@ def endpoint(
             if self.path == "/v1/models":
                 entries = [{"id": name, "object": "model", "created": 0, "owned_by": "t"} for name in models]
                 return self.send(200, {"object": "list", "data": entries})
-            return self.send(200, metrics if self.path == "/metrics" else "")
+            return self.send(200, metrics if urlsplit(self.path).path == "/metrics" else "")  # a proxy gets whole URLs
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

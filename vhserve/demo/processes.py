@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+import httpx
 
 from profiles.error_text import last_line
 from vhserve.demo.errors import ServerNotReady, StepFailed
@@ -61,21 +61,23 @@ def serving(
     """
     started = time.perf_counter()
     with _process(command, log, environment) as process:
-        while not _healthy(port):
-            code = _exit_code(process.pid)
-            if code is not None:
-                raise ServerNotReady(
-                    f"server {name} ended with {_ending(code)} while starting: {last_line(log)}",
-                    expected="a server that becomes ready",
-                    fix=f"read its log {log}",
-                )
-            if time.perf_counter() - started > limit:
-                raise ServerNotReady(
-                    f"server {name} was not ready after {limit:.0f} s",
-                    expected="ready by then",
-                    fix=f"read its log {log}",
-                )
-            time.sleep(0.5)
+        # Loopback: no proxy, and no certificates, which take a while to load.
+        with httpx.Client(timeout=5.0, trust_env=False, verify=False) as client:
+            while not _healthy(client, port):
+                code = _exit_code(process.pid)
+                if code is not None:
+                    raise ServerNotReady(
+                        f"server {name} ended with {_ending(code)} while starting: {last_line(log)}",
+                        expected="a server that becomes ready",
+                        fix=f"read its log {log}",
+                    )
+                if time.perf_counter() - started > limit:
+                    raise ServerNotReady(
+                        f"server {name} was not ready after {limit:.0f} s",
+                        expected="ready by then",
+                        fix=f"read its log {log}",
+                    )
+                time.sleep(0.5)
         yield time.perf_counter() - started
 
 
@@ -126,12 +128,10 @@ def _exit_code(pid: int) -> int | None:
     return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
 
 
-def _healthy(port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _healthy(client: httpx.Client, port: int) -> bool:
     try:
-        with opener.open(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
+        return client.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK
+    except httpx.HTTPError:
         return False
 
 

@@ -23,7 +23,8 @@ from vhserve.evaluation.client import RequestLimits
 from vhserve.evaluation.errors import PlanMismatch
 from vhserve.evaluation.latency import LatencyFigures, LatencyLoad, measure
 from vhserve.evaluation.results import Server
-from vhserve.evaluation.server import identify, kv_capacity, metrics_text
+from vhserve.evaluation.server import identify
+from vhserve.evaluation.server_metrics import kv_capacity, metrics_text
 
 SERVED_NAME = "demo"
 BLOCK_SIZE = 32

@@ -13,10 +13,10 @@ from typing import Any
 import openai
 
 from calibrate.datasets.sample import Sample
+from vhserve.evaluation.address import trusts_environment
 from vhserve.evaluation.chat import MAX_TOKENS, greedy_request, to_answer, user_message
 from vhserve.evaluation.errors import ServerLost
 from vhserve.evaluation.results import Answer, Server
-from vhserve.evaluation.server import trusts_environment
 
 _LOST_AFTER = 20
 """Failures in a row after which the server is given up; at least this many, and two rounds of every worker."""

@@ -1,72 +1,18 @@
-"""What a server says of itself: the models it serves, and from its metrics the plan and the size of its KV cache.
+"""Which server is at an address: the model that it serves, and the plan that it serves it with.
 
-Owns addresses and what is read from `/v1/models` and `/metrics`. Asks no questions of the model.
+Owns `/v1/models` and what can be wrong with it. Asks no questions of the model, and does not know how `/metrics` is
+read.
 """
 
-import urllib.request
-from dataclasses import dataclass
-from urllib.parse import urlsplit
-
 import openai
-from prometheus_client.parser import text_string_to_metric_families
 
-from vhserve.evaluation.errors import BaseUrlInvalid, ModelNotServed, ServerRefused, ServerUnreachable
+from vhserve.evaluation.address import check_base_url, trusts_environment
+from vhserve.evaluation.errors import ModelNotServed, ServerRefused, ServerUnreachable
 from vhserve.evaluation.results import Server
+from vhserve.evaluation.server_metrics import metrics_text, plan_labels
 
 _SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class KVCapacity:
-    """What a server tells of its KV cache, over all its engines.
-
-    Attributes
-    ----------
-    tokens
-        Text tokens that it holds; `None`: not told.
-    bytes_per_token
-        Of the arms `baseline` and `pruned`; empty without a plan.
-    prompts
-        Prompts of the model's usual length that it holds, of kind `image` and `text`; empty without a plan.
-    block_size, engines
-        Tokens of a block (0: not told), and how many engines there are.
-    """
-
-    tokens: int | None
-    bytes_per_token: dict[str, float]
-    prompts: dict[str, float]
-    block_size: int
-    engines: int
-
-    def prompts_of(self, tokens: int) -> float | None:
-        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not told."""
-        if not self.tokens or not self.block_size:
-            return None
-        usable = self.tokens // self.block_size - self.engines  # each engine keeps one block as the null block
-        return usable / -(-tokens // self.block_size)
-
-
-def check_base_url(base_url: str) -> str:
-    """Return a base URL without a trailing slash.
-
-    Raises
-    ------
-    BaseUrlInvalid
-        When it is not an http(s) address.
-    """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BaseUrlInvalid(
-            f"base URL {base_url!r} is not an address",
-            expected="an address such as http://127.0.0.1:8000/v1",
-            fix="give the address of the server with its /v1",
-        )
-    return base_url.rstrip("/")
-
-
-def trusts_environment(base_url: str) -> bool:
-    """Whether proxies of the environment may be used: not for the machine itself, which no proxy can reach."""
-    return urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1")
+"""Until a request for the list of models fails."""
 
 
 def identify(base_url: str, model: str | None, api_key: str) -> Server:
@@ -104,7 +50,7 @@ def identify(base_url: str, model: str | None, api_key: str) -> Server:
         raise _not_served(base_url, "no model is named", served)
     if model is not None and model not in served:
         raise _not_served(base_url, f"model {model!r} is not served", served)
-    labels = _labels(metrics_text(base_url), "vhserve_plan_info")
+    labels = plan_labels(metrics_text(base_url))
     return Server(
         base_url=base_url,
         model=model or served[0],
@@ -132,54 +78,3 @@ def _not_served(base_url: str, wrong: str, served: list[str]) -> ModelNotServed:
         expected=f"one of {', '.join(served) or '(it serves none)'}",
         fix="name it with --model",
     )
-
-
-def metrics_text(base_url: str) -> str:
-    """Read `/metrics` beside the endpoint; empty where a server has none."""
-    parts = urlsplit(base_url)
-    root = f"{parts.scheme}://{parts.netloc}"
-    handlers = [] if trusts_environment(base_url) else [urllib.request.ProxyHandler({})]
-    try:
-        with urllib.request.build_opener(*handlers).open(f"{root}/metrics", timeout=_SECONDS) as answer:
-            text = answer.read().decode("utf-8", errors="replace")
-    except (OSError, ValueError):  # ValueError covers http.client's malformed answers
-        return ""
-    return str(text)
-
-
-def _samples(text: str, name: str) -> list[tuple[dict[str, str], float]]:
-    try:
-        return [
-            (sample.labels, sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        ]
-    except (ValueError, KeyError, IndexError):  # a page that is no metrics page
-        return []
-
-
-def _labels(text: str, name: str) -> dict[str, str]:
-    return next((labels for labels, _ in _samples(text, name)), {})
-
-
-def kv_capacity(text: str) -> KVCapacity:
-    """Read the KV cache's size from the text of `/metrics`.
-
-    vLLM reports it in the labels of `vllm:cache_config_info`, per engine; they are added up. Bytes per token and
-    prompts are vhserve's own series.
-    """
-    tokens = engines = block_size = 0
-    for labels, _ in _samples(text, "vllm:cache_config_info"):
-        told = labels.get("kv_cache_size_tokens", "")
-        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-        engines, block_size = engines + 1, int(size) if size.isdigit() else block_size
-        if told.isdigit():
-            tokens += int(told)
-        elif blocks.isdigit() and size.isdigit():
-            tokens += int(blocks) * int(size)
-    per_token = {labels.get("arm", ""): value for labels, value in _samples(text, "vhserve_kv_cache_bytes_per_token")}
-    prompts = {
-        labels.get("prompt", ""): value for labels, value in _samples(text, "vhserve_kv_cache_capacity_requests")
-    }
-    return KVCapacity(tokens or None, per_token, prompts, block_size, engines)

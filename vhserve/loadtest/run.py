@@ -14,9 +14,10 @@ from pathlib import Path
 from profiles.files import check_writable, write_atomically
 from vhserve.demo.processes import ending_on_signals
 from vhserve.evaluation import provenance
+from vhserve.evaluation.address import check_base_url
 from vhserve.evaluation.keys import api_key
 from vhserve.evaluation.results import Server, save
-from vhserve.evaluation.server import check_base_url, identify
+from vhserve.evaluation.server import identify
 from vhserve.loadtest.client_load import client_load
 from vhserve.loadtest.comparison import order, ratios
 from vhserve.loadtest.conditions import check, parse_conditions

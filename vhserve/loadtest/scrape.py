@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from vhserve.evaluation.server import metrics_text
+from vhserve.evaluation.server_metrics import MetricsPage
 from vhserve.loadtest.results import ServerLoad
 
 EVERY = 1.0
@@ -54,17 +54,18 @@ class Scraper:
     """Reads `/metrics` beside an endpoint until `stop` is called."""
 
     def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
+        self._page = MetricsPage(base_url)
         self._over = threading.Event()
         self._scrapes: list[Scrape] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> list[Scrape]:
-        """Read once more and return everything."""
+        """Read once more and return everything; to be called once."""
         self._over.set()
         self._thread.join()
         self._read()
+        self._page.close()
         return self._scrapes
 
     def _run(self) -> None:
@@ -74,7 +75,7 @@ class Scraper:
 
     def _read(self) -> None:
         at = time.monotonic()
-        values = read_series(metrics_text(self._base_url))
+        values = read_series(self._page.text())
         if values:
             self._scrapes.append(Scrape(at, values))
 

@@ -2,8 +2,9 @@
 
 Owns the protocol (HTTP, server-sent events) and the kinds of failure. Knows no schedule. Runs in locust's processes.
 
-The OpenAI client would do, at several times the CPU for each token (docs/loadtest.md has the figures): what the client
-spends is what the server's latencies drown in.
+Not httpx, like everything else here: locust's users are gevent greenlets, and geventhttpclient is the client made for
+them. httpx and the OpenAI client on top of it wait on asyncio or on threads, and take several times the CPU for each
+token (docs/loadtest.md has the figures), which would be in the latencies that are measured.
 """
 
 import json

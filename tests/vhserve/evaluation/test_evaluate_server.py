@@ -26,7 +26,8 @@ from vhserve.engine.kv_cache.capacity import groups_of
 from vhserve.engine.kv_cache.lanes import PromptBlocks
 from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import load
-from vhserve.evaluation.server import identify, kv_capacity, metrics_text
+from vhserve.evaluation.server import identify
+from vhserve.evaluation.server_metrics import kv_capacity, metrics_text
 from vhserve.loadtest.results import LoadTest
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from scripted_endpoint import endpoint, question_of
@@ -16,7 +17,8 @@ from vhserve.evaluation.errors import (
     ServerUnreachable,
 )
 from vhserve.evaluation.results import Answer
-from vhserve.evaluation.server import identify, kv_capacity, metrics_text
+from vhserve.evaluation.server import identify
+from vhserve.evaluation.server_metrics import MetricsPage, kv_capacity, metrics_text
 
 FAST = RequestLimits(concurrency=4, timeout=5, max_tokens=3)
 # The endpoint tells samples apart by their question.
@@ -146,4 +148,26 @@ def test_kv_capacity_adds_engines_up_and_survives_their_absence() -> None:
     assert found.prompts_of(70) == (7200 // 32 - 2) / 3
     assert kv_capacity("").tokens is None
     assert kv_capacity("").prompts_of(70) is None
-    assert metrics_text(here.base_url) == ""  # the endpoint is gone by now
+
+
+def test_metrics_of_a_server_that_has_none_or_is_gone_are_empty() -> None:
+    with endpoint(metrics="up 1\n") as here:
+        assert metrics_text(here.base_url) == "up 1\n"
+        with MetricsPage(here.base_url) as page:
+            assert [page.text(), page.text()] == ["up 1\n"] * 2
+    assert metrics_text(here.base_url) == ""
+    assert metrics_text("http://127.0.0.1:99999/v1") == ""  # no port
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # answers 501 to every request
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        assert metrics_text(f"http://127.0.0.1:{server.server_port}/v1") == ""
+        server.shutdown()
+        thread.join()
+
+
+def test_metrics_are_read_through_the_environments_proxy_but_for_this_machines(monkeypatch) -> None:
+    with endpoint(metrics="up 1\n") as proxy, endpoint(metrics="up 2\n") as here:
+        monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert metrics_text("http://server.invalid:8000/v1") == "up 1\n"
+        assert metrics_text(here.base_url) == "up 2\n"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from vhserve.evaluation.server import trusts_environment
+from vhserve.evaluation.address import trusts_environment
 
 KEY_VARIABLE: Final = "VHSERVE_SHADOW_API_KEY"
 """Environment variable with the reference's key; users' keys are never sent there."""

@@ -5,7 +5,7 @@ Owns their checks. Opens no data set and no connection.
 
 from dataclasses import dataclass
 
-from vhserve.evaluation.server import check_base_url
+from vhserve.evaluation.address import check_base_url
 
 
 @dataclass(frozen=True)

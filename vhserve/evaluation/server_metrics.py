@@ -1,0 +1,134 @@
+"""What a server's `/metrics` say: the page's text, the plan, and the size of the KV cache.
+
+Owns how the page is read, and the names and labels of vLLM's and vhserve's metrics that evaluation needs. Does not know
+what is made of them.
+"""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from vhserve.evaluation.address import trusts_environment
+
+_TIMEOUT = 20.0
+"""Seconds for each of connecting, sending and every read."""
+
+
+@dataclass(frozen=True)
+class KVCapacity:
+    """What a server tells of its KV cache, over all its engines.
+
+    Attributes
+    ----------
+    tokens
+        Text tokens that it holds; `None`: not told.
+    bytes_per_token
+        Of the arms `baseline` and `pruned`; empty without a plan.
+    prompts
+        Prompts of the model's usual length that it holds, of kind `image` and `text`; empty without a plan.
+    block_size, engines
+        Tokens of a block (0: not told), and how many engines there are.
+    """
+
+    tokens: int | None
+    bytes_per_token: dict[str, float]
+    prompts: dict[str, float]
+    block_size: int
+    engines: int
+
+    def prompts_of(self, tokens: int) -> float | None:
+        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not told."""
+        if not self.tokens or not self.block_size:
+            return None
+        usable = self.tokens // self.block_size - self.engines  # each engine keeps one block as the null block
+        return usable / -(-tokens // self.block_size)
+
+
+class MetricsPage:
+    """The `/metrics` page beside an endpoint, to be read any number of times; a context, which closes the client.
+
+    Parameters
+    ----------
+    base_url
+        Address of the OpenAI endpoint, with its `/v1`.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        parts = urlsplit(base_url)
+        self._url = f"{parts.scheme}://{parts.netloc}/metrics"
+        # A connection of its own for each reading: a server closes kept ones when they have been idle for some seconds.
+        self._client = httpx.Client(
+            timeout=_TIMEOUT,
+            trust_env=trusts_environment(base_url),
+            follow_redirects=True,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    def text(self) -> str:
+        """Read the page; empty where a server has none, or does not answer."""
+        try:
+            answer = self._client.get(self._url).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return ""
+        return answer.content.decode("utf-8", errors="replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
+
+
+def metrics_text(base_url: str) -> str:
+    """Read `/metrics` beside an endpoint once; empty where a server has none, or does not answer."""
+    with MetricsPage(base_url) as page:
+        return page.text()
+
+
+def plan_labels(text: str) -> dict[str, str]:
+    """Labels of `vhserve_plan_info`: `digest`, `model` and `revision` of the plan; empty where none is served."""
+    return next((labels for labels, _ in _samples(text, "vhserve_plan_info")), {})
+
+
+def _samples(text: str, name: str) -> list[tuple[dict[str, str], float]]:
+    try:
+        return [
+            (sample.labels, sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        ]
+    except (ValueError, KeyError, IndexError):  # a page that is no metrics page
+        return []
+
+
+def kv_capacity(text: str) -> KVCapacity:
+    """Read the KV cache's size from the text of `/metrics`.
+
+    vLLM reports it in the labels of `vllm:cache_config_info`, per engine; they are added up. Bytes per token and
+    prompts are vhserve's own series.
+    """
+    tokens = engines = block_size = 0
+    for labels, _ in _samples(text, "vllm:cache_config_info"):
+        told = labels.get("kv_cache_size_tokens", "")
+        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        engines, block_size = engines + 1, int(size) if size.isdigit() else block_size
+        if told.isdigit():
+            tokens += int(told)
+        elif blocks.isdigit() and size.isdigit():
+            tokens += int(blocks) * int(size)
+    per_token = {labels.get("arm", ""): value for labels, value in _samples(text, "vhserve_kv_cache_bytes_per_token")}
+    prompts = {
+        labels.get("prompt", ""): value for labels, value in _samples(text, "vhserve_kv_cache_capacity_requests")
+    }
+    return KVCapacity(tokens or None, per_token, prompts, block_size, engines)
