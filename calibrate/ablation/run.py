@@ -10,22 +10,19 @@ from typing import Any
 from calibrate.ablation.plans import Configuration
 from calibrate.ablation.results import Ablation, Row, compared, figures, published
 from calibrate.datasets import Dataset
-from calibrate.masking.masked_runs import Answers, Run, answer_variants
+from calibrate.masking.masked_runs import Answers, MaskedRunSettings, answer_variants, masked_run_identity
 from calibrate.masking.prefix_sharing import Variant
 from calibrate.models.loading import LoadedModel
-from calibrate.runs.interrupts import held_back
-from calibrate.runs.processes import ALONE
-from calibrate.runs.settings import same_run
-from calibrate.runs.state import SavedState
+from calibrate.runs.interrupts import defer_signals
+from calibrate.runs.loop import ResumableLoop
+from calibrate.runs.settings import execution
 from profiles.head_profile import HeadProfile
 from profiles.provenance import git_commit, versions
 from profiles.store import save
 
-__all__ = ["Run", "ablate"]
-
 
 def ablate(
-    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, chosen: Sequence[Configuration], run: Run
+    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, chosen: Sequence[Configuration], run: MaskedRunSettings
 ) -> Ablation:
     """Measure the model untreated and under every configuration, and write the results.
 
@@ -37,27 +34,20 @@ def ablate(
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    DatasetBroken, AnswersAlike, FileUnwritable
+    OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
     """
-    state = SavedState(run.out, ALONE, _settings(loaded, profile, dataset, chosen, run))
+    loop = ResumableLoop(loaded, dataset, run, masked_run_identity(profile, run) | _identity(chosen))
     variants = [Variant(one.treatments, one.plan.compensation.means) for one in chosen]
-    with held_back() as interrupts:
-        answers = answer_variants(loaded, dataset, variants, run, state, interrupts, "ablating")
+    with defer_signals() as interrupts:
+        answers = answer_variants(loop, variants, run, interrupts, "ablating")
         result = _results(loaded, profile, dataset, chosen, run, answers)
         save(result, run.out)
-        state.discard()
+        loop.discard_state()
     return result
 
 
-def run_settings(loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, run: Run) -> dict[str, Any]:
-    """All that the answers depend on beyond float error, but for the variants."""
-    return same_run(loaded, dataset) | {"profile": profile.digest, "block size": run.block_size}
-
-
-def _settings(
-    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, chosen: Sequence[Configuration], run: Run
-) -> dict[str, Any]:
-    return run_settings(loaded, profile, dataset, run) | {
+def _identity(chosen: Sequence[Configuration]) -> dict[str, Any]:
+    return {
         "treatment": chosen[0].how,
         "ranked by": chosen[0].plan.selection.rank_by,
         "heads": [[one.select, one.stage, one.k, one.seed, one.heads] for one in chosen],
@@ -69,7 +59,7 @@ def _results(
     profile: HeadProfile,
     dataset: Dataset,
     chosen: Sequence[Configuration],
-    run: Run,
+    run: MaskedRunSettings,
     answers: Answers,
 ) -> Ablation:
     families, baseline = answers.families, answers.right[0]
@@ -99,11 +89,7 @@ def _results(
             )
             for number, (one, right) in enumerate(zip(chosen, answers.right[1:], strict=True))
         ],
-        settings={
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "device": loaded.device.type,
-            "batch_size": run.batch_size,
-        },
+        settings={**execution(loaded), "batch_size": run.batch_size},
         versions=versions("vhserve", "torch", "transformers", "numpy"),
         commit=git_commit(),
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from calibrate.ablation.plans import configurations
 from calibrate.ablation.results import Ablation
-from calibrate.ablation.run import Run as AblationRun
 from calibrate.ablation.run import ablate
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
+from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.models.loading import LoadedModel
 from calibrate.scoring.scores import EPSILON
 from profiles.head_profile import HeadProfile, ScoreFormula
@@ -71,7 +71,7 @@ def run_ablation(
         heads = [[list(head) for head in one.heads] for one in chosen]
         if earlier.dataset == dataset.ref() and [row.heads for row in earlier.rows] == heads:
             return earlier
-    return ablate(loaded, profile, dataset, chosen, AblationRun(out, batch_size, restart=restart))
+    return ablate(loaded, profile, dataset, chosen, MaskedRunSettings(out, batch_size, restart=restart))
 
 
 def load_ablation(path: Path) -> Ablation:

@@ -5,8 +5,7 @@ compared by their first token, where that differs between a sample's options. Do
 datasets, plans or statistics.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -78,13 +77,6 @@ class AnswerMatcher:
     def _is_answer(self, token: int, sample: Sample) -> bool:
         same = self._answers.word(token).casefold() == sample.answer.casefold()
         return same or token == self.distinct_first_token(sample)
-
-
-def batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Cut samples into lists of `size`; the last may be shorter."""
-    rest = iter(samples)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def by_family(families: Sequence[str]) -> dict[str, Right]:

@@ -1,41 +1,40 @@
-"""What a model answers untreated and under every variant, over a dataset: the loop, and its saved state.
+"""The answers of the untreated model and of every variant of it, to all samples of a dataset.
 
-Owns the passes over the samples and what is kept of each answer. Does not know why the variants were chosen, or what is
-made of the answers.
+Owns what is measured of each batch and what is kept of each answer. The loop is `calibrate.runs.loop`. Does not know
+why the variants were chosen, or what is computed from the answers.
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from calibrate.datasets import Dataset, Sample
+from calibrate.datasets import Sample
 from calibrate.datasets.metrics import Counted
-from calibrate.errors import DatasetBroken
-from calibrate.masking.accuracy import AnswerMatcher, Right, batches
+from calibrate.masking.accuracy import AnswerMatcher, Right
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Interrupts
-from calibrate.runs.progress import progress_bar
+from calibrate.runs.loop import Measurement, ResumableLoop
 from calibrate.runs.settings import RunSettings
-from calibrate.runs.state import Arrays, SavedState
 from calibrate.scoring.effects import log_odds
+from profiles.head_profile import HeadProfile
 
 
 @dataclass(frozen=True)
-class Run(RunSettings):
+class MaskedRunSettings(RunSettings):
     """Settings of a run over variants.
 
     Attributes
     ----------
     block_size
-        Of text-only heads' image blocks; `None` for single image tokens.
+        Tokens of an image block that text-only heads don't see; `None` for single image tokens.
     together
-        Variants in one pass; `None` for 1 on CPUs and 8 elsewhere.
+        Variants in one forward pass; `None` for 1 on CPUs and 8 elsewhere.
     """
 
     batch_size: int = 8
@@ -50,13 +49,13 @@ class Answers:
     Attributes
     ----------
     samples
-        What was asked, in order: family, right answer and group of each; no reply.
+        The samples in order: family, right answer and group of each; no reply.
     tokens
         Likeliest first token of each answer, `(1 + variants, samples)`.
     right
-        Whether it is right.
+        Whether it is the right one, `(1 + variants, samples)`.
     log_odds
-        Log-odds of the right answer's first token, in nats, float64.
+        Log-odds of the right answer's first token, in nats, `(1 + variants, samples)`, float64.
     """
 
     samples: list[Counted]
@@ -69,7 +68,7 @@ class Answers:
         return [sample.family for sample in self.samples]
 
     def counted(self, loaded: LoadedModel, variant: int | None) -> list[Counted]:
-        """What a variant, or the untreated model, said to each sample: for the dataset's own metric."""
+        """The answers of a variant, or of the untreated model (`None`): for the dataset's own metric."""
         index = 0 if variant is None else 1 + variant
         decode = loaded.processor.tokenizer.decode
         return [
@@ -81,21 +80,15 @@ class Answers:
 
 
 def answer_variants(
-    loaded: LoadedModel,
-    dataset: Dataset,
-    variants: Sequence[Variant],
-    run: Run,
-    state: SavedState,
-    interrupts: Interrupts,
-    what: str,
+    loop: ResumableLoop, variants: Sequence[Variant], run: MaskedRunSettings, interrupts: Interrupts, description: str
 ) -> Answers:
-    """Ask a dataset of the untreated model and of every variant; continues from the saved state.
+    """Answer a dataset's samples with the untreated model and with every variant of it.
 
-    The state is saved however the loop ends, and stays until the caller discards it.
+    Continues from the saved state, which stays until the caller discards it.
 
     Parameters
     ----------
-    what
+    description
         Stands in front of the progress bar.
 
     Raises
@@ -104,57 +97,57 @@ def answer_variants(
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    DatasetBroken, AnswersAlike, FileUnwritable
+    OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
     """
-    if run.restart:
-        state.discard()
-    saved = state.load()
-    empty = np.zeros((1 + len(variants), 0))
-    arrays: Arrays = {"tokens": empty, "right": empty, "log_odds": empty} if saved is None else saved
-    done, saved_at = arrays["right"].shape[1], time.monotonic()
-    samples: list[Counted] = []
-    rest = _skipping(dataset, done, samples)
-    matcher = AnswerMatcher(loaded)
-    sharing = PrefixSharing(loaded, variants, block_size=run.block_size, together=run.together, check=interrupts.check)
-    try:
-        with progress_bar(what, len(dataset), done, shown=run.show_progress) as advance:
-            for some in batches(rest, run.batch_size):
-                more = _answered(loaded, matcher, some, sharing, 1 + len(variants))
-                arrays = {name: np.hstack([array, more[name]]) for name, array in arrays.items()}
-                advance(len(some))
-                if time.monotonic() - saved_at >= run.save_every:
-                    state.save(arrays)
-                    saved_at = time.monotonic()
-    finally:
-        # Whatever ended the loop: columns are of whole batches. They are kept until the results are written.
-        if arrays["right"].shape[1]:
-            state.save(arrays)
-    interrupts.check()
-    if not samples:
-        raise DatasetBroken(
-            f"dataset {dataset.name} has no sample to measure", expected="at least one", fix="check the dataset"
+    measurement = _VariantAnswers(loop.loaded, variants, run, interrupts)
+    loop.run(measurement, description, interrupts)
+    return measurement.answers()
+
+
+def masked_run_identity(profile: HeadProfile, run: MaskedRunSettings) -> dict[str, Any]:
+    """What the answers depend on, besides model, dataset and variants."""
+    return {"profile": profile.digest, "block size": run.block_size}
+
+
+class _VariantAnswers(Measurement):
+    """The arrays of `Answers`, as float64."""
+
+    def __init__(
+        self, loaded: LoadedModel, variants: Sequence[Variant], run: MaskedRunSettings, interrupts: Interrupts
+    ) -> None:
+        self._loaded, self._matcher = loaded, AnswerMatcher(loaded)
+        self._sharing = PrefixSharing(
+            loaded, variants, block_size=run.block_size, together=run.together, check=interrupts.check
         )
-    return Answers(samples, arrays["tokens"].astype(np.int64), arrays["right"].astype(np.bool_), arrays["log_odds"])
+        self._rows = 1 + len(variants)
+        self._samples: list[Counted] = []
+        empty = np.zeros((self._rows, 0))
+        self.arrays = {"tokens": empty, "right": empty, "log_odds": empty}
+
+    @property
+    def samples(self) -> int:
+        return self.arrays["right"].shape[1]
+
+    def skip(self, sample: Sample) -> None:
+        self._samples.append(_question(sample))
+
+    def add(self, samples: list[Sample]) -> None:
+        batch = make_batch(self._loaded, samples)
+        answers = torch.tensor([self._matcher.first_token(sample) for sample in samples], device=self._loaded.device)
+        found = {name: np.zeros((self._rows, len(samples))) for name in self.arrays}
+        for row, logits in self._sharing.logits(batch):
+            tokens = logits.argmax(-1)
+            found["tokens"][row] = tokens.cpu().numpy()
+            found["right"][row] = self._matcher.matches(tokens, samples)
+            found["log_odds"][row] = log_odds(logits, answers).cpu().numpy()
+        self.arrays = {name: np.hstack([array, found[name]]) for name, array in self.arrays.items()}
+        self._samples += [_question(sample) for sample in samples]
+
+    def answers(self) -> Answers:
+        """What was measured, in its own types."""
+        tokens, right = self.arrays["tokens"].astype(np.int64), self.arrays["right"].astype(np.bool_)
+        return Answers(self._samples, tokens, right, self.arrays["log_odds"])
 
 
-def _skipping(dataset: Dataset, done: int, seen: list[Counted]) -> Iterable[Sample]:
-    """Samples behind the first `done`; notes every one on the way."""
-    for index, sample in enumerate(dataset):
-        seen.append(Counted(sample.family, sample.answer, "", False, sample.group))
-        if index >= done:
-            yield sample
-
-
-def _answered(
-    loaded: LoadedModel, matcher: AnswerMatcher, samples: list[Sample], sharing: PrefixSharing, rows: int
-) -> Arrays:
-    """The arrays of `Answers` for one batch."""
-    batch = make_batch(loaded, samples)
-    answers = torch.tensor([matcher.first_token(sample) for sample in samples], device=loaded.device)
-    found: Arrays = {name: np.zeros((rows, len(samples))) for name in ("tokens", "right", "log_odds")}
-    for row, logits in sharing.logits(batch):
-        tokens = logits.argmax(-1)
-        found["tokens"][row] = tokens.cpu().numpy()
-        found["right"][row] = matcher.matches(tokens, samples)
-        found["log_odds"][row] = log_odds(logits, answers).cpu().numpy()
-    return found
+def _question(sample: Sample) -> Counted:
+    return Counted(sample.family, sample.answer, "", False, sample.group)

@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.ablation.run import run_settings
 from calibrate.datasets import Dataset
-from calibrate.masking.masked_runs import Answers, Run, answer_variants
+from calibrate.masking.masked_runs import Answers, MaskedRunSettings, answer_variants, masked_run_identity
 from calibrate.masking.prefix_sharing import Variant
 from calibrate.models.loading import LoadedModel
 from calibrate.rankings.results import (
@@ -24,9 +23,9 @@ from calibrate.rankings.results import (
     RankingComparison,
     Taken,
 )
-from calibrate.runs.interrupts import held_back
-from calibrate.runs.processes import ALONE
-from calibrate.runs.state import SavedState
+from calibrate.runs.interrupts import defer_signals
+from calibrate.runs.loop import ResumableLoop
+from calibrate.runs.settings import execution
 from calibrate.stats.rank_correlation import bootstrap, spearman
 from profiles.errors import BudgetTooLarge, RankingMissing
 from profiles.geometry import ModelGeometry
@@ -51,7 +50,12 @@ class Groups:
 
 
 def compare_rankings(
-    loaded: LoadedModel, profile: HeadProfile, dataset: Dataset, treatment: Treated, groups: Groups, run: Run
+    loaded: LoadedModel,
+    profile: HeadProfile,
+    dataset: Dataset,
+    treatment: Treated,
+    groups: Groups,
+    run: MaskedRunSettings,
 ) -> RankingComparison:
     """Measure what every head and every group is worth, compare the profile's rankings, and write the results.
 
@@ -63,22 +67,19 @@ def compare_rankings(
         By a signal; the state has been saved.
     BudgetTooLarge
         Groups are as large as the model.
-    StateMismatch, DatasetBroken, AnswersAlike, FileUnwritable
+    StateMismatch, OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
     """
     geometry = loaded.geometry
     alone = [[(layer, head)] for layer in range(geometry.layers) for head in range(geometry.query_heads)]
     drawn = draw_groups(geometry, groups)
-    settings = run_settings(loaded, profile, dataset, run) | {
-        "treatment": treatment,
-        "groups": [groups.number, groups.size, groups.seed],
-    }
-    state = SavedState(run.out, ALONE, settings)
+    identity = {"treatment": treatment, "groups": [groups.number, groups.size, groups.seed]}
+    loop = ResumableLoop(loaded, dataset, run, masked_run_identity(profile, run) | identity)
     variants = [Variant(_treatments(geometry, heads, treatment)) for heads in [*alone, *drawn]]
-    with held_back() as interrupts:
-        answers = answer_variants(loaded, dataset, variants, run, state, interrupts, "taking heads away")
+    with defer_signals() as interrupts:
+        answers = answer_variants(loop, variants, run, interrupts, "taking heads away")
         result = _result(loaded, profile, dataset, treatment, groups, run, answers, alone, drawn)
         save(result, run.out)
-        state.discard()
+        loop.discard_state()
     return result
 
 
@@ -228,7 +229,7 @@ def _result(
     dataset: Dataset,
     treatment: Treated,
     groups: Groups,
-    run: Run,
+    run: MaskedRunSettings,
     answers: Answers,
     alone: list[list[tuple[int, int]]],
     drawn: list[list[tuple[int, int]]],
@@ -251,8 +252,7 @@ def _result(
         correlations=found,
         random=random,
         settings={
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "device": loaded.device.type,
+            **execution(loaded),
             "batch_size": run.batch_size,
             "group_size": groups.size,
             "seed": groups.seed,

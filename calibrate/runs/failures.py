@@ -1,6 +1,6 @@
-"""What goes wrong in a forward pass, in a user's words: a device that is full, attention that is no number.
+"""Failures of a forward pass as errors for users: a device that is out of memory, attention that is NaN or infinite.
 
-Owns the recognition of full devices and the wording. Does not know what was being measured.
+Owns the recognition of out-of-memory errors and the wording. Does not know what was being measured.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from calibrate.models.loading import LoadedModel
 
 
 @contextmanager
-def telling_full_devices(loaded: LoadedModel, batch_size: int) -> Iterator[None]:
-    """Turn errors of a full device, or a full host, into `OutOfDeviceMemory`; others pass."""
+def out_of_memory_as_user_error(loaded: LoadedModel, batch_size: int) -> Iterator[None]:
+    """Turn out-of-memory errors of the device or the host into `OutOfDeviceMemory`; other errors pass."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -28,8 +28,8 @@ def telling_full_devices(loaded: LoadedModel, batch_size: int) -> Iterator[None]
         ) from error
 
 
-def not_finite(loaded: LoadedModel) -> NotFiniteAttention:
-    """The error of attention that is NaN or infinite, to be raised."""
+def non_finite_attention(loaded: LoadedModel) -> NotFiniteAttention:
+    """The error to raise when attention is NaN or infinite."""
     return NotFiniteAttention(
         f"model {loaded.ref.name} gives NaN or infinite attention in {loaded.dtype}",
         expected="finite numbers",

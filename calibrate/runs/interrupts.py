@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM, held back until a safe place.
+"""Ctrl-C and SIGTERM, deferred until the run is at a point where it can be continued.
 
-Owns the handlers while a context lasts. A second signal stops at once. Does not know what is being interrupted.
+Owns the signal handlers while a context lasts. A second signal stops at once. Does not know what is being interrupted.
 """
 
 import os
@@ -15,7 +15,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):  # a kind of KeyboardInterrupt, which is no error either
-    """A run was stopped by a signal, in a safe place.
+    """A run was stopped by a signal, at a point from which it can be continued.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Stopped(KeyboardInterrupt):  # a kind of KeyboardInterrupt, which is no er
 
 
 class Interrupts:
-    """Remembers a signal until somebody asks."""
+    """Records the first signal; `check` raises it."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -44,13 +44,13 @@ class Interrupts:
         if self.received is not None:
             raise Stopped(number)
         self.received = number
-        if number == signal.SIGINT:  # somebody sits there and waits
+        if number == signal.SIGINT:  # from a terminal, where the delay needs an explanation
             os.write(2, b"\nstopping after this batch; Ctrl-C once more stops at once\n")
 
 
 @contextmanager
-def held_back() -> Iterator[Interrupts]:
-    """Hold Ctrl-C and SIGTERM back; outside the main thread, where Python sends none, nothing is done."""
+def defer_signals() -> Iterator[Interrupts]:
+    """Defer SIGINT and SIGTERM; does nothing outside the main thread, which alone receives signals in Python."""
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts

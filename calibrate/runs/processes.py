@@ -1,4 +1,4 @@
-"""Several processes that share one run, as torchrun starts them: which samples are whose, and adding up at the end.
+"""The processes that share one run, as torchrun starts them: which samples each measures, and the sum over all of them.
 
 Owns the reading of torchrun's environment and one all-reduce. What is reduced is a few small float64 arrays, so gloo on
 CPU tensors serves every device. Does not know what is being summed.
@@ -17,67 +17,67 @@ import torch
 from torch import distributed
 
 # Ranks may finish far apart (a slow disk, a resumed run); torchrun ends the others when one fails.
-_PATIENCE = timedelta(days=2)
+_TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Where this process stands among those of the run.
+    """This process's place among those of the run.
 
     Attributes
     ----------
-    rank, world
-        Number of this process, and how many there are.
+    rank, world_size
+        Number of this process, from 0, and how many there are.
     local_rank
         Number of this process on this machine; picks its GPU.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
     def owns(self, index: int) -> bool:
-        """Whether the sample of an index is this process's; samples are dealt out in turn."""
-        return index % self.world == self.rank
+        """Whether this process measures the sample of an index; samples are assigned round-robin."""
+        return index % self.world_size == self.rank
 
     def device(self, name: str) -> str:
         """This process's device: each its own GPU, where the name leaves that open."""
-        if self.world > 1 and name in {"auto", "cuda"} and torch.cuda.is_available():
+        if self.world_size > 1 and name in {"auto", "cuda"} and torch.cuda.is_available():
             return f"cuda:{self.local_rank % torch.cuda.device_count()}"
         return name
 
-    def total(self, array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Sum of an array over all processes; every process gets it."""
-        if self.world == 1:
+    def sum(self, array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """All-reduce: the sum of an array over all processes, in every process."""
+        if self.world_size == 1:
             return array
         summed = torch.from_numpy(array.copy())
         distributed.all_reduce(summed)
         return summed.numpy()
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
-        if self.world > 1:
+        """Barrier: return when all processes have called it."""
+        if self.world_size > 1:
             distributed.barrier()
 
 
-ALONE: Final = Processes()
+SINGLE_PROCESS: Final = Processes()
 """One process, and no torch.distributed."""
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """The processes of this run: those of torchrun when its environment is there, else this one alone."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield ALONE
+def init_distributed() -> Iterator[Processes]:
+    """The processes of this run: the process group of torchrun when its environment is set, else this one process."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield SINGLE_PROCESS
         return
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    distributed.init_process_group("gloo", timeout=_TIMEOUT)
     try:
-        yield Processes(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
+        yield Processes(distributed.get_rank(), world_size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         distributed.destroy_process_group()

@@ -17,18 +17,18 @@ LINE_EVERY: Final = 10.0
 
 
 class Advance(Protocol):
-    """Says that some more are done."""
+    """Advances the progress by `done`."""
 
     def __call__(self, done: int) -> None: ...
 
 
 @contextmanager
-def progress_bar(what: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
-    """Show progress while a context lasts; yields what advances it.
+def progress_bar(description: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
+    """Show progress while a context lasts; yields the function that advances it.
 
     Parameters
     ----------
-    what
+    description
         Stands in front.
     total, done
         How many there are, and how many were done before.
@@ -37,16 +37,16 @@ def progress_bar(what: str, total: int, done: int = 0, *, shown: bool = True) ->
     """
     console = Console(stderr=True, highlight=False)
     if shown and not console.is_terminal:
-        yield _Lines(console, what, total, done).advance
+        yield _Lines(console, description, total, done).advance
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not shown) as progress:
-        task = progress.add_task(what, total=total, completed=done, before=done)
+        task = progress.add_task(description, total=total, completed=done, before=done)
         yield lambda done: progress.advance(task, done)
 
 
 class _Rate(ProgressColumn):
-    """How many a second; of this run only, when it continues another."""
+    """Rate per second, of what was done since the start; not of what an interrupted run had done."""
 
     def render(self, task: Task) -> Text:
         done, seconds = task.completed - task.fields["before"], task.finished_time or task.elapsed
@@ -54,7 +54,7 @@ class _Rate(ProgressColumn):
 
 
 class _Lines:
-    """The first line comes with the first advance, the last with the end."""
+    """Progress as lines: one at the first advance, then every `LINE_EVERY` seconds, one at the end."""
 
     def __init__(self, console: Console, what: str, total: int, done: int) -> None:
         self._console, self._what, self._total = console, what, total

@@ -1,6 +1,6 @@
-"""How any run over samples is run: where its results go, how many samples at once, and what it must be to continue.
+"""Settings that every run over samples has, what a run must be to continue another, and what results say of it.
 
-Owns what all runs have in common; what is measured is theirs.
+Owns what all runs have in common; settings of one kind of run stand beside what it measures.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class RunSettings:
     save_every
         Seconds between two savings of the state.
     show_progress
-        Whether to draw a bar on standard error.
+        Whether to show progress on standard error.
     """
 
     out: Path
@@ -37,7 +37,7 @@ class RunSettings:
     show_progress: bool = True
 
 
-def same_run(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
+def run_identity(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
     """What the results of any run depend on beyond float error, by the words a user knows: for `SavedState`."""
     ref = dataset.ref()
     return {
@@ -47,7 +47,11 @@ def same_run(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
         "dataset digest": ref.digest,
         "split": ref.split,
         "dataset settings": ref.settings,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": loaded.device.type,
+        **execution(loaded),
         "versions": versions("vhserve", "torch", "transformers"),
     }
+
+
+def execution(loaded: LoadedModel) -> dict[str, str]:
+    """The dtype and the kind of device that a model runs with, as results and saved states hold them."""
+    return {"dtype": str(loaded.dtype).removeprefix("torch."), "device": loaded.device.type}

@@ -1,4 +1,4 @@
-"""The saved state of an interrupted calibration run: written atomically, read back only into the same run.
+"""The saved state of an interrupted run: written atomically, loaded only into a run of the same settings.
 
 Owns the state file beside the output and the comparison of settings. Does not know what the arrays mean.
 """
@@ -28,15 +28,15 @@ class SavedState:
     Parameters
     ----------
     out
-        Where the profile will be; the state lies beside it.
+        Where the results will be; the state lies beside it.
     processes
-        Each process has a file of its own.
+        Those of the run; each has a file of its own.
     settings
         All that must be the same for the run to be continued: JSON values, by the words a user knows them by.
     """
 
     def __init__(self, out: Path, processes: Processes, settings: Mapping[str, Any]) -> None:
-        part = f"-{processes.rank}-of-{processes.world}" if processes.world > 1 else ""
+        part = f"-{processes.rank}-of-{processes.world_size}" if processes.world_size > 1 else ""
         self.path = out.with_name(f"{out.name}.partial{part}")
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
 

@@ -1,28 +1,25 @@
-"""The calibration run: samples in batches through the tapped model, sums, saved state, and the head profile at the end.
+"""The calibration run: what is measured of each batch of samples, and the head profile at the end.
 
-Owns the loop, its settings and what is done when it is stopped. Formulas, prompts, the tap and the state file are
-elsewhere.
+Owns the run's settings and what its results depend on. The loop is `calibrate.runs.loop`; formulas, prompts and the
+hooks that read attention rows are elsewhere.
 """
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 
-from calibrate.datasets import Dataset
-from calibrate.errors import DatasetBroken
+from calibrate.datasets import Dataset, Sample
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch
-from calibrate.runs.failures import not_finite, telling_full_devices
-from calibrate.runs.interrupts import Interrupts, held_back
-from calibrate.runs.processes import ALONE, Processes
-from calibrate.runs.progress import progress_bar
-from calibrate.runs.settings import RunSettings, same_run
-from calibrate.runs.state import SavedState
-from calibrate.scoring.attention_rows import attention_rows
+from calibrate.models.prompts import Batch, make_batch
+from calibrate.runs.failures import non_finite_attention
+from calibrate.runs.interrupts import defer_signals
+from calibrate.runs.loop import Measurement, ResumableLoop
+from calibrate.runs.processes import SINGLE_PROCESS, Processes
+from calibrate.runs.settings import RunSettings, execution
+from calibrate.scoring.attention_rows import AttentionRows, attention_rows
 from calibrate.scoring.effects import head_effects
 from calibrate.scoring.scores import EPSILON, LayerFunction, score_rows
 from calibrate.scoring.sums import Sums
@@ -32,19 +29,19 @@ from profiles.store import save
 
 
 @dataclass(frozen=True)
-class Run(RunSettings):
+class CalibrationSettings(RunSettings):
     """Settings of a calibration run.
 
     Attributes
     ----------
     seed
-        That the dataset was opened with.
+        Seed that the dataset was opened with.
     layer_function
-        f of the head score.
+        The factor `f` of the head score (see `calibrate.scoring.scores`).
     effects
-        Measure effects of treatments too, which takes a gradient; needs answers that the model's first token tells.
+        Measure effects of treatments too, which takes a gradient; needs answers that differ in their first token.
     block_size
-        Of the image blocks that text-only heads would not see, for their effects; None for single image tokens.
+        Tokens of an image block that text-only heads would not see, for their effects; None for single image tokens.
     """
 
     seed: int = 0
@@ -53,11 +50,13 @@ class Run(RunSettings):
     block_size: int | None = None
 
 
-def calibrate(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes = ALONE) -> HeadProfile:
+def calibrate(
+    loaded: LoadedModel, dataset: Dataset, run: CalibrationSettings, processes: Processes = SINGLE_PROCESS
+) -> HeadProfile:
     """Measure every head on every sample and write the head profile.
 
     Continues an interrupted run of the same settings; the result is then the same, to the last bit for the same batch
-    size. Nothing measured is lost by Ctrl-C, SIGTERM, a full device or an exception.
+    size. Ctrl-C, SIGTERM, out-of-memory errors and other exceptions lose no finished batch.
 
     Returns
     -------
@@ -73,86 +72,64 @@ def calibrate(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Proces
         `effects` are asked for, and a sample's answer begins as another of its options does.
     OutOfDeviceMemory, DatasetBroken, NotFiniteAttention, FileUnwritable
     """
-    state = SavedState(run.out, processes, _settings(loaded, dataset, run, processes))
-    if run.restart:
-        state.discard()
-    saved = state.load()
-    sums = Sums.empty(loaded.geometry) if saved is None else Sums(saved)
-    with held_back() as interrupts:
-        try:
-            _measure(loaded, dataset, run, processes, sums, state, interrupts)
-        finally:
-            # Whatever ended the loop: sums hold whole batches only. What was finished is kept too, until all have.
-            if sums.samples:
-                state.save(sums.arrays)
-        interrupts.check()
-        total = Sums({name: processes.total(array) for name, array in sums.arrays.items()})
+    loop = ResumableLoop(loaded, dataset, run, _identity(dataset, run, processes), processes)
+    with defer_signals() as interrupts:
+        with attention_rows(loaded) as read:
+            measurement = _HeadSums(loaded, run, read)
+            loop.run(measurement, "calibrating", interrupts)
+        total = Sums({name: processes.sum(array) for name, array in measurement.arrays.items()})
         profile = _profile(loaded, dataset, run, processes, total)
-        if processes.first:
+        if processes.is_main:
             save(profile, run.out)
-        processes.wait()
-        state.discard()
+        loop.discard_state()
     return profile
 
 
-def _measure(
-    loaded: LoadedModel,
-    dataset: Dataset,
-    run: Run,
-    processes: Processes,
-    sums: Sums,
-    state: SavedState,
-    interrupts: Interrupts,
-) -> None:
-    """Add this process's samples to `sums`, from where it stands."""
-    own = (sample for index, sample in enumerate(dataset) if processes.owns(index))
-    done = sums.samples
-    total = len(range(processes.rank, len(dataset), processes.world))
-    rest = islice(own, done, None)
-    saved_at = time.monotonic()
-    shown = run.show_progress and processes.first
-    matcher = AnswerMatcher(loaded)
-    with attention_rows(loaded) as read, progress_bar("calibrating", total, done, shown=shown) as advance:
-        while samples := list(islice(rest, run.batch_size)):
-            interrupts.check()
-            # Before anything of the batch is measured: an answer that its first token does not tell has no log-odds.
-            answers = [matcher.distinct_first_token(sample) for sample in samples] if run.effects else []
-            with telling_full_devices(loaded, run.batch_size):
-                batch = make_batch(loaded, samples)
-                rows = read(batch)
-                effects = None
-                if run.effects:
-                    with head_effects(loaded, run.block_size) as measure:
-                        effects = measure(batch, torch.tensor(answers, device=loaded.device))
-                scores = score_rows(rows.rows, batch.image, batch.box, run.layer_function)
-                more = sums.plus(batch, scores, rows, effects)
-            if not more.finite():
-                raise not_finite(loaded)
-            sums.arrays = more.arrays
-            advance(len(samples))
-            if time.monotonic() - saved_at >= run.save_every:
-                state.save(sums.arrays)
-                saved_at = time.monotonic()
+class _HeadSums(Measurement):
+    """Sums of what each head does in each sample; `read` gives the attention rows of a batch."""
+
+    def __init__(self, loaded: LoadedModel, run: CalibrationSettings, read: Callable[[Batch], AttentionRows]) -> None:
+        self._loaded, self._run, self._read = loaded, run, read
+        self._matcher = AnswerMatcher(loaded)
+        self.arrays = Sums.empty(loaded.geometry).arrays
+
+    @property
+    def samples(self) -> int:
+        return Sums(self.arrays).samples
+
+    def add(self, samples: list[Sample]) -> None:
+        run, loaded = self._run, self._loaded
+        # Checked before anything of the batch is measured: log-odds need answers that differ in their first token.
+        answers = [self._matcher.distinct_first_token(sample) for sample in samples] if run.effects else []
+        batch = make_batch(loaded, samples)
+        rows = self._read(batch)
+        effects = None
+        if run.effects:
+            with head_effects(loaded, run.block_size) as measure:
+                effects = measure(batch, torch.tensor(answers, device=loaded.device))
+        scores = score_rows(rows.rows, batch.image, batch.box, run.layer_function)
+        sums = Sums(self.arrays).plus(batch, scores, rows, effects)
+        if not sums.finite():
+            raise non_finite_attention(loaded)
+        self.arrays = sums.arrays
 
 
-def _settings(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes) -> dict[str, Any]:
-    """All that the sums depend on beyond float error; the batch size is not among them."""
-    return same_run(loaded, dataset) | {
+def _identity(dataset: Dataset, run: CalibrationSettings, processes: Processes) -> dict[str, Any]:
+    """What the sums depend on, besides model and dataset; the batch size is not among it."""
+    return {
         "samples": len(dataset),
         "seed": run.seed,
         "layer function": run.layer_function,
         "epsilon": EPSILON,
         "effects": run.effects,
         "block size": run.block_size,
-        "processes": processes.world,
+        "processes": processes.world_size,
     }
 
 
-def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Processes, total: Sums) -> HeadProfile:
-    if not total.samples:
-        raise DatasetBroken(
-            f"dataset {dataset.ref().name} has no sample to measure", expected="at least one", fix="check the dataset"
-        )
+def _profile(
+    loaded: LoadedModel, dataset: Dataset, run: CalibrationSettings, processes: Processes, total: Sums
+) -> HeadProfile:
     return HeadProfile(
         model=loaded.ref,
         geometry=loaded.geometry,
@@ -162,12 +139,7 @@ def _profile(loaded: LoadedModel, dataset: Dataset, run: Run, processes: Process
         samples_with_box=total.with_box,
         seed=run.seed,
         formula=ScoreFormula(name="layer*weight*concentration", layer_function=run.layer_function, epsilon=EPSILON),
-        settings={
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "device": loaded.device.type,
-            "batch_size": run.batch_size,
-            "processes": processes.world,
-        },
+        settings={**execution(loaded), "batch_size": run.batch_size, "processes": processes.world_size},
         versions=versions("vhserve", "torch", "transformers", "numpy", "pillow"),
         commit=git_commit(),
         rankings=total.rankings(run.block_size, effects=run.effects),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibrate.datasets.sample import Sample
-from calibrate.masking.accuracy import AnswerMatcher, Right, batches
+from calibrate.masking.accuracy import AnswerMatcher, Right
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.runs.loop import batches
 
 
 @dataclass(frozen=True)

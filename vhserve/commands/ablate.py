@@ -146,8 +146,9 @@ class Ablate(BaseModel):
         from profiles.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
-        from calibrate.ablation.run import Run, ablate
+        from calibrate.ablation.run import ablate
         from calibrate.datasets import open_dataset
+        from calibrate.masking.masked_runs import MaskedRunSettings
         from calibrate.models.loading import load_model
         from profiles.planning.fit import check_fit
 
@@ -156,6 +157,8 @@ class Ablate(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
-        run = Run(self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together)
+        run = MaskedRunSettings(
+            self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together
+        )
         with can_be_continued(self.out):
             return ablate(loaded, profile, dataset, chosen, run)

@@ -132,11 +132,11 @@ class Analyze(BaseModel):
 
         ensure_torchvision()
         from calibrate.analysis.ablating import load_ablation
-        from calibrate.analysis.measure import measure, saved_state
+        from calibrate.analysis.measure import analysis_loop, measure
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
         from calibrate.models.loading import load_model
-        from calibrate.runs.settings import RunSettings
+        from calibrate.runs.settings import RunSettings, execution
         from profiles.files import write_atomically
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
@@ -144,20 +144,17 @@ class Analyze(BaseModel):
         dataset = self._dataset(self.samples)
         loaded = load_model(self.model, self.dtype, self.device)
         self._make_folder(files)
-        run = RunSettings(files.document, self.batch_size, self.restart)
+        loop = analysis_loop(loaded, dataset, RunSettings(files.document, self.batch_size, self.restart))
         with can_be_continued(self.out):
-            measured = measure(loaded, dataset, run)
+            measured = measure(loop)
             ablation = self._ablation(files, loaded, dataset, measured, earlier)
-        settings = self._settings() | {
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "device": loaded.device.type,
-        }
+        settings = self._settings() | execution(loaded)
         report = make_report(
             loaded, dataset, measured, ablation=ablation, variants=variants, others=others, more=more, settings=settings
         )
         self._write(files, report)
         write_atomically(files.document, report.document())
-        saved_state(loaded, dataset, run).discard()
+        loop.discard_state()
         return report
 
     def _settings(self) -> dict[str, Any]:

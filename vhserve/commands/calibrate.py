@@ -83,13 +83,13 @@ class Calibrate(BaseModel):
         from calibrate.datasets import open_dataset
         from calibrate.models.loading import load_model
         from calibrate.runs.interrupts import Stopped
-        from calibrate.runs.processes import joined
-        from calibrate.scoring.calibration import Run, calibrate
+        from calibrate.runs.processes import init_distributed
+        from calibrate.scoring.calibration import CalibrationSettings, calibrate
 
         # Samples that accuracy is measured on must not be those that heads are chosen by.
         split = "train" if self.dataset == "synthetic" and self.split is None else self.split
         dataset = open_dataset(self.dataset, samples=self.samples, seed=self.seed, split=split)
-        run = Run(
+        run = CalibrationSettings(
             self.out,
             self.batch_size,
             self.restart,
@@ -98,12 +98,12 @@ class Calibrate(BaseModel):
             effects=self.effects,
             block_size=self.block_size,
         )
-        with joined() as processes:
+        with init_distributed() as processes:
             loaded = load_model(self.model, self.dtype, processes.device(self.device))
             try:
                 return calibrate(loaded, dataset, run, processes)
             except Stopped as stop:
-                if processes.first:
+                if processes.is_main:
                     say_interrupted(self.out)
                 raise SystemExit(stop.code) from None
 

@@ -89,7 +89,7 @@ class Rankings(BaseModel):
 
         ensure_torchvision()
         from calibrate.datasets import open_dataset
-        from calibrate.masking.masked_runs import Run
+        from calibrate.masking.masked_runs import MaskedRunSettings
         from calibrate.models.loading import load_model
         from calibrate.rankings.comparison import Groups, compare_rankings
         from profiles.planning.fit import check_fit
@@ -99,7 +99,9 @@ class Rankings(BaseModel):
         )
         loaded = load_model(name, self.dtype, self.device)
         check_fit(profile, loaded.ref, loaded.geometry)
-        run = Run(self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together)
+        run = MaskedRunSettings(
+            self.out, self.batch_size, self.restart, block_size=self.block_size, together=self.together
+        )
         with can_be_continued(self.out):
             groups = Groups(self.groups, self.group_size, self.seed)
             return compare_rankings(loaded, profile, dataset, self.treatment, groups, run)

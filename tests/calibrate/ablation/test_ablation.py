@@ -1,21 +1,24 @@
 """The ablation against the slow way: every configuration by full forward passes of its own."""
 
 import signal
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from profile_factories import profile_of
 
 from calibrate.ablation.figure import accuracy_curve
 from calibrate.ablation.plans import TABLE, How, configurations
 from calibrate.ablation.results import Ablation, compared, figures
-from calibrate.ablation.run import Run, ablate
+from calibrate.ablation.run import ablate
 from calibrate.ablation.tables import drawn, family_grid, markdown, stage_grid
 from calibrate.datasets import Dataset, Sample, open_dataset
-from calibrate.errors import StateMismatch
+from calibrate.errors import OutOfDeviceMemory, StateMismatch
 from calibrate.masking import masked_runs
 from calibrate.masking.cached_forward import CachedForward
+from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.prompts import make_batch, next_token_logits
 from calibrate.runs.interrupts import Stopped
@@ -69,7 +72,7 @@ def whole(llava, profile, dataset, tmp_path_factory):
     """An uninterrupted run, and the file that it wrote."""
     out = tmp_path_factory.mktemp("whole") / "ablation.json"
     chosen = chosen_for(profile)
-    return ablate(llava, profile, dataset, chosen, Run(out, batch_size=6, show_progress=False)), out
+    return ablate(llava, profile, dataset, chosen, MaskedRunSettings(out, batch_size=6, show_progress=False)), out
 
 
 def test_configurations_are_the_rows_of_the_table(profile):
@@ -157,17 +160,16 @@ def test_the_file_is_the_document(whole):
 
 def test_an_interrupted_run_continues_to_the_same_file(llava, profile, dataset, whole, tmp_path, monkeypatch):
     result, out = whole
-    run = Run(tmp_path / "ablation.json", batch_size=6, show_progress=False)
-    answered, calls = masked_runs._answered, []
+    run = MaskedRunSettings(tmp_path / "ablation.json", batch_size=6, show_progress=False)
+    add, calls = masked_runs._VariantAnswers.add, []
 
     def then_interrupt(*arguments):
         calls.append(1)
-        rows = answered(*arguments)
+        add(*arguments)
         if len(calls) == 1:
             signal.raise_signal(signal.SIGINT)
-        return rows
 
-    monkeypatch.setattr(masked_runs, "_answered", then_interrupt)
+    monkeypatch.setattr(masked_runs._VariantAnswers, "add", then_interrupt)
     with pytest.raises(Stopped) as stopped:
         ablate(llava, profile, dataset, chosen_for(profile), run)
     assert stopped.value.code == 130
@@ -180,6 +182,23 @@ def test_an_interrupted_run_continues_to_the_same_file(llava, profile, dataset, 
     assert len(calls) == 1 + 2  # of three batches, the first was kept
     assert run.out.read_bytes() == out.read_bytes()
     assert list(tmp_path.iterdir()) == [run.out]
+
+
+def test_a_full_device_says_what_to_do_and_keeps_what_is_done(llava, profile, dataset, whole, tmp_path, monkeypatch):
+    run = MaskedRunSettings(tmp_path / "ablation.json", batch_size=6, show_progress=False)
+    calls = []
+
+    def full(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return make_batch(*args)
+
+    monkeypatch.setattr(masked_runs, "make_batch", full)
+    with pytest.raises(OutOfDeviceMemory, match="--batch-size 3, which continues"):
+        ablate(llava, profile, dataset, chosen_for(profile), run)
+    assert np.load(tmp_path / "ablation.json.partial")["right"].shape[1] == 6
+    assert ablate(llava, profile, dataset, chosen_for(profile), replace(run, batch_size=3)).rows == whole[0].rows
 
 
 def test_figures_by_hand():

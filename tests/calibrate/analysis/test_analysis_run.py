@@ -23,7 +23,7 @@ from calibrate.analysis.ablating import head_profile, run_ablation
 from calibrate.analysis.accuracy_section import accuracy_section, answers_count
 from calibrate.analysis.concatenated import Joined
 from calibrate.analysis.lens import logit_lens, settled
-from calibrate.analysis.measure import measure
+from calibrate.analysis.measure import analysis_loop, measure
 from calibrate.analysis.report import make_report
 from calibrate.analysis.tallies import TABLES, Measured
 from calibrate.datasets import Dataset, open_dataset
@@ -41,7 +41,8 @@ def dataset(samples=SAMPLES):
 
 
 def run(loaded, given, folder, **settings) -> Measured:
-    return measure(loaded, given, RunSettings(folder / "analysis.json", show_progress=False, **settings))
+    loop = analysis_loop(loaded, given, RunSettings(folder / "analysis.json", show_progress=False, **settings))
+    return measure(loop)
 
 
 def folder_of(path: Path, name: str) -> Path:

@@ -8,7 +8,9 @@ import torch
 from planted_model import HEADS, LAYERS, PLANTED, PlantedWorld, make_planted
 
 from calibrate.ablation.tables import markdown
-from calibrate.masking.masked_runs import Run
+from calibrate.errors import OutOfDeviceMemory
+from calibrate.masking import masked_runs
+from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import treated
 from calibrate.models.loading import load_model
 from calibrate.models.prompts import make_batch, next_token_logits
@@ -16,8 +18,7 @@ from calibrate.rankings.comparison import Groups, compare_rankings, draw_groups,
 from calibrate.rankings.results import RankingComparison
 from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
-from calibrate.scoring.calibration import Run as CalibrationRun
-from calibrate.scoring.calibration import calibrate
+from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from profiles.errors import BudgetTooLarge
 from profiles.planning.published_scores import read_scores, with_scores
 from profiles.ranking import Ranking
@@ -48,7 +49,7 @@ def profile(planted, tmp_path_factory):
     """Everything that heads can be ranked by; SparseMM's scores in a file as it publishes them."""
     folder = tmp_path_factory.mktemp("profile")
     world = PlantedWorld(SAMPLES)
-    run = CalibrationRun(folder / "profile.json", effects=True, show_progress=False)
+    run = CalibrationSettings(folder / "profile.json", effects=True, show_progress=False)
     made = calibrate(planted, world, run)
     found = hits(planted, list(world))
     fields = {f"{i}-{j}": found[i, :, j].tolist() for i in range(LAYERS) for j in range(HEADS)}
@@ -63,7 +64,7 @@ def profile(planted, tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(planted, profile, tmp_path_factory):
     out = tmp_path_factory.mktemp("rankings") / "rankings.json"
-    run = Run(out, show_progress=False)
+    run = MaskedRunSettings(out, show_progress=False)
     found = compare_rankings(planted, profile, PlantedWorld(SAMPLES, seed=1), "removed", GROUPS, run)
     assert RankingComparison.model_validate_json(out.read_text()) == found
     assert list(out.parent.iterdir()) == [out]
@@ -113,13 +114,23 @@ def test_a_ranking_that_knows_nothing_does_not_beat_random(planted, profile, tmp
     for head in PLANTED:
         unknowing[head] = 0.5  # neither liked nor disliked
     blind = profile.model_copy(update={"rankings": profile.rankings | {"score": Ranking.of(unknowing)}})
-    run = Run(tmp_path / "rankings.json", show_progress=False)
+    run = MaskedRunSettings(tmp_path / "rankings.json", show_progress=False)
     found = compare_rankings(planted, blind, PlantedWorld(SAMPLES, seed=1), "removed", Groups(20, 6, 3), run)
     (score,) = (
         one for one in found.correlations if (one.ranking, one.kind, one.outcome) == ("score", "head", "accuracy")
     )
     assert not score.beats_random
     assert score.behind_best > 0.3
+
+
+def test_a_full_device_is_a_mistake_to_mend(planted, profile, tmp_path, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(masked_runs, "make_batch", full)
+    run = MaskedRunSettings(tmp_path / "rankings.json", show_progress=False)
+    with pytest.raises(OutOfDeviceMemory, match="--batch-size 4, which continues"):
+        compare_rankings(planted, profile, PlantedWorld(SAMPLES, seed=1), "removed", Groups(20, 6, 3), run)
 
 
 def test_the_table_and_the_verdict_say_what_was_found(result):

@@ -14,7 +14,7 @@ from calibrate.models.loading import load_model
 from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Stopped
 from calibrate.scoring import calibration
-from calibrate.scoring.calibration import Run, calibrate
+from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from calibrate.scoring.scores import EPSILON
 from profiles.planning.rankings import ranking
 from profiles.store import load_profile
@@ -62,7 +62,9 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return Run(tmp_path_factory.mktemp("run") / "profile.json", batch_size=3, seed=3, show_progress=False)
+    return CalibrationSettings(
+        tmp_path_factory.mktemp("run") / "profile.json", batch_size=3, seed=3, show_progress=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.prompts import make_batch, next_token_logits
-from calibrate.scoring.calibration import Run, calibrate
+from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from calibrate.scoring.effects import head_effects, log_odds
 from profiles.head_profile import DatasetRef
 from profiles.planning.rankings import ranking
@@ -108,7 +108,9 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     dataset = open_dataset("synthetic", samples=5, seed=4)
     everything = list(dataset)
     profile = calibrate(
-        llava, dataset, Run(tmp_path / "profile.json", 2, seed=4, effects=True, block_size=16, show_progress=False)
+        llava,
+        dataset,
+        CalibrationSettings(tmp_path / "profile.json", 2, seed=4, effects=True, block_size=16, show_progress=False),
     )
     assert load_profile(tmp_path / "profile.json") == profile
     with head_effects(llava, 16) as measure:
@@ -117,7 +119,7 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     np.testing.assert_allclose(ranking(profile, "effect", "removed"), found.removed.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(ranking(profile, "gradient"), found.gradient.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(ranking(profile, "effect", "text_only"), found.text_only.mean(1), rtol=1e-3, atol=1e-6)
-    plain = calibrate(llava, dataset, Run(tmp_path / "plain.json", 2, seed=4, show_progress=False))
+    plain = calibrate(llava, dataset, CalibrationSettings(tmp_path / "plain.json", 2, seed=4, show_progress=False))
     assert not {"effect", "gradient"} & plain.rankings.keys()
     assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}
 
@@ -142,6 +144,8 @@ class Alike(Dataset):
 def test_answers_that_begin_alike_have_no_effects(llava, samples, tmp_path):
     """The first token would be judged, which both have; without effects nothing needs the answer."""
     with pytest.raises(AnswersAlike, match="red square"):
-        calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", effects=True, show_progress=False))
+        calibrate(
+            llava, Alike(samples), CalibrationSettings(tmp_path / "profile.json", effects=True, show_progress=False)
+        )
     assert not list(tmp_path.iterdir())
-    calibrate(llava, Alike(samples), Run(tmp_path / "profile.json", show_progress=False))
+    calibrate(llava, Alike(samples), CalibrationSettings(tmp_path / "profile.json", show_progress=False))

@@ -9,8 +9,9 @@ from profile_factories import profile_of
 from published_datasets import opened, pope
 
 from calibrate.ablation.plans import CURVE, SHORT, configurations
-from calibrate.ablation.run import Run, ablate
+from calibrate.ablation.run import ablate
 from calibrate.ablation.tables import markdown, published_grid
+from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated
 from calibrate.models.prompts import make_batch, next_token_logits
 from profiles.geometry import stage_layers
@@ -75,7 +76,9 @@ def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
 def test_the_dataset_s_own_metric_stands_beside_the_accuracy(llava, profile, tmp_path):
     questions = opened("pope", pope(tmp_path / "data"))
     chosen = configurations(profile, ["3"], shape=SHORT, draws=1, seed=0, granularity="kv_group")
-    result = ablate(llava, profile, questions, chosen, Run(tmp_path / "ablation.json", show_progress=False))
+    result = ablate(
+        llava, profile, questions, chosen, MaskedRunSettings(tmp_path / "ablation.json", show_progress=False)
+    )
     assert result.metric == "yes_no"
     samples = list(questions)
     batch = make_batch(llava, samples)
