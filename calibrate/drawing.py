@@ -1,12 +1,14 @@
 """What all figures have in common: colours and marks, told apart by colour-blind readers and in print, and SVG text.
 
-Knows matplotlib and nothing of what is drawn; no pyplot, so that no figure outlives its call.
+Owns the style and the finished drawing. Knows matplotlib and nothing of what is drawn; no pyplot, so that no figure
+outlives its call.
 """
 
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import matplotlib
@@ -37,9 +39,18 @@ _STYLE: Final[Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure as SVG, what it shows for those who don't see it, and its caption, if any."""
+
+    svg: str
+    alt: str
+    caption: str = ""
+
+
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure, sizes in inches, in the house's style; to be drawn and turned into SVG inside the block."""
+    """An empty figure, sizes in inches, in the common style; to be drawn and turned into SVG inside the block."""
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 

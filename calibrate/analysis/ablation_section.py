@@ -9,8 +9,9 @@ from calibrate.ablation.figure import accuracy_curve
 from calibrate.ablation.results import Ablation, Compared
 from calibrate.ablation.results import Row as AblationRow
 from calibrate.ablation.tables import DONE, Grid, of_family
-from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.section import Row, Section
 from calibrate.analysis.words import number, percent
+from calibrate.drawing import Drawing
 from calibrate.masking.accuracy import ALL
 
 SIGNIFICANT = 0.05
@@ -28,7 +29,7 @@ def ablation_section(ablation: Ablation) -> Section:
         "random draws, mean and range. In the paper the top heads of early layers cost most, those of late layers "
         "little, and random ones least. Many cells are tested: one in twenty is significant by chance alone.",
         figures=[
-            Figure(
+            Drawing(
                 accuracy_curve(ablation),
                 "Accuracy over the share of heads treated, a panel for each stage",
                 f"{ablation.samples:,} samples of all families; grey is the whole model.",

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from calibrate.analysis.jackknife import Estimates, jackknife_arrays
 from calibrate.analysis.panels import head_panels
-from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.section import Row, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, number, percent
+from calibrate.drawing import Drawing
 from calibrate.masking.accuracy import ALL
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ def attention_section(measured: Measured) -> Section:
     known = {family: one for family, one in means.items() if one is not None}
     titles = {family: f"{family} (n = {one.samples:,})" for family, one in known.items()}
     figures = [
-        Figure(
+        Drawing(
             head_panels({titles[family]: one.image_weight for family, one in known.items()}, "image weight", columns=4),
             "Maps of image weight by layer and head, one for each question family",
             "Image weight: share of the last prompt position's attention that falls on image tokens.",
@@ -72,7 +73,7 @@ def attention_section(measured: Measured) -> Section:
     statements = []
     if boxed:
         figures.append(
-            Figure(
+            Drawing(
                 head_panels(boxed, "box weight", columns=4),
                 "Maps of box weight by layer and head, one for each question family with boxes",
                 "Box weight: share of attention on image tokens inside the question's box.",
@@ -139,7 +140,7 @@ def drawn_section(measured: Measured) -> Section | None:
         "more. In the paper little changes in image weight: a drawn box does not make other heads look at the image. "
         "If boxes are found by the outline, box weight rises instead.",
         figures=[
-            Figure(
+            Drawing(
                 head_panels(tables, "with the box drawn minus plain", columns=2, difference=True),
                 "Maps of what a drawn box changes in image weight and box weight, by layer and head",
                 "Change when the box is drawn.",
@@ -173,7 +174,7 @@ def answers_section(measured: Measured) -> Section:
             own = difference(measured, table, (family, False), (family, True))  # type: ignore[arg-type]
             if own is not None:
                 rows += contrast_rows(own, {"family": family, "table": table})
-    figure = Figure(
+    figure = Drawing(
         head_panels(tables, "right minus wrong", columns=2, difference=True),
         "Maps of image weight and concentration of right minus wrong answers, by layer and head",
         f"{right:,} right and {wrong:,} wrong answers of all families.",

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import jackknife_arrays
-from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.section import Row, Section
 from calibrate.analysis.tallies import Means, Measured
-from calibrate.drawing import SERIES, new_figure, svg
+from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.geometry import stage_layers, stage_of
 from profiles.names import STAGES
 
@@ -72,7 +72,7 @@ def scatter_section(measured: Measured) -> Section:
         f"than {FAINT:g} of their attention on the image, so that their concentration says little. Families whose "
         "clouds look alike are seen alike; how alike is measured below.",
         figures=[
-            Figure(
+            Drawing(
                 drawing,
                 "Scatter of concentration over image weight of every head, one panel for each question family",
                 "Concentration is 0 for attention spread evenly over the image tokens and 1 for all of it on one.",
@@ -140,7 +140,7 @@ def layers_section(measured: Measured) -> Section:
         "the curves of families part, what is asked decides how the image is seen; where they run together, the layer "
         "does the same whatever is asked. Concentration counts each head by its image weight. The last panel, weight "
         "times concentration, is what the head score multiplies with its layer's factor 1 / (layer + 1).",
-        figures=[Figure(drawing, "Curves over the layers of image weight, concentration and their product", "")],
+        figures=[Drawing(drawing, "Curves over the layers of image weight, concentration and their product", "")],
         rows=rows,
     )
 

@@ -12,11 +12,11 @@ from scipy.stats import norm, sem
 from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.lens import settled
-from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.section import Row, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import percent
-from calibrate.drawing import SERIES, new_figure, svg
+from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.geometry import stage_layers
 from profiles.names import STAGES
 
@@ -90,7 +90,7 @@ def lens_section(measured: Measured) -> Section:
         "need little of the image; in the paper POPE and MMBench do, and general questions, which ask to look twice, "
         "settle late. Early layers need not speak the last one's language, so that another rank there does not prove "
         "that the answer is unknown.",
-        figures=[Figure(drawing, "Median rank of the final token by family and layer, and share of rank 1", "")],
+        figures=[Drawing(drawing, "Median rank of the final token by family and layer, and share of rank 1", "")],
         rows=rows,
         table=Grid(
             "Where the answer settles",

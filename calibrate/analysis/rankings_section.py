@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.analysis.section import Figure, Row, Section
-from calibrate.drawing import SERIES, new_figure, svg
+from calibrate.analysis.section import Row, Section
+from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.store import load_as
 
 
@@ -36,7 +36,7 @@ def rankings_section(path: Path) -> Section:
         "within it says no more than chance. Where another ranking than the score stands first, plan by that one "
         "(`vhserve plan --rank-by`).",
         figures=[
-            Figure(
+            Drawing(
                 _drawn(result),
                 "Rank correlation of every ranking with measured importance, with intervals, beside random rankings",
                 f"{result.samples:,} samples; 95% intervals by bootstrap of heads and samples together.",

@@ -10,18 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from calibrate.ablation.tables import Grid
+from calibrate.drawing import Drawing
 
 Cell = str | int | float | bool | None
 Row = Mapping[str, Cell]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure as SVG, what it shows for those who don't see it, and its caption."""
-
-    svg: str
-    alt: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Section:
     name: str
     title: str
     look_for: str
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Drawing] = ()
     statements: Sequence[str] = ()
     rows: Sequence[Row] = ()
     table: Grid | None = None

@@ -13,11 +13,11 @@ from calibrate.ablation.results import Ablation
 from calibrate.ablation.tables import of_family
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import pairs
-from calibrate.analysis.section import Figure, Row, Section
+from calibrate.analysis.section import Row, Section
 from calibrate.analysis.similarity import earth_movers_distance, mantel, pearson, shuffled_pearson
 from calibrate.analysis.tallies import FOLDS, Means, Measured
 from calibrate.analysis.words import number
-from calibrate.drawing import new_figure, svg
+from calibrate.drawing import Drawing, new_figure, svg
 from profiles.head_profile import HeadProfile
 from profiles.planning.rankings import ranking
 
@@ -69,7 +69,7 @@ def families_section(measured: Measured, ablation: Ablation | None) -> Section |
         r = pearson(products[i], products[j])
         alike[i, j] = np.nan if r is None else r
     figures = [
-        Figure(
+        Drawing(
             _matrices({"Pearson's r of weight times concentration": alike, "earth mover's distance": far}, families),
             "Matrices of Pearson's r and of the earth mover's distance between question families",
             "On the diagonal of the distance: between the two halves of a family's own samples, which is what chance "
@@ -165,7 +165,7 @@ def models_section(
         "trained apart are numbered at random within a layer, so compare r with what it is when the heads of each "
         "layer are shuffled: that much is due to the layers alone. In the paper variants of one model have r above "
         "0.8, other families below 0.1. Profiles may come from other samples than these.",
-        figures=[Figure(_matrices({"Pearson's r": alike}, names), "Matrix of Pearson's r between models", "")],
+        figures=[Drawing(_matrices({"Pearson's r": alike}, names), "Matrix of Pearson's r between models", "")],
         statements=statements,
         rows=rows,
     )

@@ -1,30 +1,18 @@
 """The report page of a load test: one HTML file that needs nothing but itself, on screen and in print.
 
-Owns the page's words. Everything that comes from outside is escaped; plots are data URLs; there is no script.
+Owns which plots and facts are on the page. Words and looks are the template's, which escapes everything that comes from
+outside; plots are data URLs; there is no script.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
-from string import Template
 
+from calibrate.drawing import Drawing
 from vhserve.loadtest.plots import RequestGroups, latency_curves, latency_over_time, ratio_plot, server_side, throughput
 from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import LoadTest
-from vhserve.loadtest.tables import Grid, grids, warnings
+from vhserve.loadtest.tables import grids, warnings
 from vhserve.report import html
-from vhserve.report.html import figure
-
-_BODY = Template("""$warnings
-<h2>Figures</h2>
-<p>Latencies count from the time when a request was due, so that a slow server cannot hide by delaying the client; they
-are of requests that succeeded. Warm-up is in no figure.</p>
-$tables
-<h2>Plots</h2>
-$plots
-<h2>Where this comes from</h2>
-$facts
-""")
 
 
 def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> str:
@@ -41,14 +29,15 @@ def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestR
     """
     names = " and ".join(one.server.base_url for one in document.endpoints)
     sent = sum(one.figures.requests for one in document.endpoints)
-    body = _BODY.substitute(
-        warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(document)),
-        tables="\n".join(map(_table, grids(document))),
-        plots="\n".join(_plots(document, _groups(document, requests))),
-        facts=html.facts(_facts(document)),
+    return html.render(
+        "load_test",
+        title=f"Load test of {names}",
+        lead=f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all",
+        warnings=list(warnings(document)),
+        tables=list(grids(document)),
+        plots=_plots(document, _groups(document, requests)),
+        facts=_facts(document),
     )
-    lead = f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all"
-    return html.page(f"Load test of {names}", lead, body)
 
 
 def _groups(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> RequestGroups:
@@ -64,27 +53,23 @@ def _from_start(turn: Sequence[RequestRecord]) -> list[RequestRecord]:
     return [replace(one, due=one.due - turn[0].due) for one in turn]
 
 
-def _plots(document: LoadTest, groups: RequestGroups) -> list[str]:
+def _plots(document: LoadTest, groups: RequestGroups) -> list[Drawing]:
     if not any(one.outcome == "ok" for seen in groups.values() for one in seen):
-        return ["<p>No request succeeded; there is nothing to draw.</p>"]
+        return []
     plots = [
-        figure(
+        Drawing(
             latency_curves(groups, document.slo), "Share of requests over latency", "Dashed: the SLO, where it is near."
         ),
-        figure(latency_over_time(groups), "Time to first token of every request", "Crosses on top: failed."),
-        figure(throughput(document.endpoints), "Output tokens and requests under way, by second", ""),
+        Drawing(latency_over_time(groups), "Time to first token of every request", "Crosses on top: failed."),
+        Drawing(throughput(document.endpoints), "Output tokens and requests under way, by second"),
     ]
     told = server_side(document.endpoints)
     if told is not None:
-        plots.append(figure(told, "KV cache in use and waiting requests, by second", "As the server's /metrics tell."))
+        plots.append(Drawing(told, "KV cache in use and waiting requests, by second", "As the server's /metrics tell."))
     if document.ratios:
         words = "Dots: all turns together. Lines: from the lowest round to the highest."
-        plots.append(figure(ratio_plot(document.ratios), "Ratios of B to A", words))
+        plots.append(Drawing(ratio_plot(document.ratios), "Ratios of B to A", words))
     return plots
-
-
-def _table(grid: Grid) -> str:
-    return f"<h3>{escape(grid.title)}</h3>\n{html.table(grid.columns, [[[cell] for cell in row] for row in grid.rows])}"
 
 
 def _facts(document: LoadTest) -> list[tuple[str, str]]:
