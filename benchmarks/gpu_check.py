@@ -1,8 +1,8 @@
-"""Is the text-only back end exact on this GPU, and what does a decode step cost? One command, some minutes, offline:
+"""Is the text-only backend exact on this GPU, and what does a decode step cost? One command, some minutes, offline:
 
     python -m benchmarks.gpu_check --out gpu_check
 
-First a tiny random model with each attention back end, eager and with CUDA graphs, against transformers with the same
+First a tiny random model with each attention backend, eager and with CUDA graphs, against transformers with the same
 heads masked; then `benchmarks.serving` with a 7B model's geometry. Needs the tests' folder beside this one.
 """
 
@@ -22,7 +22,9 @@ from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()  # before transformers
 
+from engine_cases import worst_difference  # noqa: E402
 from engine_host import EngineHost, Job, Prompt, Round  # noqa: E402
+from exactness import PROMPTS as EXACT_PROMPTS  # noqa: E402
 from oracle import Oracle  # noqa: E402
 from tiny_models import make_tiny_llava  # noqa: E402
 
@@ -35,13 +37,7 @@ GEOMETRY = ModelGeometry(layers=6, query_heads=6, kv_heads=3, head_size=64, hidd
 TEXT_ONLY = [(1, (0, 1)), (2, range(6)), (3, (2, 3, 4, 5)), (4, (0, 1, 2, 3)), (5, (2, 3))]
 REMOVED = [(5, (4, 5))]
 
-PROMPTS = (
-    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
-    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
-    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
-    Prompt("<image>\nyes no", (3,)),
-    Prompt("<image><image> yes", (1, 4)),
-)
+PROMPTS = (*EXACT_PROMPTS, Prompt("<image><image> yes", (1, 4)))
 # Four requests that decode leave one token of the budget to the image's prompt: its image tokens come one at a time,
 # and enter the graphs of decode steps.
 TRICKLE = (*[Prompt(f"<s>USER: what is at {place} ? ASSISTANT:") for place in ("a1", "b2", "c3", "a2")], PROMPTS[1])
@@ -117,11 +113,7 @@ def exactness(args: argparse.Namespace) -> list[str]:
                     if outcome.failure:
                         row[arm] = f"{outcome.failure[0]}: {outcome.failure[1][-600:]}"
                         continue
-                    row[arm] = max(
-                        oracle.difference(prompt, answer, used or unpruned)
-                        for asked, answers in zip(rounds, outcome.answers, strict=True)
-                        for prompt, answer in zip(asked.prompts, answers, strict=True)
-                    )
+                    row[arm] = worst_difference(oracle, used or unpruned, rounds, outcome.answers)
                 row["exact"] = judge(row, dtype)
                 report[name] = row
                 failed += [] if row["exact"] else [name]

@@ -4,63 +4,30 @@ Float32; the largest difference in log-probability, over the 20 likeliest tokens
 case also shows that the plan matters: a model with other heads removed would say something else.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from engine_cases import Case, EngineRuns, worst_difference
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
 from exactness import EXACT, PROMPTS, TELLING
 from oracle import TinyModel
 
-from profiles.names import Granularity
 from profiles.planning.savings import ideal_concurrency, kv_bytes_per_token
-from profiles.pruning_plan import Compensation, PruningPlan
+from profiles.pruning_plan import PruningPlan
 
 pytestmark = pytest.mark.vllm
 
 
-ASKED = (Round(PROMPTS),)
 TWICE = (Round(PROMPTS), Round(PROMPTS, reset=False))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A plan, and the engine that serves it.
-
-    Attributes
-    ----------
-    removed
-        Query heads removed, by layer.
-    """
-
-    model: str
-    removed: dict[int, tuple[int, ...]]
-    granularity: Granularity = "query_head"
-    mean: bool = False
-    rounds: tuple[Round, ...] = ASKED
-    settings: dict[str, Any] = field(default_factory=dict)
-    patches: tuple[str, ...] = ()
-
-    def plan(self, model: TinyModel) -> PruningPlan:
-        heads = [(layer, head) for layer, row in self.removed.items() for head in row]
-        compensation = Compensation()
-        if self.mean:
-            means = np.random.default_rng(5).normal(size=(len(heads), model.geometry.head_size))
-            compensation = Compensation(method="mean", means=means.astype(np.float32))
-        return PruningPlan.manual(
-            model.ref, model.geometry, removed=heads, granularity=self.granularity, compensation=compensation
-        )
-
 
 UNEVEN = {0: (0, 3), 2: (4,), 3: (0, 1, 2), 5: (1, 2, 3, 4)}
 
 CASES = {
     "different_counts_per_layer": Case("mha", UNEVEN, rounds=TWICE),
     "layers_that_lose_every_head": Case("mha", {0: tuple(range(5)), 3: tuple(range(5)), 4: (2,), 5: tuple(range(5))}),
-    "grouped_queries_by_kv_group": Case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, "kv_group"),
+    "grouped_queries_by_kv_group": Case(
+        "gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, granularity="kv_group"
+    ),
     "grouped_queries_by_query_head": Case("gqa", {0: (0, 3, 5), 1: (2, 3), 2: (1, 4, 5, 0)}),
     "mean_compensation": Case("gqa", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
     "biases_in_a_checkpoint_of_two_files": Case("biased", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
@@ -82,46 +49,20 @@ CASES = {
 
 
 @pytest.fixture(scope="session")
-def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> Callable[[str], Outcome]:
-    """What came of a case; each engine is started once."""
-    done: list[tuple[Job, Outcome]] = []
-
-    def run(name: str) -> Outcome:
-        case, model = CASES[name], models[CASES[name].model]
-        plan = case.plan(model).model_dump(mode="json")
-        job = Job(str(model.path), plan, case.rounds, case.settings, case.patches)
-        for earlier, outcome in done:
-            if earlier == job:
-                return outcome
-        outcome = engine_host.run(job)
-        assert outcome.failure is None, outcome.failure[1]
-        done.append((job, outcome))
-        return outcome
-
-    return run
+def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
+    return EngineRuns(engine_host, models, CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_pruned_engine_says_what_the_masked_model_says(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-) -> None:
-    case, model, outcome = CASES[name], models[CASES[name].model], served(name)
-    plan = case.plan(model)
-    answered = [
-        pair
-        for asked, got in zip(case.rounds, outcome.answers, strict=True)
-        for pair in zip(asked.prompts, got, strict=True)
-    ]
-    assert len(answered) >= len(PROMPTS)
-    worst = max(model.oracle.difference(prompt, answer, plan) for prompt, answer in answered)
+def test_a_pruned_engine_says_what_the_masked_model_says(name: str, served: EngineRuns) -> None:
+    assert sum(len(answers) for answers in served(name).answers) >= len(PROMPTS)
+    worst = served.worst_difference(name)
     print(f"{name}: largest difference {worst:.1e}")
     assert worst < EXACT
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_oracle_tells_heads_apart(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-) -> None:
+def test_the_oracle_distinguishes_heads(name: str, served: EngineRuns, models: dict[str, TinyModel]) -> None:
     case, model, answer = CASES[name], models[CASES[name].model], served(name).answers[0][0]
     layer, row = next((layer, row) for layer, row in case.removed.items() if len(row) < model.geometry.query_heads)
     heads = [(at, head) for at, others in case.removed.items() for head in others if at != layer]
@@ -131,9 +72,7 @@ def test_the_oracle_tells_heads_apart(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kv_cache_is_as_large_as_the_plan_says(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-) -> None:
+def test_the_kv_cache_is_as_large_as_the_plan_says(name: str, served: EngineRuns, models: dict[str, TinyModel]) -> None:
     model, outcome = models[CASES[name].model], served(name)
     plan = CASES[name].plan(model)
     assert sum(outcome.kv_bytes.values()) == outcome.blocks * BLOCK * kv_bytes_per_token(plan, 4)
@@ -142,7 +81,7 @@ def test_the_kv_cache_is_as_large_as_the_plan_says(
     assert len(outcome.kv_bytes) == len(kept)
 
 
-def test_cases_did_what_they_are_named_for(served: Callable[[str], Outcome]) -> None:
+def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
     first, second = served("prefix_cache_hit").answers
     assert all(answer.cached == 0 for answer in first)
     assert sum(answer.cached for answer in second) > 2 * BLOCK
@@ -154,7 +93,7 @@ def test_cases_did_what_they_are_named_for(served: Callable[[str], Outcome]) -> 
     assert served("chunked_prefill").facts["compiled"] == 0
 
 
-def test_each_plan_has_a_compile_cache_of_its_own(served: Callable[[str], Outcome]) -> None:
+def test_each_plan_has_a_compile_cache_of_its_own(served: EngineRuns) -> None:
     # Two models; between the plans of each, only heads differ.
     names = ["different_counts_per_layer", "layers_that_lose_every_head"]
     names += ["grouped_queries_by_kv_group", "grouped_queries_by_query_head"]
@@ -175,19 +114,18 @@ def test_speculation_from_the_prompt_is_exact(
     host.close()
     assert outcome.failure is None
     assert outcome.facts["drafted"] > 0
-    for prompt, answer in zip(PROMPTS, outcome.answers[0], strict=True):
-        assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
+    assert worst_difference(model.oracle, case.plan(model), asked, outcome.answers) < EXACT
 
 
 @pytest.fixture(scope="session")
 def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
     """An engine without a plan."""
-    return engine_host.run(Job(str(models["mha"].path), None, ASKED))
+    return engine_host.run(Job(str(models["mha"].path), None, (Round(PROMPTS),)))
 
 
 def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
     plan = PruningPlan.unpruned(models["mha"].ref, models["mha"].geometry)
-    empty = engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), ASKED))
+    empty = engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), (Round(PROMPTS),)))
     assert stock.failure is None
     assert empty.answers == stock.answers  # bit for bit
     assert empty.kv_bytes == stock.kv_bytes
@@ -196,7 +134,7 @@ def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, 
 
 @pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
 def test_capacity_grows_by_the_ideal_factor(
-    name: str, stock: Outcome, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+    name: str, stock: Outcome, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     ideal = ideal_concurrency(CASES[name].plan(models["mha"]), text_tokens=10, image_tokens=81)
     assert ideal > 1.3

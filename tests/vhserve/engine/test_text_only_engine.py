@@ -4,12 +4,14 @@ Float32; the largest difference in log-probability, over the 20 likeliest tokens
 oracle masks by image blocks of the engine's block size. Each case also shows that it did what it is named for.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from engine_cases import Case, EngineRuns, Heads, worst_difference
 from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from exactness import EXACT
+from exactness import PROMPTS as EXACT_PROMPTS
 from oracle import TinyModel
 
 from profiles.names import Granularity
@@ -22,11 +24,8 @@ from vhserve.engine.weights.dropped_tokens import WORTHWHILE
 
 pytestmark = pytest.mark.vllm
 
-EXACT = 1e-5
 TELLING = 1e-3
-
-Heads = dict[int, tuple[int, ...]]
-"""Query heads by layer."""
+"""What full heads in place of text-only ones change at least."""
 
 WORDS = ["how", "many", "red", "blue", "green", "circles", "squares", "are", "there", "in", "the", "picture"]
 
@@ -38,10 +37,7 @@ def at(position: int, rest: str = "", image: int = 1) -> Prompt:
 
 
 PROMPTS = (
-    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
-    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
-    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
-    Prompt("<image>\nyes no", (3,)),
+    *EXACT_PROMPTS,
     Prompt("<image><image> yes", (1, 4)),
     at(15),
     at(40, " how many ?"),
@@ -54,31 +50,10 @@ OTHER_QUESTION = (
 ASKED = (Round(PROMPTS),)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A plan, and the engine that serves it."""
-
-    model: str
-    text_only: Heads
-    removed: Heads = field(default_factory=dict)
-    granularity: Granularity = "query_head"
-    rounds: tuple[Round, ...] = ASKED
-    settings: dict[str, Any] = field(default_factory=dict)
-    patches: tuple[str, ...] = ()
-    probe: str = ""
-
-    def plan(self, model: TinyModel, text_only: Heads | None = None) -> PruningPlan:
-        return PruningPlan.manual(
-            model.ref,
-            model.geometry,
-            removed=pairs(self.removed),
-            text_only=pairs(self.text_only if text_only is None else text_only),
-            granularity=self.granularity,
-        )
-
-
-def pairs(heads: Heads) -> list[tuple[int, int]]:
-    return [(layer, head) for layer, row in heads.items() for head in row]
+def text_only_case(
+    model: str, text_only: Heads, removed: Heads | None = None, granularity: Granularity = "query_head", **more: Any
+) -> Case:
+    return Case(model, removed or {}, text_only, granularity, **{"rounds": ASKED, **more})
 
 
 EVERY = tuple(range(5))
@@ -90,23 +65,25 @@ MIXED: dict[str, Any] = {
 THREE_LANES = dict.fromkeys(range(6), (0, 2, 3, 4))
 
 CASES = {
-    "mixed_treatments": Case("mha", **MIXED, probe="text_only_probes:block_tables"),
-    "three_lanes": Case("mha", THREE_LANES, probe="text_only_probes:block_tables"),
-    "all_text_only": Case("mha", dict.fromkeys(range(6), EVERY), probe="text_only_probes:block_tables"),
-    "grouped_queries": Case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, {2: (0, 1)}, "kv_group"),
-    "grouped_queries_by_query_head": Case("gqa", {1: (2, 4)}, {0: (0, 2, 4), 1: (3, 5)}),
-    "chunked_prefill": Case("mha", **MIXED, settings={"max_num_batched_tokens": 40, "max_num_seqs": 4}),
-    "prefix_cache_other_question": Case("mha", **MIXED, rounds=(*ASKED, Round(OTHER_QUESTION, reset=False))),
-    "prefix_cache_same_prompts": Case("mha", THREE_LANES, rounds=(*ASKED, Round(PROMPTS, reset=False))),
-    "preemption": Case(
+    "mixed_treatments": text_only_case("mha", **MIXED, probe="text_only_probes:block_tables"),
+    "three_lanes": text_only_case("mha", THREE_LANES, probe="text_only_probes:block_tables"),
+    "all_text_only": text_only_case("mha", dict.fromkeys(range(6), EVERY), probe="text_only_probes:block_tables"),
+    "grouped_queries": text_only_case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, {2: (0, 1)}, "kv_group"),
+    "grouped_queries_by_query_head": text_only_case("gqa", {1: (2, 4)}, {0: (0, 2, 4), 1: (3, 5)}),
+    "chunked_prefill": text_only_case("mha", **MIXED, settings={"max_num_batched_tokens": 40, "max_num_seqs": 4}),
+    "prefix_cache_other_question": text_only_case("mha", **MIXED, rounds=(*ASKED, Round(OTHER_QUESTION, reset=False))),
+    "prefix_cache_same_prompts": text_only_case("mha", THREE_LANES, rounds=(*ASKED, Round(PROMPTS, reset=False))),
+    "preemption": text_only_case(
         "mha",
         **MIXED,
         rounds=(Round(PROMPTS[:3] * 2, tokens=36),),
         settings={"num_gpu_blocks_override": 45, "max_model_len": 256},
         probe="text_only_probes:abort_in_every_state",
     ),
-    "async_scheduling": Case("mha", **MIXED, settings={"async_scheduling": True}, patches=("async_scheduling",)),
-    "llava_next_sizes": Case(
+    "async_scheduling": text_only_case(
+        "mha", **MIXED, settings={"async_scheduling": True}, patches=("async_scheduling",)
+    ),
+    "llava_next_sizes": text_only_case(
         "next",
         {0: (2, 3), 1: tuple(range(6)), 2: (0, 1)},
         {2: (4, 5)},
@@ -121,55 +98,33 @@ CASES = {
         ),
         settings={"max_model_len": 1024},
     ),
-    "torch_compile": Case("mha", **MIXED, settings={"enforce_eager": False}),
+    "torch_compile": text_only_case("mha", **MIXED, settings={"enforce_eager": False}),
 }
 SLOW = {"torch_compile"}
 NAMES = [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in CASES]
 
 
 @pytest.fixture(scope="session")
-def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> Callable[[str], Outcome]:
-    """What came of a case; each engine is started once."""
-    done: dict[str, Outcome] = {}
-
-    def run(name: str) -> Outcome:
-        if name not in done:
-            case = CASES[name]
-            plan = case.plan(models[case.model]).model_dump(mode="json")
-            path = str(models[case.model].path)
-            done[name] = engine_host.run(Job(path, plan, case.rounds, case.settings, case.patches, case.probe))
-            assert done[name].failure is None
-        return done[name]
-
-    return run
+def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
+    return EngineRuns(engine_host, models, CASES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_engine_says_what_the_masked_model_says(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-) -> None:
-    case, model, outcome = CASES[name], models[CASES[name].model], served(name)
-    plan = case.plan(model)
-    worst = max(
-        model.oracle.difference(prompt, answer, plan)
-        for asked, answers in zip(case.rounds, outcome.answers, strict=True)
-        for prompt, answer in zip(asked.prompts, answers, strict=True)
-    )
+def test_the_engine_says_what_the_masked_model_says(name: str, served: EngineRuns) -> None:
+    worst = served.worst_difference(name)
     print(f"{name}: largest difference {worst:.1e}")
     assert worst < EXACT
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_oracle_would_notice_full_heads(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
-) -> None:
+def test_the_oracle_would_notice_full_heads(name: str, served: EngineRuns, models: dict[str, TinyModel]) -> None:
     """So would it text-only heads without image blocks, which differ by the image tokens of mixed blocks only."""
     case, model = CASES[name], models[CASES[name].model]
     prompt, answer = case.rounds[0].prompts[1], served(name).answers[0][1]
-    assert model.oracle.difference(prompt, answer, case.plan(model, text_only={})) > TELLING
+    assert model.oracle.difference(prompt, answer, replace(case, text_only={}).plan(model)) > TELLING
 
 
-def test_cases_did_what_they_are_named_for(served: Callable[[str], Outcome]) -> None:
+def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
     assert max(len(answer.prompt_ids) for answer in served("chunked_prefill").answers[0]) > 3 * 40
     other = served("prefix_cache_other_question").answers[1]
     assert other[0].cached >= 2 * BLOCK  # the same image: into the image and past it
@@ -187,13 +142,13 @@ def test_cases_did_what_they_are_named_for(served: Callable[[str], Outcome]) -> 
 
 
 @pytest.mark.long
-def test_compiled_case_was_compiled(served: Callable[[str], Outcome]) -> None:
+def test_compiled_case_was_compiled(served: EngineRuns) -> None:
     assert served("torch_compile").facts["compiled"] > 0
 
 
 @pytest.mark.parametrize("name", ["mixed_treatments", "three_lanes", "all_text_only"])
 def test_blocks_held_are_the_plans_formula_block_by_block(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+    name: str, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     case, model, outcome = CASES[name], models[CASES[name].model], served(name)
     probed, plan = outcome.probed, case.plan(model)
@@ -220,7 +175,7 @@ def test_blocks_held_are_the_plans_formula_block_by_block(
 
 @pytest.mark.parametrize("name", ["mixed_treatments", "three_lanes"])
 def test_dropped_tokens_are_not_projected_for_text_only_heads(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+    name: str, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     layouts = layer_layouts(CASES[name].plan(models[CASES[name].model]))
     layers = [one for one in layouts if len(one.text_only) >= WORTHWHILE * max(1, len(one.full + one.text_only))]
@@ -229,7 +184,7 @@ def test_dropped_tokens_are_not_projected_for_text_only_heads(
         assert sorted(held["dropped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
 
 
-def test_lanes_are_about_equally_wide(served: Callable[[str], Outcome]) -> None:
+def test_lanes_are_about_equally_wide(served: EngineRuns) -> None:
     """4 of 5 heads text-only: the text-only heads take four lanes beside one of full heads."""
     probed = served("three_lanes").probed
     assert sorted(zip(probed["text_only"], probed["heads"], strict=True))[0] == (False, 6)
@@ -237,7 +192,7 @@ def test_lanes_are_about_equally_wide(served: Callable[[str], Outcome]) -> None:
     assert sum(probed["heads"]) == 30
 
 
-def test_aborts_and_preemptions_leave_nothing_behind(served: Callable[[str], Outcome]) -> None:
+def test_aborts_and_preemptions_leave_nothing_behind(served: EngineRuns) -> None:
     probed = served("preemption").probed
     assert probed["after"] == probed["before"]
     assert probed["after"]["free"] == probed["after"]["blocks"] - 1
@@ -247,7 +202,7 @@ def test_aborts_and_preemptions_leave_nothing_behind(served: Callable[[str], Out
 
 @pytest.mark.parametrize("name", ["mixed_treatments", "three_lanes", "all_text_only"])
 def test_the_capacity_that_metrics_state_is_the_engines(
-    name: str, served: Callable[[str], Outcome], models: dict[str, TinyModel]
+    name: str, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     """Metrics know the plan and not the engine's groups; the groups must be those that the plan leads to."""
     probed, plan = served(name).probed, CASES[name].plan(models[CASES[name].model])
@@ -285,9 +240,7 @@ def test_text_prompts_are_bit_identical_to_stock(
 
 
 @pytest.mark.parametrize("name", ["three_lanes", "all_text_only"])
-def test_text_prompts_stay_exact_when_heads_change_places(
-    name: str, served: Callable[[str], Outcome], stock: Outcome
-) -> None:
+def test_text_prompts_stay_exact_when_heads_change_places(name: str, served: EngineRuns, stock: Outcome) -> None:
     """Not to the bit: `o_proj` sums over heads in another order."""
     for index, prompt in enumerate(PROMPTS):
         if prompt.images:
@@ -303,7 +256,7 @@ def test_fp8_kv_cache(engine_host: EngineHost, models: dict[str, TinyModel]) -> 
     near to the oracle as stock vLLM is to its own.
     """
     model, settings = models["mha"], {"kv_cache_dtype": "fp8"}
-    case = Case("mha", dict.fromkeys(range(6), (2, 3, 4)))
+    case = text_only_case("mha", dict.fromkeys(range(6), (2, 3, 4)))
     plan = case.plan(model)
     stock = engine_host.run(Job(str(model.path), None, ASKED, settings))
     ours = engine_host.run(Job(str(model.path), plan.model_dump(mode="json"), ASKED, settings))
@@ -314,8 +267,7 @@ def test_fp8_kv_cache(engine_host: EngineHost, models: dict[str, TinyModel]) -> 
         if not prompt.images:
             assert got == reference
     far = [
-        max(model.oracle.difference(prompt, answer, of) for prompt, answer in zip(PROMPTS, answers, strict=True))
-        for answers, of in ((stock.answers[0], unpruned), (ours.answers[0], plan))
+        worst_difference(model.oracle, of, ASKED, outcome.answers) for outcome, of in ((stock, unpruned), (ours, plan))
     ]
     print(f"from the oracle: stock {far[0]:.2e}, text-only {far[1]:.2e}")
     assert far[1] < 2 * far[0]

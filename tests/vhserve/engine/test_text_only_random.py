@@ -3,7 +3,9 @@
 import random
 
 import pytest
+from engine_cases import worst_difference
 from engine_host import EngineHost, Job, Prompt, Round
+from exactness import EXACT
 from oracle import TinyModel
 
 from profiles.names import Treatment
@@ -11,7 +13,6 @@ from profiles.pruning_plan import PruningPlan
 
 pytestmark = pytest.mark.vllm
 
-EXACT = 1e-5
 PROMPTS = 6
 WORDS = ["how", "many", "red", "blue", "circles", "squares", "yes", "no", "in", "the", "picture"]
 TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "text_only", "removed")
@@ -64,11 +65,7 @@ def test_random_engines_are_exact(seed: int, engine_host: EngineHost, models: di
     rounds = (Round(prompts, tokens=rng.choice([2, 5])), Round(prompts, tokens=2, reset=False))
     outcome = engine_host.run(Job(str(model.path), plan.model_dump(mode="json"), rounds, settings))
     assert outcome.failure is None
-    worst = max(
-        model.oracle.difference(prompt, answer, plan)
-        for asked, answers in zip(rounds, outcome.answers, strict=True)
-        for prompt, answer in zip(asked.prompts, answers, strict=True)
-    )
+    worst = worst_difference(model.oracle, plan, rounds, outcome.answers)
     print(f"seed {seed}: largest difference {worst:.1e}")
     assert worst < EXACT
 

@@ -1,0 +1,101 @@
+"""Engines that tests compare with the oracle: a plan and how it is served, by name; each is started once.
+
+Runs and compares; the tests say how close an engine must be.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from engine_host import Answer, EngineHost, Job, Outcome, Round
+from exactness import PROMPTS
+from oracle import Oracle, TinyModel
+
+from profiles.names import Granularity
+from profiles.pruning_plan import Compensation, PruningPlan
+
+Heads = Mapping[int, Sequence[int]]
+"""Query heads by layer."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan, and the engine that serves it.
+
+    Attributes
+    ----------
+    mean
+        Whether removed heads are compensated for by (random) means.
+    rounds, settings, patches, probe
+        As in `engine_host.Job`.
+    """
+
+    model: str
+    removed: Heads = field(default_factory=dict)
+    text_only: Heads = field(default_factory=dict)
+    granularity: Granularity = "query_head"
+    mean: bool = False
+    rounds: tuple[Round, ...] = (Round(PROMPTS),)
+    settings: dict[str, Any] = field(default_factory=dict)
+    patches: tuple[str, ...] = ()
+    probe: str = ""
+
+    def plan(self, model: TinyModel) -> PruningPlan:
+        heads, compensation = pairs(self.removed), Compensation()
+        if self.mean:
+            means = np.random.default_rng(5).normal(size=(len(heads), model.geometry.head_size))
+            compensation = Compensation(method="mean", means=means.astype(np.float32))
+        return PruningPlan.manual(
+            model.ref,
+            model.geometry,
+            removed=heads,
+            text_only=pairs(self.text_only),
+            granularity=self.granularity,
+            compensation=compensation,
+        )
+
+    def job(self, model: TinyModel) -> Job:
+        plan = self.plan(model).model_dump(mode="json")
+        return Job(str(model.path), plan, self.rounds, self.settings, self.patches, self.probe)
+
+
+class EngineRuns:
+    """Outcomes of cases by name; cases that ask the same of the same engine share it."""
+
+    def __init__(self, host: EngineHost, models: Mapping[str, TinyModel], cases: Mapping[str, Case]) -> None:
+        self._host, self._models, self._cases = host, models, cases
+        self._done: list[tuple[Job, Outcome]] = []
+
+    def __call__(self, name: str) -> Outcome:
+        case = self._cases[name]
+        job = case.job(self._models[case.model])
+        for earlier, outcome in self._done:
+            if earlier == job:
+                return outcome
+        outcome = self._host.run(job)
+        assert outcome.failure is None, outcome.failure[1]
+        self._done.append((job, outcome))
+        return outcome
+
+    def worst_difference(self, name: str) -> float:
+        """Largest difference in log-probability between a case's answers and what its plan should compute."""
+        case, outcome = self._cases[name], self(name)
+        model = self._models[case.model]
+        return worst_difference(model.oracle, case.plan(model), case.rounds, outcome.answers)
+
+
+def pairs(heads: Heads) -> list[tuple[int, int]]:
+    """Heads as (layer, head)."""
+    return [(layer, head) for layer, row in heads.items() for head in row]
+
+
+def worst_difference(
+    oracle: Oracle, plan: PruningPlan, rounds: Sequence[Round], answers: Sequence[Sequence[Answer]]
+) -> float:
+    """Largest difference in log-probability over all answers of an engine."""
+    return max(
+        oracle.difference(prompt, answer, plan)
+        for asked, answered in zip(rounds, answers, strict=True)
+        for prompt, answer in zip(asked.prompts, answered, strict=True)
+    )
