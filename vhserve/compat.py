@@ -115,13 +115,13 @@ def set_up_serving() -> None:
 
 
 def forget_attention(layer_name: str, vllm_config: Any) -> None:
-    """Take an attention layer out of the list by which vLLM finds the layers that need a KV cache.
+    """Remove an attention layer from the registry by which vLLM finds the layers that need a KV cache.
 
     Symptom
         `ValueError: Duplicate layer name` when a smaller attention is built in its place; and a KV cache for a layer
         that no longer attends.
     Cause
-        An attention layer enters itself into the compilation configuration when it is built, and has no way out.
+        An attention layer registers itself in the compilation configuration when it is built; nothing removes it.
     Removal
         vLLM lets a model class choose the heads of each layer before its attention is built.
     """
@@ -129,12 +129,12 @@ def forget_attention(layer_name: str, vllm_config: Any) -> None:
 
 
 def around_prefix_lookup(kv_cache_manager: Any, enter: Callable[[Any], AbstractContextManager[None]]) -> None:
-    """Run every prefix-cache lookup of a KV cache manager inside `enter(request)`.
+    """Run every prefix-cache lookup of a KV cache manager in the context `enter(request)`.
 
     Symptom
-        A group's `find_longest_cache_hit` cannot know where the request's images are.
+        A group's `find_longest_cache_hit` has no access to the request's image positions.
     Cause
-        It is a class method that gets the request's block hashes and not the request.
+        It is a class method whose arguments are the request's block hashes and not the request.
     Removal
         vLLM passes the request to `find_longest_cache_hit`.
 
@@ -153,9 +153,9 @@ def layer_in_batch(layer_name: str) -> Any:
     """An attention layer of the model that runs, by name.
 
     Symptom
-        An operator of ours inside a compiled model cannot be given a Python object to work with.
+        A custom operator in a compiled model cannot take a Python object.
     Cause
-        Operators take tensors and names. vLLM's own find their layer in the forward context, which is not documented.
+        Operators take tensors and names. vLLM's own look their layer up in the forward context, which is not documented.
     Removal
         vLLM documents the forward context.
     """
@@ -165,12 +165,12 @@ def layer_in_batch(layer_name: str) -> Any:
 
 
 def metadata_of(layer_name: str) -> Any | None:
-    """What an attention layer's builder made of the batch that runs; None while vLLM measures memory.
+    """An attention layer's metadata of the batch that runs; None while vLLM measures memory.
 
     Symptom
-        A projection cannot know which of its tokens the layer's attention drops.
+        A projection has no access to the attention metadata, and so to the tokens that its layer's attention drops.
     Cause
-        vLLM tells attention operators alone, through the forward context, which is not documented.
+        Only attention operators read the metadata, from the forward context, which is not documented.
     Removal
         With `layer_in_batch`.
     """
@@ -188,7 +188,7 @@ def copy_of_batch(batch: Any, **changes: Any) -> Any:
     Symptom
         Metadata built from a copy holds the sequence lengths of the original.
     Cause
-        The dataclass keeps what it has derived from its tensors in two private fields, and `copy` copies them.
+        The dataclass caches values derived from its tensors in two private fields, which `copy` copies.
     Removal
         The derived values become functions of the tensors.
     """
@@ -201,14 +201,14 @@ def copy_of_batch(batch: Any, **changes: Any) -> Any:
 
 
 def register_stock_kv_cache_specs() -> None:
-    """Make vLLM's own KV cache specs known to it, so that others can be registered beside them.
+    """Register vLLM's own KV cache specs, so that others can be registered beside them.
 
     Symptom
         `No manager registered for KVCacheSpec` of vLLM's own `FullAttentionSpec`.
     Cause
-        vLLM registers its own specs on first use, but only into an empty registry: after a plugin's they never go in.
+        vLLM registers its own specs on first use, but only in an empty registry: never after a plugin's.
     Removal
-        vLLM registers its own specs when the registry is imported, or into a registry that is not empty.
+        vLLM registers its own specs when the registry is imported, or in a registry that is not empty.
     """
     from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
 
@@ -217,7 +217,7 @@ def register_stock_kv_cache_specs() -> None:
 
 
 def put_counts(scheduler_stats: Any, counts: dict[str, int]) -> None:
-    """Send an engine's own counts to the API server, with the statistics of a step; `take_counts` takes them out.
+    """Add an engine's own counts to the statistics of a step, which go to the API server; `take_counts` removes them.
 
     Symptom
         Numbers that a scheduler puts into its statistics do not arrive.
@@ -232,7 +232,7 @@ def put_counts(scheduler_stats: Any, counts: dict[str, int]) -> None:
 
 
 def take_counts(scheduler_stats: Any) -> dict[str, int]:
-    """The counts that `put_counts` put into a step's statistics; they are gone afterwards."""
+    """Remove the counts that `put_counts` added to a step's statistics, and return them by name."""
     adapters = scheduler_stats.waiting_lora_adapters
     return {name.removeprefix(_COUNTS): adapters.pop(name) for name in list(adapters) if name.startswith(_COUNTS)}
 

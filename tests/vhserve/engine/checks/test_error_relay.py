@@ -1,4 +1,4 @@
-"""The way of a refusal from an engine's process to the command that started it."""
+"""The relay of an error from an engine process to the command that started it."""
 
 import os
 import subprocess

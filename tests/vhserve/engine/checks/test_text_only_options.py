@@ -30,7 +30,7 @@ def plan(models: dict[str, TinyModel]) -> PruningPlan:
 
 
 def put_with_layout(layout: str, plan: dict[str, Any], model: str) -> dict[str, Any]:
-    """Runs in the host: as `put`, with vLLM told how to lay its KV cache out."""
+    """Runs in the host: as `put`, with a KV cache layout set for vLLM."""
     os.environ["VLLM_KV_CACHE_LAYOUT"] = layout
     try:
         return put(plan, model)
