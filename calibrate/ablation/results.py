@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from calibrate.ablation.plans import How, Select
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.masking.accuracy import Right, by_family
-from calibrate.stats.intervals import wilson
+from calibrate.stats.accuracy import Accuracy
 from calibrate.stats.paired_tests import PairedCounts
 from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
@@ -144,6 +144,6 @@ def compared(families: Sequence[str], baseline: Right, right: Right) -> list[Com
 
 
 def _share(right: Right) -> dict[str, Any]:
-    samples, correct = len(right), int(right.sum())
-    low, high = wilson(correct, samples)
-    return {"samples": samples, "correct": correct, "accuracy": correct / samples, "low": low, "high": high}
+    own = Accuracy(int(right.sum()), len(right))
+    low, high = own.interval
+    return {"samples": own.samples, "correct": own.correct, "accuracy": own.share, "low": low, "high": high}

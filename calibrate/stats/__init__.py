@@ -3,4 +3,4 @@
 Owns arrays in, numbers out. Does not know models or datasets.
 """
 
-__all__ = ["correlation", "intervals", "paired_tests", "rank_correlation"]
+__all__ = ["accuracy", "correlation", "intervals", "paired_tests", "rank_correlation"]

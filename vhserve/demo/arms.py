@@ -5,6 +5,8 @@ This is the one place to add an arm. Knows flags of `vhserve plan`, not what the
 
 from dataclasses import dataclass
 
+from vhserve.demo.options import DemoOptions
+
 
 @dataclass(frozen=True)
 class DemoArm:
@@ -28,34 +30,22 @@ class DemoArm:
 _CHOSEN = {"bottom": "ranked lowest by {}", "top": "ranked highest by {}", "random": "chosen at random, the control"}
 
 
-@dataclass(frozen=True)
-class Pruning:
-    """What is pruned, as flags of `vhserve plan` call it; see there."""
-
-    remove: int
-    text_only: int
-    stage: str
-    rank_by: str
-    protect_top: float
-    seed: int
-
-    def arm(self, name: str, select: str) -> DemoArm:
-        """An arm whose heads are chosen in one way."""
-        flags = (
-            *("--remove", str(self.remove), "--text-only", str(self.text_only), "--stage", self.stage),
-            *("--select", select, "--rank-by", self.rank_by),
-            *("--protect-top", f"{self.protect_top:g}", "--seed", str(self.seed)),
-        )
-        where = "" if self.stage == "all" else f"{self.stage} "
-        chosen = _CHOSEN[select].format(self.rank_by.replace("_", " "))
-        about = (
-            f"{self.remove} {where}heads are neither computed nor cached and {self.text_only} keep no image, {chosen}; "
-            f"the {self.protect_top:g}% of all heads that rank highest are protected"
-        )
-        return DemoArm(name, flags, about)
-
-
-def demo_arms(pruning: Pruning, select: str) -> list[DemoArm]:
+def demo_arms(options: DemoOptions) -> list[DemoArm]:
     """Return the arms; every one is compared with the first, and a random choice stands beside the ranking's."""
     baseline = DemoArm("baseline", None, "the model as it is, in stock vLLM")
-    return [baseline, pruning.arm("pruned", select), pruning.arm("random", "random")]
+    return [baseline, _pruned("pruned", options, options.select), _pruned("random", options, "random")]
+
+
+def _pruned(name: str, options: DemoOptions, select: str) -> DemoArm:
+    flags = (
+        *("--remove", str(options.remove), "--text-only", str(options.text_only), "--stage", options.stage),
+        *("--select", select, "--rank-by", options.rank_by),
+        *("--protect-top", f"{options.protect_top:g}", "--seed", str(options.seed)),
+    )
+    where = "" if options.stage == "all" else f"{options.stage} "
+    chosen = _CHOSEN[select].format(options.rank_by.replace("_", " "))
+    about = (
+        f"{options.remove} {where}heads are neither computed nor cached and {options.text_only} keep no image, "
+        f"{chosen}; the {options.protect_top:g}% of all heads that rank highest are protected"
+    )
+    return DemoArm(name, flags, about)

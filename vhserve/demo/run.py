@@ -6,16 +6,18 @@ Owns the order and what is written at the end. Knows no flags and no figures.
 import os
 import platform
 import time
+from pathlib import Path
 
-from pydantic import JsonValue
 from rich.console import Console
 
-from profiles.files import write_atomically
+from profiles.errors import FileUnwritable
+from profiles.files import check_writable, write_atomically
 from profiles.store import load_plan
-from vhserve.demo.arms import DemoArm
+from vhserve.demo.arms import demo_arms
+from vhserve.demo.options import DemoOptions
 from vhserve.demo.processes import ending_on_signals
 from vhserve.demo.results import DemoArmResult, DemoResults
-from vhserve.demo.steps import DemoSettings, calibrate, measure_arm, plan
+from vhserve.demo.steps import calibrate, measure_arm, open_samples, plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.attach import attach
 from vhserve.evaluation.pairing import pair
@@ -23,35 +25,38 @@ from vhserve.evaluation.results import save
 from vhserve.report.page import render
 
 
-def run(settings: DemoSettings, arms: list[DemoArm], arguments: dict[str, JsonValue], console: Console) -> DemoResults:
+def run(options: DemoOptions, console: Console) -> DemoResults:
     """Run every step; leaves `results.json` and `report.html`, and the plans with what was measured of them.
 
     Raises
     ------
+    profiles.errors.FileUnwritable
+        When the output folder cannot be made or written.
     profiles.errors.UserError
         When a step fails: which one, and where its log is.
     """
+    _check_folder(options.out)
+    arms = demo_arms(options)
     started, clock = provenance.now(), time.perf_counter()
-    settings.out.mkdir(parents=True, exist_ok=True)
 
     def say(step: str) -> None:
         console.print(f"[{time.perf_counter() - clock:5.0f} s] {step}", markup=False, highlight=False)
 
     with ending_on_signals():
-        say(f"calibrating {settings.model} on {settings.calibration_samples} synthetic samples")
-        profile = calibrate(settings)
+        say(f"calibrating {options.model} on {options.calibration_samples} synthetic samples")
+        profile = calibrate(options)
         paths = {}
         for arm in arms:
             if arm.plan is not None:
                 say(f"planning {arm.name}: {' '.join(arm.plan)}")
-            paths[arm.name] = plan(settings, arm)
+            paths[arm.name] = plan(options, arm)
         measured: list[DemoArmResult] = []
         for arm in arms:
-            say(f"serving {arm.name} and measuring it ({settings.samples} samples, then the latencies)")
-            measured.append(measure_arm(settings, arm, paths[arm.name], profile))
+            say(f"serving {arm.name} and measuring it ({options.samples} samples, then the latencies)")
+            measured.append(measure_arm(options, arm, paths[arm.name], profile))
 
     first = measured[0]
-    dataset = settings.open_samples().ref()
+    dataset = open_samples(options).ref()
     for one in measured[1:]:
         path = paths[one.name]
         if path is not None:
@@ -61,17 +66,30 @@ def run(settings: DemoSettings, arms: list[DemoArm], arguments: dict[str, JsonVa
         revision=profile.model.revision,
         dataset=dataset,
         profile_digest=profile.digest,
-        kv_cache_gib=settings.kv_cache_gib,
+        kv_cache_gib=options.kv_cache_gib,
         arms=measured,
         paired=[row for one in measured[1:] for row in pair(first.accuracy, one.accuracy)],
-        arguments=arguments,
+        arguments=options.model_dump(mode="json", include=set(DemoOptions.model_fields)),
         machine={"system": platform.platform(), "processors": os.cpu_count()},
         versions=provenance.versions(),
         commit=provenance.commit(),
         started=started,
         seconds=time.perf_counter() - clock,
     )
-    save(results, settings.out / "results.json")
+    save(results, options.out / "results.json")
     plans = {name: load_plan(path) for name, path in paths.items() if path is not None}
-    write_atomically(settings.out / "report.html", render(results, profile, plans))
+    write_atomically(options.out / "report.html", render(results, profile, plans))
     return results
+
+
+def _check_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileUnwritable(
+            f"cannot make folder {out}: {error.strerror}",
+            expected="a folder that can be written",
+            fix="give another --out",
+        ) from error
+    for name in ("profile.json", "results.json", "report.html"):
+        check_writable(out / name)

@@ -4,9 +4,7 @@ Owns the commands and the load. Does not know the order of the arms, nor what is
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from calibrate.datasets import Dataset, open_dataset
 from profiles.head_profile import HeadProfile
@@ -16,6 +14,7 @@ from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, load_profile
 from vhserve.demo.arms import DemoArm
+from vhserve.demo.options import DemoOptions
 from vhserve.demo.processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.results import DemoArmResult
 from vhserve.evaluation.arms import ask_arm
@@ -32,75 +31,62 @@ BLOCK_SIZE = 32
 
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STEP_LIMIT = 600.0
+"""Seconds that calibrating or planning may take."""
 
 
-@dataclass(frozen=True)
-class DemoSettings:
-    """What the demo runs with; see the flags of `vhserve demo`."""
-
-    out: Path
-    model: str
-    dtype: Literal["float32", "bfloat16", "float16"]
-    samples: int
-    calibration_samples: int
-    seed: int
-    concurrency: tuple[int, ...]
-    requests: int
-    output_tokens: int
-    kv_cache_gib: int
-    start_limit: float
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of every process: nothing is fetched, nothing is reported, the KV cache has a fixed size."""
-        fixed = {
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
-        }
-        return {**os.environ, **fixed}
-
-    def open_samples(self) -> Dataset:
-        """Open the held-out samples, the same for every arm."""
-        return open_dataset("synthetic", samples=self.samples, seed=self.seed, split="held_out")
+def process_environment(options: DemoOptions) -> dict[str, str]:
+    """The environment of every process: nothing is fetched, nothing is reported, the KV cache has a fixed size."""
+    fixed = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
+    }
+    return {**os.environ, **fixed}
 
 
-def calibrate(settings: DemoSettings) -> HeadProfile:
+def open_samples(options: DemoOptions) -> Dataset:
+    """Open the held-out samples, the same for every arm."""
+    return open_dataset("synthetic", samples=options.samples, seed=options.seed, split="held_out")
+
+
+def calibrate(options: DemoOptions) -> HeadProfile:
     """Score the model's heads; writes `profile.json`."""
-    path = settings.out / "profile.json"
+    path = options.out / "profile.json"
     command = (
-        *(*VHSERVE, "calibrate", "--model", settings.model, "--dataset", "synthetic"),
-        *("--samples", str(settings.calibration_samples), "--seed", str(settings.seed)),
+        *(*VHSERVE, "calibrate", "--model", options.model, "--dataset", "synthetic"),
+        *("--samples", str(options.calibration_samples), "--seed", str(options.seed)),
         *("--effects", "--block-size", str(BLOCK_SIZE), "--out", str(path), "--restart"),
     )
-    run_step("calibrate", command, settings.out / "calibrate.log", settings.environment, _STEP_LIMIT)
+    run_step("calibrate", command, options.out / "calibrate.log", process_environment(options), _STEP_LIMIT)
     return load_profile(path)
 
 
-def plan(settings: DemoSettings, arm: DemoArm) -> Path | None:
+def plan(options: DemoOptions, arm: DemoArm) -> Path | None:
     """Make an arm's plan; writes `plan-<arm>.json`. The arm without a plan needs none."""
     if arm.plan is None:
         return None
-    path = settings.out / f"plan-{arm.name}.json"
-    command = (*VHSERVE, "plan", str(settings.out / "profile.json"), *arm.plan, "--out", str(path))
-    run_step(f"plan {arm.name}", command, settings.out / f"plan-{arm.name}.log", settings.environment, _STEP_LIMIT)
+    path = options.out / f"plan-{arm.name}.json"
+    command = (*VHSERVE, "plan", str(options.out / "profile.json"), *arm.plan, "--out", str(path))
+    run_step(
+        f"plan {arm.name}", command, options.out / f"plan-{arm.name}.log", process_environment(options), _STEP_LIMIT
+    )
     return path
 
 
-def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, profile: HeadProfile) -> DemoArmResult:
+def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, profile: HeadProfile) -> DemoArmResult:
     """Serve an arm, measure accuracy and latency, read its KV cache's size, and end the server."""
     served = None if plan_path is None else load_plan(plan_path)
     port = free_port()
-    log = settings.out / f"serve-{arm.name}.log"
-    command = serve_command(settings, plan_path, port)
-    with serving(arm.name, command, port, log, settings.environment, settings.start_limit) as startup:
+    log = options.out / f"serve-{arm.name}.log"
+    command = serve_command(options, plan_path, port)
+    with serving(arm.name, command, port, log, process_environment(options), options.start_limit) as startup:
         server = identify(f"http://127.0.0.1:{port}/v1", SERVED_NAME, "none")
         _check_plan(server, served, arm, log)
         # Every answer of the synthetic dataset is one token.
-        limits = RequestLimits(concurrency=max(settings.concurrency), max_tokens=1)
-        asked = ask_arm(arm.name, server, settings.open_samples, limits, "none")
-        latency = [_latency(settings, server, concurrency) for concurrency in settings.concurrency]
+        limits = RequestLimits(concurrency=max(options.concurrency), max_tokens=1)
+        asked = ask_arm(arm.name, server, lambda: open_samples(options), limits, "none")
+        latency = [_latency(options, server, concurrency) for concurrency in options.concurrency]
         capacity = kv_capacity(metrics_text(server.base_url))
     told = capacity.bytes_per_token.get("baseline" if served is None else "pruned")
     usual = USUAL_TEXT_TOKENS + profile.geometry.image_tokens
@@ -111,7 +97,7 @@ def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, pr
         plan=None if plan_path is None else plan_path.name,
         heads={treatment: len(heads.heads(treatment)) for treatment in TREATMENTS},
         startup_seconds=startup,
-        kv_bytes_per_token=_planned_bytes(settings, served, profile) if told is None else told,
+        kv_bytes_per_token=_planned_bytes(options, served, profile) if told is None else told,
         kv_bytes_source="plan" if told is None else "server",
         capacity_tokens=capacity.tokens,
         capacity_image_prompts=capacity.prompts.get("image", capacity.prompts_of(usual)),
@@ -120,15 +106,15 @@ def measure_arm(settings: DemoSettings, arm: DemoArm, plan_path: Path | None, pr
     )
 
 
-def serve_command(settings: DemoSettings, plan_path: Path | None, port: int) -> tuple[str, ...]:
+def serve_command(options: DemoOptions, plan_path: Path | None, port: int) -> tuple[str, ...]:
     """The command line of an arm's server, loopback only.
 
     Without compilation: it would take longer than all that is measured, and both arms do without it alike.
     """
     return (
-        *(*VHSERVE, "serve", settings.model, *(() if plan_path is None else ("--plan", str(plan_path)))),
+        *(*VHSERVE, "serve", options.model, *(() if plan_path is None else ("--plan", str(plan_path)))),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
-        *("--dtype", settings.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
+        *("--dtype", options.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
         *("--block-size", str(BLOCK_SIZE)),
     )
 
@@ -141,17 +127,17 @@ def _check_plan(server: Server, served: PruningPlan | None, arm: DemoArm, log: P
         )
 
 
-def _latency(settings: DemoSettings, server: Server, concurrency: int) -> LatencyFigures:
+def _latency(options: DemoOptions, server: Server, concurrency: int) -> LatencyFigures:
     load = LatencyLoad(
         concurrency=concurrency,
-        requests=max(settings.requests, 4 * concurrency),
+        requests=max(options.requests, 4 * concurrency),
         warm_up=2 * concurrency,
-        output_tokens=settings.output_tokens,
-        seed=settings.seed,
+        output_tokens=options.output_tokens,
+        seed=options.seed,
     )
     return measure(server, load)
 
 
-def _planned_bytes(settings: DemoSettings, served: PruningPlan | None, profile: HeadProfile) -> int:
-    size = _DTYPE_BYTES[settings.dtype]
+def _planned_bytes(options: DemoOptions, served: PruningPlan | None, profile: HeadProfile) -> int:
+    size = _DTYPE_BYTES[options.dtype]
     return kv_bytes_baseline(profile.geometry, size) if served is None else kv_bytes_per_token(served, size)

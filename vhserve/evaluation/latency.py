@@ -7,14 +7,15 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import openai
 from PIL import Image
 from pydantic import Field
 
-from vhserve.evaluation.chat import user_message
+from profiles.error_text import one_line
+from vhserve.evaluation.chat import greedy_request, user_message
 from vhserve.evaluation.client import open_client
 from vhserve.evaluation.results import ResultModel, Server
 from vhserve.evaluation.token_latency import TokenTimes, elapsed, has_text, per_second, quantiles, token_count
@@ -141,7 +142,7 @@ async def _run(client: openai.AsyncOpenAI, model: str, load: LatencyLoad, number
             try:
                 await _stream(client, model, message, load.output_tokens, reply)
             except (openai.APIError, IndexError, AttributeError, TypeError, ValueError) as error:
-                reply.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                reply.error = one_line(f"{type(error).__name__}: {error}")
 
     await asyncio.gather(*(work() for _ in range(load.concurrency)))
     return replies
@@ -155,11 +156,9 @@ def _message(load: LatencyLoad, number: int) -> dict[str, Any]:
 
 
 async def _stream(client: openai.AsyncOpenAI, model: str, message: dict[str, Any], tokens: int, reply: _Reply) -> None:
+    request: Any = greedy_request(model, message, tokens)  # the client's types take no plain dictionary
     stream = await client.chat.completions.create(
-        model=model,
-        messages=cast(Any, [message]),  # the client's types don't take plain dictionaries
-        max_tokens=tokens,
-        temperature=0,
+        **request,
         stream=True,
         stream_options={"include_usage": True},
         # vLLM's own fields: a reply of exactly this length, every token of it visible in the stream.

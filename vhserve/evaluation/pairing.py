@@ -5,8 +5,7 @@ Owns which samples may be paired and what the pairs say. Knows no server.
 
 from collections.abc import Sequence
 
-from calibrate.stats.intervals import difference_interval
-from calibrate.stats.paired_tests import mcnemar_exact
+from calibrate.stats.paired_tests import PairedCounts
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.results import Answer, Arm, Paired
 from vhserve.evaluation.scoring import ALL
@@ -45,26 +44,25 @@ def _mismatch(wrong: str) -> ResultsMismatch:
     )
 
 
-def _compare(family: str, pairs: Sequence[tuple[Answer, Answer]], first: str, second: str) -> Paired:
+def _compare(family: str, answers: Sequence[tuple[Answer, Answer]], first: str, second: str) -> Paired:
     right = [
         (one.outcome == "correct", other.outcome == "correct")
-        for one, other in pairs
+        for one, other in answers
         if "error" not in (one.outcome, other.outcome)
     ]
-    both, only_first = right.count((True, True)), right.count((True, False))
-    only_second, neither = right.count((False, True)), right.count((False, False))
-    low, high = difference_interval(both, only_first, only_second, neither) if right else (None, None)
+    pairs = PairedCounts.of([one for one, _ in right], [other for _, other in right])
+    low, high = pairs.interval if right else (None, None)
     return Paired(
         family=family,
         first=first,
         second=second,
         samples=len(right),
-        both=both,
-        only_first=only_first,
-        only_second=only_second,
-        neither=neither,
-        difference=(only_second - only_first) / len(right) if right else None,
+        both=pairs.both,
+        only_first=pairs.only_first,
+        only_second=pairs.only_second,
+        neither=pairs.neither,
+        difference=pairs.difference if right else None,
         low=low,
         high=high,
-        p=mcnemar_exact(only_first, only_second) if right else None,
+        p=pairs.p if right else None,
     )

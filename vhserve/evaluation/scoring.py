@@ -8,7 +8,7 @@ from typing import Final
 
 from calibrate.datasets import metrics
 from calibrate.datasets.metrics import Metric
-from calibrate.stats.intervals import wilson
+from calibrate.stats.accuracy import Accuracy
 from vhserve.evaluation.results import AccuracyFigures, Answer, ReplyOutcome
 
 ALL: Final = "all"
@@ -82,16 +82,16 @@ def published(metric: Metric, answers: Iterable[Answer]) -> dict[str, dict[str, 
 def _count(family: str, answers: Sequence[Answer]) -> AccuracyFigures:
     outcomes = [answer.outcome for answer in answers]
     errors = outcomes.count("error")
-    answered, correct = len(outcomes) - errors, outcomes.count("correct")
-    low, high = wilson(correct, answered) if answered else (None, None)
+    own = Accuracy(outcomes.count("correct"), len(outcomes) - errors)
+    low, high = own.interval if own.samples else (None, None)
     return AccuracyFigures(
         family=family,
         samples=len(outcomes),
-        answered=answered,
-        correct=correct,
+        answered=own.samples,
+        correct=own.correct,
         off_list=outcomes.count("off_list"),
         errors=errors,
-        accuracy=correct / answered if answered else None,
+        accuracy=own.share if own.samples else None,
         low=low,
         high=high,
     )

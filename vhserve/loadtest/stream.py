@@ -15,6 +15,7 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
 
+from profiles.error_text import one_line
 from vhserve.evaluation.token_latency import has_text, token_count
 from vhserve.loadtest.payloads import Payload
 from vhserve.loadtest.records import RequestRecord
@@ -125,4 +126,4 @@ def _check(seen: RequestRecord, tokens: int | None) -> None:
 
 
 def _fail(seen: RequestRecord, kind: str, detail: str) -> None:
-    seen.outcome, seen.error, seen.detail = "failed", kind, " ".join(detail.split())[:200]
+    seen.outcome, seen.error, seen.detail = "failed", kind, one_line(detail, longest=200)

@@ -1,6 +1,5 @@
 """`vhserve demo`: what it refuses, what it starts, and (long) the whole of it on a tiny model."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +10,15 @@ from tiny_models import make_tiny_llava
 from profiles.planning.savings import ideal_concurrency
 from profiles.store import load_plan, load_profile
 from vhserve.cli import main
-from vhserve.commands.demo import Demo
-from vhserve.demo.arms import Pruning, demo_arms
+from vhserve.demo.arms import demo_arms
+from vhserve.demo.options import DemoOptions
 from vhserve.demo.results import DemoResults
-from vhserve.demo.steps import DemoSettings, serve_command
-
-
-def settings(out: Path) -> DemoSettings:
-    fields = {field.name for field in dataclasses.fields(DemoSettings)}
-    flags = {name: value for name, value in dict(Demo()).items() if name in fields}
-    return DemoSettings(**{**flags, "out": out, "concurrency": tuple(flags["concurrency"])})
+from vhserve.demo.steps import process_environment, serve_command
 
 
 def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path: Path) -> None:
-    baseline, pruned, control = demo_arms(Pruning(8, 24, "late", "effect", 10.0, 3), "bottom")
+    options = DemoOptions(out=tmp_path, remove=8, text_only=24, stage="late", seed=3)
+    baseline, pruned, control = demo_arms(options)
     assert baseline.plan is None
     budget, rest = "--remove 8 --text-only 24 --stage late", "--rank-by effect --protect-top 10 --seed 3"
     assert " ".join(pruned.plan) == f"{budget} --select bottom {rest}"
@@ -32,11 +26,11 @@ def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path:
     assert "8 late heads" in pruned.about
     assert "24 keep no image, ranked lowest by effect" in pruned.about
     assert "at random" in control.about
-    bare = serve_command(settings(tmp_path), None, 1234)
-    planned = serve_command(settings(tmp_path), tmp_path / "plan.json", 1234)
+    bare = serve_command(options, None, 1234)
+    planned = serve_command(options, tmp_path / "plan.json", 1234)
     assert bare[bare.index("--host") + 1] == "127.0.0.1"
     assert set(planned) - set(bare) == {"--plan", str(tmp_path / "plan.json")}
-    assert settings(tmp_path).environment["HF_HUB_OFFLINE"] == "1"
+    assert process_environment(options)["HF_HUB_OFFLINE"] == "1"
 
 
 def test_an_output_folder_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
