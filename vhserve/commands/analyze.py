@@ -5,11 +5,19 @@ What is analysed is in `calibrate.analysis`; the page is `vhserve.report.analysi
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
-from vhserve.commands.interrupted import can_be_continued
+from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
+from vhserve.commands.options import (
+    DatasetsOption,
+    ExecutionOptions,
+    FamiliesOption,
+    ModelOption,
+    ResultOptions,
+    SampleOptions,
+)
 
 if TYPE_CHECKING:
     from calibrate.ablation.results import Ablation
@@ -42,7 +50,7 @@ class Files:
         return self.page.with_name(f"{self.prefix}{name}.csv")
 
 
-class Analyze(BaseModel):
+class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, DatasetsOption, ModelOption):
     """Look at where a model's attention heads look, as the paper does, and whether its findings hold.
 
     Writes one page with figures, and the numbers beside it as CSV and JSON: image and box weight, plain against drawn
@@ -51,16 +59,10 @@ class Analyze(BaseModel):
     same flags.
     """
 
-    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
-    dataset: list[str] = Field(
-        ["synthetic"],
-        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope; "
-        "several, comma-separated, are compared",
+    samples: PositiveInt = Field(1000, description="how many samples of each dataset to measure on")
+    out: Path = Field(
+        Path("analysis"), description="folder to write report.html and the numbers into, or an .html file"
     )
-    split: str | None = Field(None, description="split of the datasets; `held_out` for synthetic if not given")
-    samples: PositiveInt = Field(1000, description="how many samples of each dataset")
-    families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
-    seed: int = Field(0, ge=0, description="seed of the choice of samples")
     variants: list[Path] = Field([], description="head profiles of variants of the model, to compare with")
     others: list[Path] = Field([], description="head profiles of models of other families, to compare with")
     ablation: Path | None = Field(
@@ -74,30 +76,17 @@ class Analyze(BaseModel):
     )
     draws: PositiveInt = Field(3, description="random selections for each k")
     no_ablation: bool = Field(False, description="leave the ablation table out, which takes most of the time")
-    batch_size: PositiveInt = Field(16, description="samples in one forward pass; does not change the result")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
-    )
-    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
-    out: Path = Field(
-        Path("analysis"), description="folder to write report.html and the numbers into, or an .html file"
-    )
-    restart: bool = Field(False, description="discard the state of an interrupted run")
-    json_: bool = Field(False, alias="json", description="print all numbers as one JSON document")
 
     def cli_cmd(self) -> None:
         """Analyse, write page and numbers, and print what becomes of the findings."""
         from rich.console import Console
 
-        from calibrate.models.registry import find
-        from profiles.files import check_writable
         from profiles.store import load_profile
 
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
-        for path in (files.page, files.document) if files.page.parent.is_dir() else (self.out,):
-            check_writable(path)
-        find(self.model)  # a wrong name is told before the seconds that importing torch takes
+        outputs = (files.page, files.document) if files.page.parent.is_dir() else (self.out,)
+        check_before_loading(self.model, *outputs)
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)
@@ -128,21 +117,18 @@ class Analyze(BaseModel):
             ) from error
 
     def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
-        from profiles.torchvision_import import ensure_torchvision
+        dataset = self._dataset(self.samples)
 
-        ensure_torchvision()
         from calibrate.analysis.ablating import load_ablation
         from calibrate.analysis.measure import analysis_loop, measure
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
-        from calibrate.models.loading import load_model
         from calibrate.runs.settings import RunSettings, execution
         from profiles.files import write_atomically
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
         more = [] if self.rankings is None else [rankings_section(self.rankings)]
-        dataset = self._dataset(self.samples)
-        loaded = load_model(self.model, self.dtype, self.device)
+        loaded = open_model(self.model, self)
         self._make_folder(files)
         loop = analysis_loop(loaded, dataset, RunSettings(files.document, self.batch_size, self.restart))
         with can_be_continued(self.out):
@@ -170,13 +156,10 @@ class Analyze(BaseModel):
         } | {"samples": self.samples, "seed": self.seed}
 
     def _dataset(self, samples: int) -> "Dataset":
-        from calibrate.analysis.concatenated import Joined
-        from calibrate.datasets import open_dataset
+        opened = [open_dataset(name, self, samples=samples) for name in self.dataset]
 
-        opened = [
-            open_dataset(name, samples=samples, seed=self.seed, split=self.split, families=self.families)
-            for name in self.dataset
-        ]
+        from calibrate.analysis.concatenated import Joined
+
         return opened[0] if len(opened) == 1 else Joined(opened)
 
     def _ablation(

@@ -7,9 +7,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from vhserve.commands.interrupted import say_interrupted
+from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
+from vhserve.commands.options import (
+    DatasetOption,
+    ExecutionOptions,
+    ModelOption,
+    ResultOptions,
+    SampleOptions,
+    Samples,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,26 +27,16 @@ if TYPE_CHECKING:
 TOP = 10
 
 
-class Calibrate(BaseModel):
+class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, ModelOption):
     """Measure how much each attention head of a vision-language model looks at the image, and write a head profile.
 
     An interrupted run continues where it stopped when it is started again with the same flags. Under torchrun the
     samples are shared among the processes.
     """
 
-    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
-    dataset: str = Field(
-        "synthetic",
-        description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope",
-    )
     split: str | None = Field(None, description="split of the dataset; `train` for synthetic if not given")
-    samples: PositiveInt = Field(256, description="how many samples to measure")
-    batch_size: PositiveInt = Field(16, description="samples in one forward pass; does not change the result")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
-    )
-    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
-    seed: NonNegativeInt = Field(0, description="seed of the choice of samples")
+    samples: Samples = 256
+    out: Path = Field(Path("profile.json"), description="head profile to write")
     layer_function: Literal["inverse", "none"] = Field(
         "inverse", description="factor of the head score: 1 / (layer + 1), or 1"
     )
@@ -50,19 +48,12 @@ class Calibrate(BaseModel):
     block_size: PositiveInt | None = Field(
         None, description="image blocks hidden from heads for --effects, in tokens; single image tokens if not given"
     )
-    out: Path = Field(Path("profile.json"), description="head profile to write")
-    restart: bool = Field(False, description="discard the state of an interrupted run")
-    json_: bool = Field(False, alias="json", description="print a summary as one JSON document")
 
     def cli_cmd(self) -> None:
         """Calibrate, write the profile, and print what stands out in it."""
         from rich.console import Console
 
-        from calibrate.models.registry import find
-        from profiles.files import check_writable
-
-        check_writable(self.out)
-        find(self.model)  # a wrong name is told before the seconds that importing torch takes
+        check_before_loading(self.model, self.out)
         profile = self._measure()
         if int(os.environ.get("RANK", "0")):
             return
@@ -77,18 +68,14 @@ class Calibrate(BaseModel):
         console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
 
     def _measure(self) -> "HeadProfile":
-        from profiles.torchvision_import import ensure_torchvision
+        # Samples that accuracy is measured on must not be those that heads are chosen by.
+        dataset = open_dataset(
+            self.dataset, self, split="train" if self.dataset == "synthetic" and self.split is None else None
+        )
 
-        ensure_torchvision()
-        from calibrate.datasets import open_dataset
-        from calibrate.models.loading import load_model
-        from calibrate.runs.interrupts import Stopped
         from calibrate.runs.processes import init_distributed
         from calibrate.scoring.calibration import CalibrationSettings, calibrate
 
-        # Samples that accuracy is measured on must not be those that heads are chosen by.
-        split = "train" if self.dataset == "synthetic" and self.split is None else self.split
-        dataset = open_dataset(self.dataset, samples=self.samples, seed=self.seed, split=split)
         run = CalibrationSettings(
             self.out,
             self.batch_size,
@@ -99,13 +86,9 @@ class Calibrate(BaseModel):
             block_size=self.block_size,
         )
         with init_distributed() as processes:
-            loaded = load_model(self.model, self.dtype, processes.device(self.device))
-            try:
+            loaded = open_model(self.model, self, device=processes.device(self.device))
+            with can_be_continued(self.out, shown=processes.is_main):
                 return calibrate(loaded, dataset, run, processes)
-            except Stopped as stop:
-                if processes.is_main:
-                    say_interrupted(self.out)
-                raise SystemExit(stop.code) from None
 
 
 def summarise(profile: "HeadProfile") -> dict[str, Any]:

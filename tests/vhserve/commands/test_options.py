@@ -1,0 +1,55 @@
+"""The options that calibrate, ablate, rankings and analyze share: the same words, order and defaults everywhere."""
+
+from itertools import pairwise
+
+import pytest
+
+from vhserve.commands.ablate import Ablate
+from vhserve.commands.analyze import Analyze
+from vhserve.commands.calibrate import Calibrate
+from vhserve.commands.rankings import Rankings
+
+COMMANDS = {"calibrate": Calibrate, "ablate": Ablate, "rankings": Rankings, "analyze": Analyze}
+ORDER = [
+    *("model", "dataset", "split", "samples", "seed", "families", "batch_size", "dtype", "device"),
+    *("out", "restart", "json_", "together", "block_size"),
+]
+DIFFER_ON_PURPOSE = {
+    "model": ({"calibrate", "analyze"}, {"ablate", "rankings"}),  # one without a profile, one with
+    "dataset": ({"calibrate", "ablate", "rankings"}, {"analyze"}),  # which compares several
+    "split": ({"calibrate"}, {"ablate", "rankings", "analyze"}),  # heads are not chosen by what they are judged on
+    "samples": ({"calibrate"}, {"ablate"}, {"rankings"}, {"analyze"}),
+    "seed": ({"calibrate", "analyze"}, {"ablate", "rankings"}),  # which draw at random
+    "batch_size": ({"calibrate", "analyze"}, {"ablate", "rankings"}),
+    "out": ({"calibrate"}, {"ablate"}, {"rankings"}, {"analyze"}),
+    "block_size": ({"calibrate"}, {"ablate", "rankings"}),
+}
+"""By option, the commands that agree on it; all do on what is not here."""
+
+
+def shared(command):
+    own = ("block_size",) if command == "calibrate" else ()  # there one of its own, behind --effects
+    return [name for name in COMMANDS[command].model_fields if name in ORDER and name not in own]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_order_is_the_same_and_they_come_first(command):
+    names = shared(command)
+    assert names == [name for name in ORDER if name in names]
+    fields = [name for name in COMMANDS[command].model_fields if name != "profile"]
+    assert fields[: len(names)] == names
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_the_words_and_defaults_are_the_same(name):
+    having = {command for command in COMMANDS if name in COMMANDS[command].model_fields}
+    groups = DIFFER_ON_PURPOSE.get(name, (having,))
+    assert set().union(*groups) == having
+    said = [{words_and_default(command, name) for command in group} for group in groups]
+    assert all(len(one) == 1 for one in said), said
+    assert all(one != other for one, other in pairwise(said)), "these agree now; take the exception out"
+
+
+def words_and_default(command, name):
+    field = COMMANDS[command].model_fields[name]
+    return field.description, str(field.default)

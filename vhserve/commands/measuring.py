@@ -1,0 +1,121 @@
+"""What the commands that measure a model do around the run: refuse early, open dataset and model, say how to continue.
+
+Does not know what is measured. Importing it imports nothing of `calibrate`; its functions do, and before transformers
+is imported they make torchvision importable.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vhserve.commands.options import ExecutionOptions, FamiliesOption, MaskedRunOptions, SampleOptions
+
+if TYPE_CHECKING:
+    from calibrate.datasets import Dataset
+    from calibrate.masking.masked_runs import MaskedRunSettings
+    from calibrate.models.loading import LoadedModel
+    from profiles.head_profile import HeadProfile
+
+
+def check_before_loading(model: str, *outputs: Path) -> None:
+    """Refuse unwritable outputs and unknown models before the seconds that importing torch takes.
+
+    Raises
+    ------
+    UserError
+        As `profiles.files.check_writable` and `calibrate.models.registry.find`.
+    """
+    from calibrate.models.registry import find
+    from profiles.files import check_writable
+
+    for path in outputs:
+        check_writable(path)
+    find(model)
+
+
+def open_dataset(
+    name: str, options: SampleOptions, *, split: str | None = None, samples: int | None = None
+) -> "Dataset":
+    """Open a dataset; `split` and `samples` stand in for those of the options.
+
+    Raises
+    ------
+    UserError
+        As `calibrate.datasets.open_dataset`.
+    """
+    from profiles.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
+    from calibrate import datasets
+
+    return datasets.open_dataset(
+        name,
+        samples=samples or options.samples,
+        seed=options.seed,
+        split=split or options.split,
+        families=options.families if isinstance(options, FamiliesOption) else None,
+    )
+
+
+def open_model(name: str, options: ExecutionOptions, *, device: str | None = None) -> "LoadedModel":
+    """Load a model; `device` stands in for that of the options.
+
+    Raises
+    ------
+    UserError
+        As `calibrate.models.loading.load_model`.
+    """
+    from profiles.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
+    from calibrate.models.loading import load_model
+
+    return load_model(name, options.dtype, device or options.device)
+
+
+def open_masked_run(
+    options: MaskedRunOptions, profile: "HeadProfile", model: str
+) -> tuple["LoadedModel", "Dataset", "MaskedRunSettings"]:
+    """Open dataset and model, check that the profile fits the model, and put the settings of the run together.
+
+    Raises
+    ------
+    UserError
+        As `open_dataset`, `open_model` and `profiles.planning.fit.check_fit`.
+    """
+    from profiles.planning.fit import check_fit
+
+    dataset = open_dataset(options.dataset, options)
+    loaded = open_model(model, options)
+    check_fit(profile, loaded.ref, loaded.geometry)
+    from calibrate.masking.masked_runs import MaskedRunSettings
+
+    run = MaskedRunSettings(
+        options.out, options.batch_size, options.restart, block_size=options.block_size, together=options.together
+    )
+    return loaded, dataset, run
+
+
+@contextmanager
+def can_be_continued(out: Path, *, shown: bool = True) -> Iterator[None]:
+    """End the command with the signal's exit code, and say how to continue, when a signal stops the block.
+
+    Parameters
+    ----------
+    out
+        Where the results go.
+    shown
+        Whether this process says so.
+    """
+    from calibrate.runs.interrupts import Stopped
+
+    try:
+        yield
+    except Stopped as stop:
+        if shown:
+            from rich.console import Console
+
+            line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {out}"
+            Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+        raise SystemExit(stop.code) from None

@@ -1,0 +1,90 @@
+"""The options that `calibrate`, `ablate`, `rankings` and `analyze` share, each once: words, order and defaults.
+
+Each mixin holds one group of fields. Inherited fields come before a command's own in `--help`, those of the last base
+first, so that a command lists its mixins from the last group to the first. A command that differs on purpose declares
+the field again, which keeps its place. Does not know what the commands do.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic_settings import CliPositionalArg
+
+DATASET = "`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope"
+
+Samples = Annotated[PositiveInt, Field(description="how many samples to measure on")]
+BatchSize = Annotated[PositiveInt, Field(description="samples in one forward pass; does not change the result")]
+
+
+class ModelOption(BaseModel):
+    """The model to measure."""
+
+    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
+
+
+class ProfileOptions(BaseModel):
+    """A head profile, and the model to measure, which may be another copy of the profile's."""
+
+    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    model: str | None = Field(
+        None, description="alias (see `vhserve models`), Hub id or folder; the profile's own if not given"
+    )
+
+
+class DatasetOption(BaseModel):
+    """One dataset."""
+
+    dataset: str = Field("synthetic", description=DATASET)
+
+
+class DatasetsOption(BaseModel):
+    """One dataset or several."""
+
+    dataset: list[str] = Field(["synthetic"], description=f"{DATASET}; several, comma-separated, are compared")
+
+
+class SampleOptions(BaseModel):
+    """Which samples of the dataset."""
+
+    split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
+    samples: Samples = 1000
+    seed: NonNegativeInt = Field(0, description="seed of the choice of samples")
+
+
+class FamiliesOption(BaseModel):
+    """Which question families of the dataset."""
+
+    families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
+
+
+class ExecutionOptions(BaseModel):
+    """How the model is run."""
+
+    batch_size: BatchSize = 16
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
+    )
+    device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
+
+
+class ResultOptions(BaseModel):
+    """Where the results go; every command names its own `out`."""
+
+    out: Path
+    restart: bool = Field(False, description="discard the state of an interrupted run")
+    json_: bool = Field(False, alias="json", description="print one JSON document instead of tables")
+
+
+class MaskedRunOptions(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, DatasetOption, ProfileOptions):
+    """A run that masks heads which a profile ranks, many selections of them on the same samples."""
+
+    seed: NonNegativeInt = Field(0, description="seed of the choice of samples, and of everything drawn at random")
+    # Few enough for a layer of a small model to stay in a CPU's cache: with the demo model 8 beat 32 by half.
+    batch_size: BatchSize = 8
+    together: PositiveInt | None = Field(
+        None, description="selections of heads in one forward pass; 1 on CPUs and 8 on GPUs if not given"
+    )
+    block_size: PositiveInt | None = Field(
+        None, description="image blocks that text-only heads don't see, in tokens; single image tokens if not given"
+    )
