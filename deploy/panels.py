@@ -1,7 +1,7 @@
 """What the Grafana dashboard shows: rows of panels, and the queries of each.
 
-Names series of vhserve/server/plan_metrics.py, of vLLM and of the recording rules; tests/deploy compares them with a
-live server. Knows nothing of Grafana's files.
+Names the metrics of vhserve/server/metric_definitions.py, of vLLM and of the recording rules; tests/deploy compares
+them with a live server. Knows nothing of Grafana's files.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vhserve.cli import Vhserve
-from vhserve.server.metric_definitions import SERIES, table
+from vhserve.server.metric_definitions import DEFINITIONS, table
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -16,7 +16,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 def test_the_table_of_metrics_is_the_code_s() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert table() in page
-    assert set(re.findall(r"`(vhserve_\w+)`", page)) == set(SERIES)
+    assert set(re.findall(r"`(vhserve_\w+)`", page)) == set(DEFINITIONS)
 
 
 def commands() -> list[tuple[str, str]]:

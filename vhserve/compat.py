@@ -17,7 +17,7 @@ from typing import Any, Final
 from profiles.torchvision_import import ensure_torchvision, was_mended
 
 MENDED: Final = "VHSERVE_IMPORTS_MENDED"
-"""Environment variable by which a server tells the processes it starts that they need `ensure_torchvision` as well."""
+"""Environment variable that makes the processes which a server starts call `ensure_torchvision` as well."""
 
 _COUNTS: Final = "vhserve:"
 
@@ -29,8 +29,8 @@ def mend_child_processes() -> None:
         A server's engine process ends with `operator torchvision::nms does not exist`.
     Cause
         vLLM on CPUs starts its processes by `spawn`. Such a process imports the main module of its parent, and then
-        vLLM, before vLLM calls any plugin. So the parent leaves word in its environment, and `vhserve.cli` heeds it
-        when it is imported, by `mend_child_process`.
+        vLLM, before vLLM calls any plugin. So the parent sets an environment variable, which `vhserve.cli` reads when
+        it is imported, by `mend_child_process`.
     Removal
         With `ensure_torchvision`.
     """
@@ -252,16 +252,16 @@ def api_server_rank(vllm_config: Any) -> int:
 
 
 def engine_failed(engine_client: Any) -> bool:
-    """Whether an engine process of an API server has ended by itself, and not because it was told to.
+    """Whether an engine process of an API server has ended by itself, and not because the server stopped it.
 
     Symptom
         `vllm serve` exits with 0 when its engine was killed or failed.
     Cause
-        Its server then stops as if it had been told to; only the exit codes of the processes tell the two apart, and
-        the client keeps them to itself.
+        Its server then stops as on SIGTERM; only the exit codes of the processes differ, and the client does not
+        publish them.
     Removal
         `vllm serve` exits with another code than 0 when its engine ended by itself.
     """
     manager = engine_client.engine_core.resources.engine_manager
-    told_to = (0, None, -signal.SIGTERM)
-    return any(process.exitcode not in told_to for process in getattr(manager, "processes", ()))
+    stopped_or_running = (0, None, -signal.SIGTERM)
+    return any(process.exitcode not in stopped_or_running for process in getattr(manager, "processes", ()))

@@ -9,7 +9,7 @@ import expressions
 import pytest
 from expressions import Expression
 
-from vhserve.server.metric_definitions import SERIES
+from vhserve.server.metric_definitions import DEFINITIONS
 
 promql = pytest.importorskip("promql_parser", reason="not installed; `make test-deploy` installs it")
 
@@ -34,7 +34,7 @@ def selectors(text: str) -> list[Any]:
 def exposed() -> dict[str, dict[str, set[str]]]:
     """Series → label → values, where the code fixes them."""
     known: dict[str, dict[str, set[str]]] = {}
-    for name, series in SERIES.items():
+    for name, series in DEFINITIONS.items():
         labels: dict[str, set[str]] = {label: set() for label in series.labels}
         if series.kind == "histogram":
             bounds = {str(bound) for bound in series.buckets} | {"+Inf"}
@@ -61,5 +61,5 @@ def test_it_parses_and_names_what_the_code_exposes(one: Expression) -> None:
 def test_every_series_of_ours_is_watched() -> None:
     """A new series belongs on the dashboard or into a rule."""
     named = {selector.name for one in expressions.every() for selector in selectors(one.text)}
-    for name in SERIES:
+    for name in DEFINITIONS:
         assert named & {name, f"{name}_bucket"} or name in UNWATCHED, name

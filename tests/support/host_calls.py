@@ -13,8 +13,8 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
     from vhserve.server import serving
 
     arguments = serving.parse_flags(model, flags)
-    serving.put_plan(arguments, plan_from_dict(plan))
-    names = ("hf_overrides", "additional_config", "middleware", "model_tag", "port")
+    serving.apply_plan(arguments, plan_from_dict(plan))
+    names = ("hf_overrides", "additional_config", "model_tag", "port")
     return {name: getattr(arguments, name) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""`vhserve serve`: the flags, and the order of the steps. What they do is in `vhserve.server.serving`."""
+"""`vhserve serve`: the flags, and the order of the steps. What a step does is in `vhserve.server`."""
 
 import sys
 from argparse import Namespace
@@ -13,7 +13,7 @@ from vhserve.compat import mend_child_process
 
 if TYPE_CHECKING:
     from calibrate.models.registry import FoundModel
-    from vhserve.server.monitoring.settings import LiveSettings
+    from vhserve.server.monitoring.settings import MonitoringSettings
 
 mend_child_process()
 
@@ -73,13 +73,14 @@ class Serve(BaseModel):
         plan = load_plan(self.plan) if self.plan is not None else None
         self._check_digest(plan.digest if plan is not None else None)
         found = self._find()
-        live = self._live()
+        monitoring = self._monitoring()
         ensure_torchvision()
         quiet_vllm_imports()
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder)
 
         from vhserve.server import hardening, serving
+        from vhserve.server.settings import ServerSettings
 
         hardening.set_environment(
             max_image_pixels=self.max_image_pixels,
@@ -90,20 +91,20 @@ class Serve(BaseModel):
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
         if plan is not None and found is not None:
-            serving.put_plan(arguments, plan)
+            serving.apply_plan(arguments, plan)
             folder = _pin(found, arguments)
             if folder != found.folder:
                 check_model(plan, self.model, folder)
             if arguments.load_format != "dummy":
                 check_revision(plan, self.model, folder)
-        serving.put_live(arguments, live)
-        serving.put_guard(arguments, max_request_bytes=self.max_request_bytes, max_sequences=self.max_sequences)
-        if warning := hardening.exposure(arguments):
+        settings = ServerSettings(self.max_request_bytes, self.max_sequences, plan, monitoring)
+        serving.apply_settings(arguments, settings)
+        if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
         serving.run_server(arguments)
 
     def _check_digest(self, found: str | None) -> None:
-        """Compare the plan's digest with the one that was asked for.
+        """Compare the plan's digest with --plan-digest.
 
         Raises
         ------
@@ -118,10 +119,10 @@ class Serve(BaseModel):
                 fix="serve that plan, or correct --plan-digest",
             )
 
-    def _live(self) -> "LiveSettings":
-        """What to run beside users' requests. Opens the canary's data set, so that mistakes in it end the start."""
+    def _monitoring(self) -> "MonitoringSettings":
+        """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""
         from calibrate.datasets import open_dataset
-        from vhserve.server.monitoring.settings import CanarySettings, LiveSettings, ShadowSettings
+        from vhserve.server.monitoring.settings import CanarySettings, MonitoringSettings, ShadowSettings
 
         canary = shadow = None
         if self.canary is not None:
@@ -129,7 +130,7 @@ class Serve(BaseModel):
             canary = CanarySettings(self.canary, self.canary_samples, self.canary_interval)
         if self.shadow_url is not None:
             shadow = ShadowSettings(self.shadow_url, self.shadow_fraction)
-        return LiveSettings(canary, shadow)
+        return MonitoringSettings(canary, shadow)
 
     def _find(self) -> "FoundModel | None":
         """The model, or None for one that only vLLM may know how to serve, without a plan."""

@@ -1,4 +1,20 @@
-"""vLLM's OpenAI server with a plan: start, limits, metrics, exit code.
+"""Owns the server of `vhserve serve`: vLLM's OpenAI server with its settings, request checks, metrics and exit code.
 
-Does not know how the engine serves the plan.
+Does not know how the engine serves the plan, nor how a plan is made.
 """
+
+__all__ = [
+    "engine_exit",
+    "guard",
+    "hardening",
+    "media",
+    "metric_definitions",
+    "middleware",
+    "model_check",
+    "monitoring",
+    "plan_metrics",
+    "request_metrics",
+    "serving",
+    "settings",
+    "stat_logger",
+]

@@ -1,20 +1,20 @@
-"""Whether a server ended because its engine did, so that the command can say so by its exit code.
+"""The exit code of a server whose engine process ended by itself.
 
-Owns the look at the engine's processes as the server ends. Knows ASGI; what it looks at is in `compat`.
+Owns when the engine's processes are checked: as the API server shuts down. Knows ASGI; the check itself is in `compat`.
 """
 
 from typing import Any
 
 from vhserve.compat import engine_failed
 
-FAILED = 1
-"""Exit code: vLLM itself ends with 0, which service managers take for a wish."""
+ENGINE_FAILED = 1
+"""Exit code. vLLM itself exits with 0, so that service managers would not restart it."""
 
 _failed = False
 
 
-class Ending:
-    """ASGI middleware; looks once, when the server tells that it ends (ASGI's lifespan)."""
+class EngineExit:
+    """ASGI middleware that checks the engine once, on the lifespan's shutdown event."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -35,5 +35,5 @@ class Ending:
 
 
 def exit_code() -> int:
-    """Of this process, after its server has ended."""
-    return FAILED if _failed else 0
+    """Exit code for this process, after its server has ended: 0, or `ENGINE_FAILED`."""
+    return ENGINE_FAILED if _failed else 0

@@ -1,4 +1,4 @@
-"""Settings of vLLM's that `vhserve serve` sets stricter than vLLM does, and what it warns of.
+"""Defaults of vLLM's settings that `vhserve serve` makes stricter, and the warning about an open port.
 
 Owns the defaults; whatever the user sets, by vLLM's flag or variable, stays. Does not know plans; what vLLM has no
 setting for is in `guard` and `media`.
@@ -9,17 +9,17 @@ import os
 from argparse import Namespace
 from typing import Any, Final
 
-FLAGS: Final[dict[str, Any]] = {
+FLAG_DEFAULTS: Final[dict[str, Any]] = {
     "limit_mm_per_prompt": {"image": 8},
     "shutdown_timeout": 30,
 }
 """Defaults of vLLM's flags: images of one prompt (vLLM: 999), seconds to drain in after SIGTERM (vLLM: 0)."""
 
-QUEUE_ROUNDS: Final = 4
-"""Requests that may wait or run, in batches of all engines; vLLM: any number."""
+MAX_QUEUED_BATCHES: Final = 4
+"""Requests that may wait or run, as a multiple of what all engines run at once; vLLM: any number."""
 
 _SEQUENCES: Final = 256
-"""What vLLM takes for --max-num-seqs, at least, where it is not set."""
+"""vLLM's least default of --max-num-seqs."""
 
 
 def set_environment(*, max_image_pixels: int, max_sequences: int, any_media_domain: bool) -> None:
@@ -41,14 +41,14 @@ def set_environment(*, max_image_pixels: int, max_sequences: int, any_media_doma
 
 
 def limit_queue(arguments: Namespace) -> None:
-    """Limit the requests that a parsed command line lets wait, if it does not say itself."""
+    """Limit the number of queued requests of a parsed command line, unless the user has set --max-num-queued-reqs."""
     if arguments.max_num_queued_reqs is None:
         batch = (arguments.max_num_seqs or _SEQUENCES) * arguments.data_parallel_size
-        arguments.max_num_queued_reqs = QUEUE_ROUNDS * batch
+        arguments.max_num_queued_reqs = MAX_QUEUED_BATCHES * batch
 
 
-def exposure(arguments: Namespace) -> str | None:
-    """What to warn of, if anyone who reaches the server's port can use it."""
+def exposure_warning(arguments: Namespace) -> str | None:
+    """The warning to print if anyone who reaches the server's port can use it, else None."""
     if arguments.uds or any(arguments.api_key or [os.environ.get("VLLM_API_KEY")]) or _is_loopback(arguments.host):
         return None
     return (

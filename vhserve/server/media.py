@@ -1,7 +1,7 @@
-"""Fetches media of prompts for vLLM's API server: from nowhere but the domains that were named.
+"""Media connectors for vLLM's API server that fetch from allowed domains only.
 
-Owns what vLLM leaves open: an empty list of domains means none here, and media that cannot be read are the client's
-mistake whatever the decoder raised. Everything else is vLLM's own connector. Registered by `engine.plugin`.
+Owns two differences from vLLM's own connector: an empty list of allowed domains means none, and media that cannot be
+decoded are a client error, whichever exception the decoder raised. Registered by `engine.plugin`; knows no plans.
 """
 
 from typing import Any, ClassVar, Final
@@ -10,8 +10,8 @@ from vllm.exceptions import VLLMError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 
 
-class NamedDomains(MediaConnector):
-    """vLLM's connector, which without named domains fetches no remote media."""
+class AllowedDomainsConnector(MediaConnector):
+    """vLLM's connector, except that it fetches no remote media while the list of allowed domains is empty."""
 
     empty_means_any: ClassVar = False
 
@@ -20,14 +20,14 @@ class NamedDomains(MediaConnector):
         try:
             return super().load_from_url(url, media_io, fetch_timeout=fetch_timeout)
         except Exception as error:
-            raise _client_mistake(url, error) from error
+            raise _client_error(url, error) from error
 
     async def load_from_url_async(self, url: str, media_io: Any, *, fetch_timeout: int | None = None) -> Any:
         self._check(url)
         try:
             return await super().load_from_url_async(url, media_io, fetch_timeout=fetch_timeout)
         except Exception as error:
-            raise _client_mistake(url, error) from error
+            raise _client_error(url, error) from error
 
     def _check(self, url: str) -> None:
         scheme = url.partition(":")[0].strip().lower()
@@ -39,24 +39,27 @@ class NamedDomains(MediaConnector):
             raise ValueError("this server fetches no remote media; send the media as a data: URL")
 
 
-class AnyDomain(NamedDomains):
-    """The same, with vLLM's meaning of an empty list."""
+class AnyDomainConnector(AllowedDomainsConnector):
+    """The same, with vLLM's meaning of an empty list: any domain is allowed."""
 
     empty_means_any = True
 
 
-NAMES: Final[dict[str, type[NamedDomains]]] = {"vhserve": NamedDomains, "vhserve-any-domain": AnyDomain}
-"""What `VLLM_MEDIA_CONNECTOR` calls them."""
+CONNECTORS: Final[dict[str, type[AllowedDomainsConnector]]] = {
+    "vhserve": AllowedDomainsConnector,
+    "vhserve-any-domain": AnyDomainConnector,
+}
+"""By the names that `VLLM_MEDIA_CONNECTOR` takes."""
 
 
 def register() -> None:
-    """Make both known to vLLM; may be called any number of times."""
-    for name, kind in NAMES.items():
+    """Register both with vLLM; may be called any number of times."""
+    for name, kind in CONNECTORS.items():
         MEDIA_CONNECTOR_REGISTRY.register(name)(kind)
 
 
-def _client_mistake(url: str, error: Exception) -> Exception:
-    """Decoders raise what they like; of media that came with the request, all of it says that they are broken."""
+def _client_error(url: str, error: Exception) -> Exception:
+    """For media inside the request (`data:` URLs), a `ValueError`, which gives status 400; other errors stay."""
     if isinstance(error, ValueError | VLLMError) or url[:5].lower() != "data:":
         return error
     return ValueError(f"the media cannot be read: {type(error).__name__}")

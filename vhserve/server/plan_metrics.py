@@ -1,7 +1,7 @@
-"""What a server tells of its plan, on its own `/metrics`, beside vLLM's series.
+"""Metrics that describe the served plan, on the server's `/metrics` beside vLLM's own.
 
-Owns the values of the series that tell of the plan itself (their names are in `series`). None of them exists on a
-server without a plan. Knows plans and gauges; of vLLM it knows the configuration that an API server holds.
+Owns their values (names are in `metric_definitions`). None of them exists on a server without a plan. Knows plans and
+gauges; of vLLM it knows the configuration that an API server kv_capacity.
 """
 
 from typing import Any, Final
@@ -12,9 +12,9 @@ from profiles.geometry import stage_of
 from profiles.names import STAGES, TREATMENTS
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
-from profiles.store import plan_from_dict
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.server.metric_definitions import collector
+from vhserve.server.settings import settings_of
 
 _PLAN: Final = (
     "vhserve_plan_info",
@@ -28,16 +28,16 @@ _PLAN: Final = (
 
 
 def expose(
-    plan: PruningPlan, kv_dtype_bytes: int, holds: Capacity | None = None, registry: CollectorRegistry = REGISTRY
+    plan: PruningPlan, kv_dtype_bytes: int, kv_capacity: Capacity | None = None, registry: CollectorRegistry = REGISTRY
 ) -> None:
-    """Put the series of a plan into a registry.
+    """Put the metrics of a plan into a registry.
 
     Parameters
     ----------
     kv_dtype_bytes
-        Size of one element of the KV cache.
-    holds
-        Capacity of the KV cache; None where it is not known.
+        Bytes of one element of the KV cache.
+    kv_capacity
+        Capacity of the KV cache, in requests; None where it is not known.
     registry
         The default one is what vLLM's `/metrics` shows.
     """
@@ -61,10 +61,10 @@ def expose(
     per_token = gauges["vhserve_kv_cache_bytes_per_token"]
     per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
     per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
-    if holds is not None:
+    if kv_capacity is not None:
         capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
-        capacity_requests.labels(prompt="image").set(holds.image_requests)
-        capacity_requests.labels(prompt="text").set(holds.text_requests)
+        capacity_requests.labels(prompt="image").set(kv_capacity.image_requests)
+        capacity_requests.labels(prompt="text").set(kv_capacity.text_requests)
     for measured in plan.measured:
         labels = {"dataset": measured.dataset, "family": measured.family, "arm": measured.arm}
         gauges["vhserve_plan_accuracy_ratio"].labels(**labels).set(measured.accuracy)
@@ -75,12 +75,11 @@ def expose(
 
 
 class PlanMetrics:
-    """ASGI middleware that exposes the plan's series as an API server starts, before it takes its first request.
+    """ASGI middleware that exposes the plan's metrics as an API server starts, before it takes its first request.
 
-    The start is the first thing that the server sends through its middlewares (ASGI's lifespan).
-
-    A middleware, because vLLM builds it in the process of every API server, where the plan and the registry meet; its
-    other hooks either run in the wrong process or change what a server without a plan does.
+    It acts on the first ASGI scope, which is the lifespan. It is a middleware because vLLM builds those in the process
+    of every API server, which has both the plan and the registry; vLLM's other hooks either run in another process or
+    change what a server without a plan does.
     """
 
     def __init__(self, app: Any) -> None:
@@ -90,19 +89,18 @@ class PlanMetrics:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if not self.exposed and "app" in scope:
             self.exposed = True
-            _expose_for(scope["app"].state)
+            plan = settings_of(scope["app"]).plan
+            if plan is not None:
+                _expose_for(scope["app"], plan)
         await self.app(scope, receive, send)
 
 
-def _expose_for(state: Any) -> None:
+def _expose_for(app: Any, plan: PruningPlan) -> None:
     from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
-    plan = getattr(state.args, "vhserve_plan", None)
-    if plan is not None:
-        config = state.vllm_config
-        dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
-        served = plan_from_dict(plan, source="the served plan")
-        expose(served, dtype.itemsize, _capacity(served, config))
+    config = app.state.vllm_config
+    dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
+    expose(plan, dtype.itemsize, _capacity(plan, config))
 
 
 def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:

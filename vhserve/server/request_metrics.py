@@ -1,4 +1,4 @@
-"""Counts how requests end before or beside the engine: refused, failed, or left by their client.
+"""Counts requests that end outside the engine: refused, failed, or aborted by their client.
 
 Owns the rule by which a response counts; `stat_logger` counts what the engine ends itself. Knows ASGI, not vLLM.
 """
@@ -27,7 +27,7 @@ def generates(scope: Any) -> bool:
     return path.rstrip("/") in GENERATING
 
 
-class Outcomes:
+class RequestMetrics:
     """ASGI middleware; outermost, so that it sees what every other one refuses.
 
     Each request counts here at most once: as an error when its status is 5xx or its stream ends in an error event, as
@@ -37,57 +37,57 @@ class Outcomes:
     def __init__(self, app: Any) -> None:
         self.app = app
         self.counter = collector("vhserve_requests_total")
-        for outcome in OUTCOMES:
-            self.counter.labels(outcome=outcome)
+        for label in OUTCOMES:
+            self.counter.labels(outcome=label)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if not generates(scope):
             await self.app(scope, receive, send)
             return
-        ending = _Ending()
+        outcome = _RequestOutcome()
 
         async def watched_receive() -> Any:
             message = await receive()
-            ending.receive(message)
+            outcome.receive(message)
             return message
 
         async def watched_send(message: Any) -> None:
-            ending.send(message)
+            outcome.send(message)
             await send(message)
 
         try:
             await self.app(scope, watched_receive, watched_send)
         except Exception:
-            ending.failed()
+            outcome.failed()
             raise
         finally:
-            if ending.outcome:
-                self.counter.labels(outcome=ending.outcome).inc()
+            if outcome.label:
+                self.counter.labels(outcome=outcome.label).inc()
 
 
-class _Ending:
-    """What the messages of one request come to; the first cause counts."""
+class _RequestOutcome:
+    """Outcome of one request by its ASGI messages; the first cause counts."""
 
     def __init__(self) -> None:
-        self.outcome: str | None = None
+        self.label: str | None = None
         self.complete = False
 
     def receive(self, message: Any) -> None:
-        # After a complete answer the connection's end is no loss.
+        # Once the response is complete, a disconnect is not an abort.
         if message["type"] == "http.disconnect" and not self.complete:
-            self.outcome = self.outcome or "abort"
+            self.label = self.label or "abort"
 
     def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             status = message["status"]
             if status == _UNAVAILABLE or 400 <= status < 500:
-                self.outcome = self.outcome or "refused"
+                self.label = self.label or "refused"
             elif status >= 500:
-                self.outcome = self.outcome or "error"
+                self.label = self.label or "error"
         elif message["type"] == "http.response.body":
             if message.get("body", b"").startswith((b'data: {"error"', b"event: error")):
-                self.outcome = self.outcome or "error"
+                self.label = self.label or "error"
             self.complete = not message.get("more_body", False)
 
     def failed(self) -> None:
-        self.outcome = self.outcome or "error"
+        self.label = self.label or "error"

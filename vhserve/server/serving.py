@@ -1,14 +1,14 @@
 """Starts vLLM's own OpenAI server, with a plan or without: its flags, its server functions, in this process.
 
-Owns how a plan is put among vLLM's arguments, and what it refuses there. Does not know models (`fitting` has compared
-the plan with one) nor how heads are cut out (`engine`).
+Owns how a plan and the server's settings are put among vLLM's arguments, and what is refused there. Does not know
+models (`model_check` has compared the plan with one) nor how heads are cut out (`engine`).
 """
 
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any
 
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
@@ -20,13 +20,8 @@ from vhserve.engine.checks.plan_transport import KEY, pack_plan
 from vhserve.engine.checks.unsupported_options import check_arguments
 from vhserve.errors import FlagRefused
 from vhserve.server import engine_exit, hardening
-from vhserve.server.monitoring.settings import LiveSettings
-
-METRICS: Final = "vhserve.server.plan_metrics.PlanMetrics"
-LIVE: Final = "vhserve.server.monitoring.middleware.Live"
-GUARD: Final = "vhserve.server.guard.Guard"
-OUTCOMES: Final = "vhserve.server.request_metrics.Outcomes"
-ENDING: Final = "vhserve.server.engine_exit.Ending"
+from vhserve.server.middleware import middleware_names
+from vhserve.server.settings import ServerSettings, attach
 
 
 def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
@@ -61,7 +56,7 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     parser_class: Any = FlexibleArgumentParser  # untyped
     parser = parser_class(prog="vhserve")
     command = serve_command()
-    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(**deepcopy(hardening.FLAGS))
+    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(**deepcopy(hardening.FLAG_DEFAULTS))
     try:
         arguments: Namespace = parser.parse_args([command.name, model, *flags])
         configure_logging_from_args(arguments)
@@ -74,8 +69,8 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     return arguments
 
 
-def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
-    """Make a parsed command line serve a plan; what the user overrides elsewhere stays.
+def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
+    """Make a parsed command line load and run a plan; what the user overrides elsewhere stays.
 
     Raises
     ------
@@ -102,32 +97,16 @@ def put_plan(arguments: Namespace, plan: PruningPlan) -> None:
         ours.pop("scheduler_cls")
     for attribute, value in ours.items():
         setattr(arguments, attribute, value)
-    arguments.middleware = [*arguments.middleware, METRICS]
-    # For the API server's metrics. vLLM hands its parsed arguments to each API server, and the engine ignores this one.
-    arguments.vhserve_plan = plan.model_dump(mode="json")
 
 
-def put_live(arguments: Namespace, settings: LiveSettings) -> None:
-    """Make the server of a parsed command line run a canary, a shadow, or both."""
-    if settings.canary or settings.shadow:
-        arguments.middleware = [*arguments.middleware, LIVE]
-        arguments.vhserve_live = settings
-
-
-def put_guard(arguments: Namespace, *, max_request_bytes: int, max_sequences: int) -> None:
-    """Make the server of a parsed command line refuse longer bodies, and speak OpenAI's protocol when it refuses.
-
-    To be put last: the last middleware is the outermost.
-    """
-    arguments.middleware = [*arguments.middleware, ENDING, GUARD]
-    if METRICS in arguments.middleware:
-        arguments.middleware.append(OUTCOMES)
-    arguments.vhserve_max_request_bytes = max_request_bytes
-    arguments.vhserve_max_sequences = max_sequences
+def apply_settings(arguments: Namespace, settings: ServerSettings) -> None:
+    """Give the server of a parsed command line its settings, and the middleware that they need around the user's."""
+    attach(arguments, settings)
+    arguments.middleware = [*arguments.middleware, *middleware_names(settings)]
 
 
 def run_server(arguments: Namespace) -> None:
-    """Run vLLM's server until it is told to end.
+    """Run vLLM's server until it is stopped.
 
     Raises
     ------

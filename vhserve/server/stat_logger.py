@@ -1,7 +1,8 @@
-"""Counts the traffic of a plan's engines in each API server, through vLLM's entry point `vllm.stat_logger_plugins`.
+"""Metrics of a plan's engines in each API server, through vLLM's entry point `vllm.stat_logger_plugins`.
 
-Owns what is made of vLLM's statistics: tokens, blocks, and how sequences ended; and notes for the canary who waits. On
-a server without a plan it exports nothing. Knows nothing of HTTP: `outcomes` counts what ends beside the engine.
+Owns what is read off vLLM's statistics: tokens, blocks, how sequences finished, and the queue lengths that the canary
+waits for. Exports nothing on a server without a plan. Knows no HTTP: `request_metrics` counts what ends outside the
+engine.
 """
 
 from vllm.config import VllmConfig
@@ -27,7 +28,7 @@ _ENDS = {
     FinishReason.ABORT: "abort",
 }
 """Aborts here are the engine's own, as when it shuts down: it does not report those that a client caused, which
-`outcomes` counts. Errors are left to it as well, since each becomes a status or an event.
+`request_metrics` counts. It also counts errors, since each becomes a status or an event.
 """
 
 
@@ -54,7 +55,7 @@ class PlanStatLogger(AggregateStatLoggerBase):
         engine_idx: int = 0,
     ) -> None:
         if scheduler_stats is not None:
-            queue_state.told(engine_idx, scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs)
+            queue_state.report(engine_idx, scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs)
         if not self.with_plan:
             return
         if scheduler_stats is not None:

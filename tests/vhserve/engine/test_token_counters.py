@@ -10,7 +10,7 @@ import pytest
 from live_server import KEY, Server, ask, picture_message
 from oracle import TinyModel
 
-from vhserve.server.metric_definitions import SERIES
+from vhserve.server.metric_definitions import DEFINITIONS
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -119,7 +119,8 @@ def test_every_series_that_it_shows_is_in_the_table(server: Server) -> None:
     shown = {name for name, _ in server.series() if name.startswith("vhserve_")}
     endings = ("_bucket", "_count", "_sum", "_created")
     bare = {next((name.removesuffix(end) for end in endings if name.endswith(end)), name) for name in shown}
-    known = set(SERIES) | {name.removesuffix("_total") for name in SERIES}  # `_created` stands in place of `_total`
+    # `_created` stands in place of `_total`.
+    known = set(DEFINITIONS) | {name.removesuffix("_total") for name in DEFINITIONS}
     assert bare <= known
     # All but those of latencies, which have none before the first comparison.
-    assert {name for name in SERIES if "request_seconds" not in name} <= bare
+    assert {name for name in DEFINITIONS if "request_seconds" not in name} <= bare

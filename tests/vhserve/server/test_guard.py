@@ -11,10 +11,17 @@ from engine_host import EngineHost, call
 
 from vhserve.server import hardening
 from vhserve.server.guard import Guard
+from vhserve.server.settings import ServerSettings, attach
 
-APP = SimpleNamespace(
-    state=SimpleNamespace(args=Namespace(vhserve_max_request_bytes=100, vhserve_max_sequences=4, api_key=None))
-)
+
+def application(settings: ServerSettings, keys: list[str] | None = None) -> SimpleNamespace:
+    """Of an API server, as far as the guard looks at it."""
+    arguments = Namespace(api_key=keys)
+    attach(arguments, settings)
+    return SimpleNamespace(state=SimpleNamespace(args=arguments))
+
+
+APP = application(ServerSettings(max_request_bytes=100, max_sequences=4))
 
 
 def through(
@@ -150,13 +157,13 @@ def test_whatever_changes_or_costs_something_needs_the_key(method: str, given: b
     async def send(message: Any) -> None:
         sent.append(message)
 
-    arguments = Namespace(vhserve_max_request_bytes=1, vhserve_max_sequences=1, api_key=["first", "second"])
+    app_with_keys = application(ServerSettings(max_request_bytes=1, max_sequences=1), ["first", "second"])
     headers = [] if given is None else [(b"authorization", given)]
     scope = {
         "type": "http",
         "method": method,
         "path": "/invocations",
-        "app": SimpleNamespace(state=SimpleNamespace(args=arguments)),
+        "app": app_with_keys,
         "headers": headers,
     }
     asyncio.run(Guard(app)(scope, None, send))
@@ -185,7 +192,7 @@ def test_whatever_changes_or_costs_something_needs_the_key(method: str, given: b
     ],
 )
 def test_an_open_port_is_warned_of(host: str | None, key: list[str] | None, uds: str | None, warns: bool) -> None:
-    warning = hardening.exposure(Namespace(host=host, api_key=key, uds=uds, port=8000))
+    warning = hardening.exposure_warning(Namespace(host=host, api_key=key, uds=uds, port=8000))
     assert (warning is not None) == warns
     if warning:
         assert "8000" in warning
@@ -194,7 +201,7 @@ def test_an_open_port_is_warned_of(host: str | None, key: list[str] | None, uds:
 
 def test_the_environment_s_key_counts_and_its_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "k")
-    assert hardening.exposure(Namespace(host=None, api_key=None, uds=None, port=8000)) is None
+    assert hardening.exposure_warning(Namespace(host=None, api_key=None, uds=None, port=8000)) is None
     names = ("VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES", "VLLM_MEDIA_URL_ALLOW_REDIRECTS", "VLLM_MEDIA_CONNECTOR")
     for name in names:
         monkeypatch.setenv(name, "theirs")
@@ -207,7 +214,7 @@ def parsed(*flags: str) -> dict[str, Any]:
     from vhserve.server import serving
 
     arguments = serving.parse_flags("m", flags)
-    return {name: getattr(arguments, name) for name in (*hardening.FLAGS, "max_num_queued_reqs")}
+    return {name: getattr(arguments, name) for name in (*hardening.FLAG_DEFAULTS, "max_num_queued_reqs")}
 
 
 @pytest.mark.vllm

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from profiles.geometry import ModelGeometry, ModelRef
 from profiles.planning.savings import kv_bytes_per_token
 from profiles.pruning_plan import Measurement, PruningPlan
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
-from vhserve.server.metric_definitions import SERIES, Series
+from vhserve.server.metric_definitions import DEFINITIONS, MetricDefinition
 from vhserve.server.plan_metrics import PlanMetrics, expose
+from vhserve.server.settings import ServerSettings, attach
 
 GEOMETRY = ModelGeometry(layers=7, query_heads=4, kv_heads=2, head_size=32, hidden_size=100, image_tokens=9)
 MEASURED = [
@@ -43,9 +45,9 @@ def read(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def shown(plan: PruningPlan, dtype_bytes: int = 2, holds: Capacity | None = None) -> dict[tuple[str, ...], float]:
+def shown(plan: PruningPlan, dtype_bytes: int = 2, kv_capacity: Capacity | None = None) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
-    expose(plan, dtype_bytes, holds, registry)
+    expose(plan, dtype_bytes, kv_capacity, registry)
     return read(generate_latest(registry).decode())
 
 
@@ -84,7 +86,7 @@ def test_the_info_names_plan_and_model():
     )
     assert labels["digest"] == PLAN.digest
     assert (labels["model"], labels["revision"]) == ('the "model"', "sha256:12")
-    assert set(labels) == set(SERIES["vhserve_plan_info"].labels)
+    assert set(labels) == set(DEFINITIONS["vhserve_plan_info"].labels)
 
 
 def test_accuracy_comes_with_samples_and_interval():
@@ -107,8 +109,8 @@ def test_an_empty_plan_shows_full_heads_and_no_saving():
 
 def test_capacity_is_stated_for_image_and_text_prompts():
     plan = PruningPlan.manual(PLAN.model, GEOMETRY, text_only=[(layer, head) for layer in range(7) for head in (2, 3)])
-    holds = capacity(groups_of(plan, 4), 600, 30, 4)
-    series = shown(plan, holds=holds)
+    kv_capacity = capacity(groups_of(plan, 4), 600, 30, 4)
+    series = shown(plan, kv_capacity=kv_capacity)
     # 100 tokens are 25 blocks; full and text-only heads are equally many, so each have one group.
     assert series["vhserve_kv_cache_capacity_requests", "text"] == 600 / 50
     assert series["vhserve_kv_cache_capacity_requests", "image"] == 600 / (25 + 25 - 7)
@@ -118,8 +120,8 @@ def test_capacity_is_stated_for_image_and_text_prompts():
 UNITS = r"bytes_per_token|ratio|samples|requests|info|heads|seconds|up"
 
 
-@pytest.mark.parametrize(("name", "series"), SERIES.items(), ids=SERIES)
-def test_names_follow_the_conventions(name: str, series: Series):
+@pytest.mark.parametrize(("name", "series"), DEFINITIONS.items(), ids=DEFINITIONS)
+def test_names_follow_the_conventions(name: str, series: MetricDefinition):
     counted = series.kind == "counter"
     assert re.fullmatch(rf"vhserve_([a-z_]+_)?({'total' if counted else UNITS})", name)
     assert series.text.endswith(".")
@@ -166,7 +168,9 @@ def test_the_middleware_passes_everything_on_and_is_silent_without_a_plan(kind: 
     async def app(scope: object, receive: object, send: object) -> None:
         passed.append((scope, receive, send))
 
-    state = SimpleNamespace(args=SimpleNamespace(), vllm_config=None)
+    arguments = Namespace()
+    attach(arguments, ServerSettings(max_request_bytes=1, max_sequences=1))
+    state = SimpleNamespace(args=arguments, vllm_config=None)
     scope = {"type": kind, "app": SimpleNamespace(state=state)}
     middleware = PlanMetrics(app)
     for _ in range(2):

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from vhserve.server.metric_definitions import OUTCOMES
-from vhserve.server.request_metrics import Outcomes
+from vhserve.server.request_metrics import RequestMetrics
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 ASKED = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -57,7 +57,7 @@ def counted(
     async def send(message: Any) -> None:
         passed.append(message)
 
-    middleware = Outcomes(app)
+    middleware = RequestMetrics(app)
     before = counts()
     scope = {"type": "http", "method": method, "path": path, "root_path": ""}
     if error is None:

@@ -191,7 +191,6 @@ def test_other_flags_are_handed_on(
     put_there = outcome.probed
     assert put_there["hf_overrides"]["architectures"] == ["VhserveLlavaForConditionalGeneration"]
     assert put_there["additional_config"]["vhserve"]["digest"] == plan.digest
-    assert put_there["middleware"] == ["vhserve.server.plan_metrics.PlanMetrics"]
     assert (put_there["model_tag"], put_there["port"]) == (path, 8123)
     if given[0] == "--hf-overrides":
         assert put_there["hf_overrides"]["text_config"] == {"rope_theta": 5}

@@ -1,6 +1,6 @@
-"""The canary: a small labelled set that the server is asked again and again, one question at a time.
+"""The canary: a small labelled set that is run through the server at intervals, one question at a time.
 
-Owns when it asks, what becomes of a run, and its series. Does not know how a question reaches the server.
+Owns when it asks, the outcome of a run, and the metrics. Does not know how a question reaches the server.
 """
 
 import asyncio
@@ -18,31 +18,31 @@ Outcome = Literal["completed", "failed", "skipped"]
 OUTCOMES: Final = ("completed", "failed", "skipped")
 
 Question = tuple[Sample, dict[str, Any]]
-"""A sample and the chat message that asks it."""
+"""A sample and its chat message."""
 
 Ask = Callable[[Question], Awaitable[Answer]]
 
-_LOOK_AGAIN: Final = 0.2
-"""Seconds after which to look again for room."""
+_RETRY_SECONDS: Final = 0.2
+"""Seconds between checks whether the server has capacity."""
 
 _FULL: Final = "status 503"
 
 
 class Canary:
-    """Runs over the questions, and tells what they come to.
+    """Runs over the questions, and exports their accuracy.
 
     Parameters
     ----------
     dataset
-        Its name, the label of all series.
+        Its name, the label of all metrics.
     questions
         Asked in this order.
     ask
         Sends one question at the lowest priority, and scores the answer.
-    room
-        Whether one more request would keep nobody waiting.
+    has_capacity
+        Whether one more request would delay nobody.
     interval
-        Seconds from the start of one run to the start of the next; a run that takes longer is given up.
+        Seconds from the start of one run to the start of the next; a run that takes longer is skipped.
     expected_low
         Low end of the interval that the plan records for this dataset; None where it records none.
     """
@@ -53,14 +53,14 @@ class Canary:
         questions: Sequence[Question],
         *,
         ask: Ask,
-        room: Callable[[], bool],
+        has_capacity: Callable[[], bool],
         interval: float,
         expected_low: float | None,
     ) -> None:
         self.dataset = dataset
         self.questions = questions
         self.ask = ask
-        self.room = room
+        self.has_capacity = has_capacity
         self.interval = interval
         self.first: list[str | None] | None = None  # replies of the first complete run
         for outcome in OUTCOMES:
@@ -83,10 +83,10 @@ class Canary:
         answers = []
         for question in self.questions:
             while True:
-                while not self.room():
+                while not self.has_capacity():
                     if time.monotonic() > deadline:
                         return "skipped"
-                    await asyncio.sleep(_LOOK_AGAIN)
+                    await asyncio.sleep(_RETRY_SECONDS)
                 answer = await self.ask(question)
                 if answer.outcome != "error":
                     break
@@ -94,14 +94,14 @@ class Canary:
                     return "failed"
                 if time.monotonic() > deadline:
                     return "skipped"
-                await asyncio.sleep(_LOOK_AGAIN)
+                await asyncio.sleep(_RETRY_SECONDS)
             latency.observe(answer.seconds)
             answers.append(answer)
-        self.tell(answers)
+        self.export(answers)
         return "completed"
 
-    def tell(self, answers: Sequence[Answer]) -> None:
-        """Export what a complete run came to."""
+    def export(self, answers: Sequence[Answer]) -> None:
+        """Export the results of a complete run."""
         whole = figures(answers)[-1]
         replies = [answer.reply for answer in answers]
         self.first = self.first or replies

@@ -1,6 +1,7 @@
-"""Asking the server from inside its own process: through its OpenAI routes, without a socket.
+"""An HTTP client of the API server inside its own process: its OpenAI routes without a socket.
 
-Owns that such a request comes last, is computed anew, and can be told from users'. Does not know what is asked.
+Owns that such a request has the lowest priority, is computed without cached KV, and is distinguishable from users'
+requests. Does not know which questions are asked.
 """
 
 import os
@@ -13,44 +14,43 @@ import httpx
 
 from vhserve.evaluation.chat import greedy_request, to_answer
 from vhserve.evaluation.results import Answer
-from vhserve.server.monitoring.canary import Ask, Question
-from vhserve.server.monitoring.exchange import text_of
+from vhserve.server.monitoring.canary import Question
+from vhserve.server.monitoring.exchange import reply_text
 
-LAST: Final = 1 << 30
-"""Priority of such a request: vLLM serves lower numbers first, and users' are 0 unless they say otherwise."""
+LOWEST_PRIORITY: Final = 1 << 30
+"""vLLM serves lower numbers first; users' requests have 0 unless they set another."""
 
-asked_inside: ContextVar[bool] = ContextVar("vhserve_asked_inside", default=False)
-"""Whether the request that a middleware sees comes from this module."""
+is_internal: ContextVar[bool] = ContextVar("vhserve_internal_request", default=False)
+"""Whether the request that a middleware handles comes from this module."""
 
 
-def asker(app: Any) -> Ask:
-    """A function that asks the FastAPI application of an API server, greedily decoded, and scores the answer."""
-    arguments = app.state.args
-    key = next((key for key in (arguments.api_key or [os.environ.get("VLLM_API_KEY")]) if key), None)
-    client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),
-        base_url="http://inside",
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=None,
-    )
-    by_priority = {"priority": LAST} if app.state.vllm_config.scheduler_config.policy == "priority" else {}
+class InProcessClient:
+    """Sends chat completions to the FastAPI application of an API server, through all of its middleware."""
 
-    async def ask(question: Question) -> Answer:
+    def __init__(self, app: Any) -> None:
+        arguments = app.state.args
+        key = next((key for key in (arguments.api_key or [os.environ.get("VLLM_API_KEY")]) if key), None)
+        self.model: str = arguments.served_model_name[0]
+        by_priority = app.state.vllm_config.scheduler_config.policy == "priority"
+        self.priority = {"priority": LOWEST_PRIORITY} if by_priority else {}
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),
+            base_url="http://inside",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=None,
+        )
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask one question, greedily decoded, and score the reply."""
         sample, message = question
-        request = {
-            **greedy_request(arguments.served_model_name[0], message),
-            # Keeps it away from cached KV: answers are to show what the engine computes now.
-            "cache_salt": secrets.token_hex(8),
-            **by_priority,
-        }
-        token = asked_inside.set(True)
+        # The salt keeps the request away from cached KV: its reply must show what the engine computes now.
+        request = {**greedy_request(self.model, message), "cache_salt": secrets.token_hex(8), **self.priority}
+        token = is_internal.set(True)
         started = time.perf_counter()
         try:
-            answered = await client.post("/v1/chat/completions", json=request)
+            response = await self.http.post("/v1/chat/completions", json=request)
         finally:
-            asked_inside.reset(token)
-        reply = text_of(answered.content) if answered.is_success else None
-        error = f"status {answered.status_code}" if reply is None else None
+            is_internal.reset(token)
+        reply = reply_text(response.content) if response.is_success else None
+        error = f"status {response.status_code}" if reply is None else None
         return to_answer(sample, reply=reply, error=error, seconds=time.perf_counter() - started)
-
-    return ask

@@ -1,6 +1,6 @@
-"""Starts canary and shadow with an API server and ends them with it.
+"""Starts canary and shadow with an API server, and stops them with it.
 
-Owns their place in the server: an ASGI middleware, which sees the server's start and end (ASGI's lifespan) and every
+Owns their lifecycle: an ASGI middleware, which gets the server's start-up and shutdown (the lifespan) and every
 request. Knows vLLM's application state; not how either works.
 """
 
@@ -9,21 +9,23 @@ from typing import Any
 
 from vllm.logger import init_logger
 
+from profiles.pruning_plan import PruningPlan
 from vhserve.compat import api_server_rank
 from vhserve.evaluation.chat import user_message
 from vhserve.server.monitoring import queue_state
 from vhserve.server.monitoring.canary import Canary
-from vhserve.server.monitoring.in_process_client import asker
+from vhserve.server.monitoring.in_process_client import InProcessClient
 from vhserve.server.monitoring.reference import Reference
-from vhserve.server.monitoring.request_mirror import Tap
-from vhserve.server.monitoring.settings import CanarySettings, LiveSettings
+from vhserve.server.monitoring.request_mirror import RequestMirror
+from vhserve.server.monitoring.settings import CanarySettings
 from vhserve.server.monitoring.shadow import Shadow
+from vhserve.server.settings import settings_of
 
 logger = init_logger("vllm.vhserve")
 
 
-class Live:
-    """ASGI middleware; `vhserve_live` of the server's arguments says what to run."""
+class Monitoring:
+    """ASGI middleware; `ServerSettings.monitoring` says what to run."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -49,18 +51,18 @@ class Live:
         await self.app(scope, watched_receive, watched_send)
 
     def start(self, app: Any) -> None:
-        """Start what is asked for; the canary in the first API server only."""
-        settings: LiveSettings = app.state.args.vhserve_live
+        """Start what is set; the canary in the first API server only."""
+        settings = settings_of(app).monitoring
         if settings.shadow is not None:
             self.reference = Reference(settings.shadow.url)
             shadow = Shadow(self.reference)
-            self.app = Tap(self.app, settings.shadow.fraction, shadow.offer)
+            self.app = RequestMirror(self.app, settings.shadow.fraction, shadow.offer)
             self._run("shadow", shadow.run_forever())
         if settings.canary is not None and api_server_rank(app.state.vllm_config) == 0:
             self._run("canary", _run_canary(settings.canary, app))
 
     async def stop(self) -> None:
-        """End both, and wait until they have ended."""
+        """Stop both, and wait until they have stopped."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -69,25 +71,26 @@ class Live:
 
     def _run(self, name: str, work: Any) -> None:
         task = asyncio.create_task(work, name=f"vhserve {name}")
-        task.add_done_callback(_tell_failure)
+        task.add_done_callback(_log_failure)
         self.tasks.append(task)
 
 
-def _tell_failure(task: "asyncio.Task[None]") -> None:
-    """A defect in either must not reach users, but must not be silent."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """A defect in either must not reach users, but must be logged."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error)
 
 
 async def _run_canary(settings: CanarySettings, app: Any) -> None:
     dataset, questions = await asyncio.to_thread(_questions, settings)
-    plan = getattr(app.state.args, "vhserve_plan", None)
+    plan = settings_of(app).plan
+    by_priority = app.state.vllm_config.scheduler_config.policy == "priority"
     canary = Canary(
         dataset,
         questions,
-        ask=asker(app),
-        # By priority, vLLM lets nobody wait for the canary; else it asks only while nobody waits.
-        room=(lambda: True) if app.state.vllm_config.scheduler_config.policy == "priority" else queue_state.is_free,
+        ask=InProcessClient(app).ask,
+        # With priority scheduling no user's request waits for the canary's; else it asks only while none waits.
+        has_capacity=(lambda: True) if by_priority else queue_state.has_capacity,
         interval=settings.interval,
         expected_low=None if plan is None else _expected_low(plan, dataset),
     )
@@ -95,16 +98,16 @@ async def _run_canary(settings: CanarySettings, app: Any) -> None:
 
 
 def _questions(settings: CanarySettings) -> tuple[str, list[Any]]:
-    """The data set's name, and its samples with the messages that ask them: pictures are encoded once."""
+    """The data set's name, and its samples with their chat messages, so that pictures are encoded once."""
     from calibrate.datasets import open_dataset
 
     dataset = open_dataset(settings.dataset, samples=settings.samples, seed=0)
     return dataset.name, [(sample, user_message(sample.image, sample.question)) for sample in dataset]
 
 
-def _expected_low(plan: dict[str, Any], dataset: str) -> float | None:
-    """Low end of what the plan records for a data set as a whole, with the plan."""
-    for measured in plan["measured"]:
-        if (measured["dataset"], measured["family"], measured["arm"]) == (dataset, "all", "pruned"):
-            return float(measured["low"])
+def _expected_low(plan: PruningPlan, dataset: str) -> float | None:
+    """Low end of the accuracy interval that the plan records for a whole data set with pruning, 0 to 1."""
+    for measured in plan.measured:
+        if (measured.dataset, measured.family, measured.arm) == (dataset, "all", "pruned"):
+            return measured.low
     return None

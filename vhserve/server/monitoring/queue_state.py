@@ -1,23 +1,23 @@
-"""Whether an engine has room for one more request that nobody waits for.
+"""Queue lengths of the engines, as this API server last saw them.
 
-Owns what the latest statistics of the engines say of their queues. Written by `stat_logger`, read by the canary.
+Owns the latest length for each engine and its age. Written by `stat_logger`, read by the canary; knows neither.
 """
 
 import time
 from typing import Final
 
 _FRESH_SECONDS: Final = 2.0
-"""An engine that works tells its queue every step; one that was silent for so long is idle, or tells another server."""
+"""A busy engine reports every step; one without a report for so long is idle, or reports to another API server."""
 
 _waiting: dict[int, tuple[int, float]] = {}
 
 
-def told(engine: int, waiting: int) -> None:
-    """Note how many requests wait in an engine."""
+def report(engine: int, waiting: int) -> None:
+    """Record the number of requests that wait in an engine, by the engine's index."""
     _waiting[engine] = (waiting, time.monotonic())
 
 
-def is_free() -> bool:
-    """Whether no user's request waits, as far as this process has been told."""
+def has_capacity() -> bool:
+    """Whether no request waits in any engine that reports to this process, so that one more would delay nobody."""
     since = time.monotonic() - _FRESH_SECONDS
     return not any(waiting and at > since for waiting, at in _waiting.values())

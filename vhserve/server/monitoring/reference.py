@@ -1,6 +1,6 @@
-"""The endpoint that the shadow asks: which model it serves, and whether it answers.
+"""The endpoint that live requests are repeated on: its model, and whether it is up.
 
-Owns its connections and its key. Does not know what its answers are compared with.
+Owns its connections and its API key. Does not know what its responses are compared with.
 """
 
 import os
@@ -12,17 +12,17 @@ import httpx
 from vhserve.evaluation.address import trusts_environment
 
 KEY_VARIABLE: Final = "VHSERVE_SHADOW_API_KEY"
-"""Environment variable with the reference's key; users' keys are never sent there."""
+"""Environment variable with the reference's API key; users' keys are never sent there."""
 
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=5.0)
 
 
 class ReferenceDown(Exception):
-    """The reference does not answer, or has no room: nothing should be sent there for a while."""
+    """The reference does not answer, or is full: nothing should be sent there for a while."""
 
 
 class ReferenceRefused(Exception):
-    """The reference answers, but not this request."""
+    """The reference is up, but rejects this request."""
 
 
 class Reference:
@@ -44,8 +44,8 @@ class Reference:
         self.url = url
         self.models: list[str] = []
 
-    async def look(self) -> None:
-        """See that it is there, and what it serves.
+    async def check(self) -> None:
+        """Check that it is up, and list its models.
 
         Raises
         ------
@@ -58,12 +58,12 @@ class Reference:
         except (ValueError, LookupError, TypeError) as error:
             raise ReferenceDown("it lists no model") from error
 
-    async def ask(self, path: str, request: dict[str, Any]) -> tuple[bytes, float]:
-        """Send a request.
+    async def send(self, path: str, request: dict[str, Any]) -> tuple[bytes, float]:
+        """Send a request, for the model of the same name where the reference has it, else for its first one.
 
         Returns
         -------
-        The answer's body, and how long it took in seconds.
+        The response's body, and its latency in seconds.
 
         Raises
         ------
@@ -71,21 +71,21 @@ class Reference:
         """
         model = request.get("model")
         started = time.perf_counter()
-        answer = await self._request(
+        response = await self._request(
             "POST", path, json={**request, "model": model if model in self.models else self.models[0]}
         )
-        return answer.content, time.perf_counter() - started
+        return response.content, time.perf_counter() - started
 
     async def close(self) -> None:
         await self.client.aclose()
 
     async def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
-            answer = await self.client.request(method, f"{self.url}{path}", **content)
+            response = await self.client.request(method, f"{self.url}{path}", **content)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ReferenceDown(f"{type(error).__name__}") from error
-        if answer.status_code == 429 or answer.status_code >= 500 or (method == "GET" and not answer.is_success):
-            raise ReferenceDown(f"status {answer.status_code}")
-        if not answer.is_success:
-            raise ReferenceRefused(f"status {answer.status_code}")
-        return answer
+        if response.status_code == 429 or response.status_code >= 500 or (method == "GET" and not response.is_success):
+            raise ReferenceDown(f"status {response.status_code}")
+        if not response.is_success:
+            raise ReferenceRefused(f"status {response.status_code}")
+        return response

@@ -1,6 +1,6 @@
-"""Takes a copy of chosen requests and their answers on the way, without holding either up.
+"""Copies a share of requests and their responses as they pass, without delaying either.
 
-Owns the choice and the copying. Does not know what copies are for.
+Owns the sampling and the copying. Does not know what the copies are for.
 """
 
 import random
@@ -9,26 +9,26 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from vhserve.server.monitoring.exchange import Exchange
-from vhserve.server.monitoring.in_process_client import asked_inside
+from vhserve.server.monitoring.in_process_client import is_internal
 
 PATHS: Final = ("/chat/completions", "/completions")
-"""Routes under `/v1` whose answers can be compared."""
+"""Routes under `/v1` whose responses can be compared."""
 
-_MOST_ANSWERED: Final = 1 << 20
-"""Bytes of an answer beyond which it is not kept."""
+_MAX_RESPONSE_BYTES: Final = 1 << 20
+"""Longer responses are not copied."""
 
 
-class Tap:
-    """Copies a share of all requests that are answered with status 200.
+class RequestMirror:
+    """ASGI application that wraps another and copies a share of the exchanges with status 200.
 
     Parameters
     ----------
     app
-        What answers.
+        The application that responds.
     fraction
-        Share of requests, 0 to 1.
+        Share of requests to copy, 0 to 1.
     offer
-        Called with each copy, after the answer has gone out.
+        Called with each copy, after the response has been sent.
     """
 
     def __init__(self, app: Any, fraction: float, offer: Callable[[Exchange], None]) -> None:
@@ -38,18 +38,18 @@ class Tap:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = _path(scope)
-        if path is None or asked_inside.get() or random.random() >= self.fraction:
+        if path is None or is_internal.get() or random.random() >= self.fraction:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        asked: list[bytes] = []
-        answered: list[bytes] = []
+        request: list[bytes] = []
+        response: list[bytes] = []
         kept, status, ended = 0, 0, None
 
         async def copying_receive() -> Any:
             message = await receive()
             if message["type"] == "http.request":
-                asked.append(message.get("body", b""))
+                request.append(message.get("body", b""))
             return message
 
         async def copying_send(message: Any) -> None:
@@ -59,14 +59,14 @@ class Tap:
                 status = message["status"]
             elif message["type"] == "http.response.body":
                 kept += len(message.get("body", b""))
-                if kept <= _MOST_ANSWERED:
-                    answered.append(message.get("body", b""))
+                if kept <= _MAX_RESPONSE_BYTES:
+                    response.append(message.get("body", b""))
                 if not message.get("more_body", False):
                     ended = time.perf_counter()
 
         await self.app(scope, copying_receive, copying_send)
-        if status == 200 and ended is not None and kept <= _MOST_ANSWERED:
-            self.offer(Exchange(path, b"".join(asked), b"".join(answered), ended - started))
+        if status == 200 and ended is not None and kept <= _MAX_RESPONSE_BYTES:
+            self.offer(Exchange(path, b"".join(request), b"".join(response), ended - started))
 
 
 def _path(scope: Any) -> str | None:

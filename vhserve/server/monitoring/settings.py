@@ -1,6 +1,6 @@
-"""What the canary and the shadow are told: plain values, which travel to every API server among its arguments.
+"""Settings of the canary and the shadow: plain values, which are pickled for every API server.
 
-Owns their checks. Opens no data set and no connection.
+Owns their validation. Opens no data set and no connection.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from vhserve.evaluation.address import check_base_url
 
 @dataclass(frozen=True)
 class CanarySettings:
-    """A labelled data set, by the name that `calibrate.datasets.open_dataset` knows, and how often to ask it.
+    """A labelled data set, by the name that `calibrate.datasets.open_dataset` knows, and how often to run it.
 
     Attributes
     ----------
@@ -42,8 +42,13 @@ class ShadowSettings:
 
 
 @dataclass(frozen=True)
-class LiveSettings:
+class MonitoringSettings:
     """Either may be absent."""
 
     canary: CanarySettings | None = None
     shadow: ShadowSettings | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to run."""
+        return self.canary is not None or self.shadow is not None

@@ -1,6 +1,7 @@
-"""The shadow: repeats answered requests on a reference, one at a time, and compares the answers.
+"""The shadow: repeats completed requests on a reference, one at a time, and compares the replies.
 
-Owns the queue between users' requests and the reference, when to leave the reference alone, and its series.
+Owns the queue in front of the reference, the back-off while the reference is down, and the metrics. Does not know how
+requests are copied.
 """
 
 import asyncio
@@ -10,66 +11,66 @@ from typing import Any, Final, Literal
 from vllm.logger import init_logger
 
 from vhserve.server.metric_definitions import collector
-from vhserve.server.monitoring.exchange import Exchange, repeatable, text_of
+from vhserve.server.monitoring.exchange import Exchange, comparable_request, reply_text
 from vhserve.server.monitoring.reference import Reference, ReferenceDown, ReferenceRefused
 
 Outcome = Literal["agree", "differ", "failed", "skipped"]
 
 OUTCOMES: Final = ("agree", "differ", "failed", "skipped")
 
-MOST_QUEUED: Final = 16
+MAX_QUEUED: Final = 16
 """Exchanges that may wait; further ones are skipped."""
 
-MOST_BYTES: Final = 64 << 20
-"""Bytes that they may hold together."""
+MAX_QUEUED_BYTES: Final = 64 << 20
+"""Bytes of all that wait."""
 
-_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds to leave a reference alone that does not answer: doubled from the one to the other."""
+_BACKOFF: Final = 1.0
+_MAX_BACKOFF: Final = 60.0
+"""Seconds between checks of a reference that is down: doubled from the one to the other."""
 
 logger = init_logger("vllm.vhserve")  # below vLLM's, whose level and format users set
 
 
 class Shadow:
-    """Takes exchanges at any time, and never makes who brings them wait."""
+    """Compares exchanges with a reference in the background; `offer` never blocks."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
         self.queue: deque[Exchange] = deque()
         self.bytes = 0
-        self.up: bool | None = None  # not known before the first look
-        self.pause = _PAUSE
-        self.came = asyncio.Event()
+        self.up: bool | None = None  # unknown before the first check
+        self.backoff = _BACKOFF
+        self.arrived = asyncio.Event()
         for outcome in OUTCOMES:
             collector("vhserve_shadow_requests_total").labels(outcome=outcome)
 
     def offer(self, exchange: Exchange) -> None:
         """Queue an exchange, or skip it where the reference is down or too slow."""
-        if not self.up or len(self.queue) >= MOST_QUEUED or self.bytes + exchange.size > MOST_BYTES:
+        if not self.up or len(self.queue) >= MAX_QUEUED or self.bytes + exchange.size > MAX_QUEUED_BYTES:
             self._count("skipped")
             return
         self.queue.append(exchange)
         self.bytes += exchange.size
-        self.came.set()
+        self.arrived.set()
 
     async def run_forever(self) -> None:
         """Compare until cancelled."""
         while True:
             try:
-                await self.reference.look()
-                self._tell(True)
-                await self._work()
+                await self.reference.check()
+                self._set_up(True)
+                await self._compare_queued()
             except ReferenceDown as error:
-                self._tell(False, str(error))
-                self._drop()
-                await asyncio.sleep(self.pause)
-                self.pause = min(2 * self.pause, _LONGEST_PAUSE)
+                self._set_up(False, str(error))
+                self._skip_queued()
+                await asyncio.sleep(self.backoff)
+                self.backoff = min(2 * self.backoff, _MAX_BACKOFF)
 
-    async def _work(self) -> None:
+    async def _compare_queued(self) -> None:
         while True:
             while not self.queue:
-                self.came.clear()
-                await self.came.wait()
+                self.arrived.clear()
+                await self.arrived.wait()
             exchange = self.queue.popleft()
             self.bytes -= exchange.size
             try:
@@ -80,16 +81,16 @@ class Shadow:
 
     async def _compare(self, exchange: Exchange) -> Outcome:
         # In threads: a body with pictures takes long to parse, and users' streams run in this loop.
-        request = await asyncio.to_thread(repeatable, exchange)
-        here = await asyncio.to_thread(text_of, exchange.answered)
+        request = await asyncio.to_thread(comparable_request, exchange)
+        here = await asyncio.to_thread(reply_text, exchange.response_body)
         if request is None or here is None:
             return "skipped"
         try:
-            answered, seconds = await self.reference.ask(exchange.path, request)
+            response, seconds = await self.reference.send(exchange.path, request)
         except ReferenceRefused:
             return "failed"
-        self.pause = _PAUSE
-        there = text_of(answered)
+        self.backoff = _BACKOFF
+        there = reply_text(response)
         if there is None:
             return "failed"
         latency = collector("vhserve_shadow_request_seconds")
@@ -97,13 +98,13 @@ class Shadow:
         latency.labels(arm="reference").observe(seconds)
         return "agree" if here == there else "differ"
 
-    def _drop(self) -> None:
+    def _skip_queued(self) -> None:
         for _ in self.queue:
             self._count("skipped")
         self.queue.clear()
         self.bytes = 0
 
-    def _tell(self, up: bool, why: str = "") -> None:
+    def _set_up(self, up: bool, why: str = "") -> None:
         collector("vhserve_shadow_up").set(up)
         if up != self.up:
             self.up = up

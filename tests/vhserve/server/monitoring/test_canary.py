@@ -56,7 +56,7 @@ class Script:
 
 
 def canary(dataset: str, script: Script, **settings: Any) -> Canary:
-    defaults: dict[str, Any] = {"room": lambda: True, "interval": 60.0, "expected_low": None}
+    defaults: dict[str, Any] = {"has_capacity": lambda: True, "interval": 60.0, "expected_low": None}
     return Canary(dataset, QUESTIONS, ask=script, **defaults | settings)
 
 
@@ -99,7 +99,7 @@ def test_a_full_server_is_asked_again_later() -> None:
 
 def test_it_does_not_ask_while_users_wait() -> None:
     script = Script(lambda number, run: "yes")
-    assert asyncio.run(canary("waiting", script, room=lambda: False, interval=0.5).run()) == "skipped"
+    assert asyncio.run(canary("waiting", script, has_capacity=lambda: False, interval=0.5).run()) == "skipped"
     assert script.asked == 0
     assert value("vhserve_canary_accuracy_ratio", "waiting") is None
 
@@ -120,19 +120,19 @@ def test_it_runs_again_after_its_interval_and_counts_how_runs_end() -> None:
     assert runs == {"completed": 2, "failed": 1, "skipped": 0}
 
 
-def test_room_follows_what_engines_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capacity_follows_what_engines_report(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(queue_state.time, "monotonic", lambda: now)
     monkeypatch.setattr(queue_state, "_waiting", {})
-    assert queue_state.is_free()
-    queue_state.told(0, 0)
-    queue_state.told(1, 3)
-    assert not queue_state.is_free()
-    queue_state.told(1, 0)
-    assert queue_state.is_free()
-    queue_state.told(1, 3)
-    now += 10  # silent since: it is idle, or tells another process
-    assert queue_state.is_free()
+    assert queue_state.has_capacity()
+    queue_state.report(0, 0)
+    queue_state.report(1, 3)
+    assert not queue_state.has_capacity()
+    queue_state.report(1, 0)
+    assert queue_state.has_capacity()
+    queue_state.report(1, 3)
+    now += 10  # silent since: it is idle, or reports to another process
+    assert queue_state.has_capacity()
 
 
 @pytest.mark.vllm

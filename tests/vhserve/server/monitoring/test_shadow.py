@@ -12,10 +12,10 @@ from oracle import TinyModel
 from prometheus_client import REGISTRY
 from scripted_endpoint import Reply, completion, endpoint
 
-from vhserve.server.monitoring.exchange import Exchange, repeatable, text_of
+from vhserve.server.monitoring.exchange import Exchange, comparable_request, reply_text
 from vhserve.server.monitoring.reference import Reference
-from vhserve.server.monitoring.request_mirror import Tap
-from vhserve.server.monitoring.shadow import MOST_QUEUED, Shadow
+from vhserve.server.monitoring.request_mirror import RequestMirror
+from vhserve.server.monitoring.shadow import MAX_QUEUED, Shadow
 
 OUTCOMES = ("agree", "differ", "failed", "skipped")
 
@@ -127,9 +127,9 @@ def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
     async def work() -> None:
         shadow = Shadow(Reference("http://127.0.0.1:1/v1"))
         shadow.up = True  # and nobody works
-        for _ in range(MOST_QUEUED + 3):
+        for _ in range(MAX_QUEUED + 3):
             shadow.offer(exchange())
-        assert len(shadow.queue) == MOST_QUEUED
+        assert len(shadow.queue) == MAX_QUEUED
         shadow.queue.clear()
         big = Exchange("/chat/completions", bytes(40 << 20), b"", 0.1)
         shadow.bytes = 0
@@ -156,12 +156,12 @@ def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
 )
 def test_only_one_greedy_answer_is_comparable(request_fields: dict[str, Any], fits: bool) -> None:
     asked = Exchange("/completions", json.dumps(request_fields).encode(), b"", 0.1)
-    assert (repeatable(asked) is not None) == fits
+    assert (comparable_request(asked) is not None) == fits
 
 
 @pytest.mark.parametrize("asked", [b"", b"null", b"[]", b"{broken"])
 def test_what_is_no_request_is_not_comparable(asked: bytes) -> None:
-    assert repeatable(Exchange("/completions", asked, b"", 0.1)) is None
+    assert comparable_request(Exchange("/completions", asked, b"", 0.1)) is None
 
 
 def stream(*parts: dict[str, Any]) -> bytes:
@@ -183,10 +183,10 @@ def stream(*parts: dict[str, Any]) -> bytes:
     ],
 )
 def test_the_text_of_an_answer(answered: bytes, text: str | None) -> None:
-    assert text_of(answered) == text
+    assert reply_text(answered) == text
 
 
-def test_a_tap_passes_everything_on_at_once_and_copies_its_share() -> None:
+def test_a_mirror_passes_everything_on_at_once_and_copies_its_share() -> None:
     offered: list[Exchange] = []
     sent: list[Any] = []
 
@@ -209,11 +209,12 @@ def test_a_tap_passes_everything_on_at_once_and_copies_its_share() -> None:
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": path, "status": status}
-        await Tap(app, fraction, offered.append)(scope, receive, send)
+        await RequestMirror(app, fraction, offered.append)(scope, receive, send)
         return len(offered)
 
     assert asyncio.run(through(1)) == 1
-    assert (offered[0].path, offered[0].asked, offered[0].answered) == ("/chat/completions", b"asked", b"xxx")
+    assert offered[0].path == "/chat/completions"
+    assert (offered[0].request_body, offered[0].response_body) == (b"asked", b"xxx")
     assert asyncio.run(through(0)) == 0
     assert asyncio.run(through(1, status=400)) == 0
     assert asyncio.run(through(1, path="/v1/embeddings")) == 0

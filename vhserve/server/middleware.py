@@ -1,0 +1,49 @@
+"""Which ASGI middleware a server of `vhserve serve` has, and in which order.
+
+Owns the order and its reasons. vLLM imports middleware by name, in the process of every API server; it builds each
+around those before it in the list, so that the last one is the outermost. Does not know what any of them does inside.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from vhserve.server.settings import ServerSettings
+
+
+class Middleware(NamedTuple):
+    """A class by its dotted name, and for which settings a server has it."""
+
+    name: str
+    is_needed: Callable[[ServerSettings], bool]
+
+
+def _always(settings: ServerSettings) -> bool:
+    return True
+
+
+def _with_plan(settings: ServerSettings) -> bool:
+    return settings.plan is not None
+
+
+def _with_monitoring(settings: ServerSettings) -> bool:
+    return settings.monitoring.enabled
+
+
+ORDER: Final = (
+    # Innermost: it reads the server's start only, so its place matters least.
+    Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
+    # Inside the guard, so that only requests which it lets through are mirrored.
+    Middleware("vhserve.server.monitoring.middleware.Monitoring", _with_monitoring),
+    # Around the monitoring, so that the engine is checked before the monitoring's tasks are cancelled.
+    Middleware("vhserve.server.engine_exit.EngineExit", _always),
+    # Around all that read a request's body, so that none reads one that is too long.
+    Middleware("vhserve.server.guard.Guard", _always),
+    # Outermost, so that it counts what any other one refuses.
+    Middleware("vhserve.server.request_metrics.RequestMetrics", _with_plan),
+)
+"""From the innermost to the outermost; the user's own (--middleware) is inside all of them."""
+
+
+def middleware_names(settings: ServerSettings) -> list[str]:
+    """Dotted names of the middleware that a server needs, from the innermost to the outermost."""
+    return [middleware.name for middleware in ORDER if middleware.is_needed(settings)]

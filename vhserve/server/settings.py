@@ -1,0 +1,48 @@
+"""What a server of `vhserve serve` is set to do beyond vLLM's own flags: one value, in one place of vLLM's arguments.
+
+Owns that place: vLLM hands its parsed arguments, pickled where it starts several API servers, to every API server's
+application (`app.state.args`), and keeps attributes that it does not know. Middleware reads the settings there. Does
+not know vLLM's flags.
+"""
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from profiles.pruning_plan import PruningPlan
+from vhserve.server.monitoring.settings import MonitoringSettings
+
+_ATTRIBUTE: Final = "vhserve_settings"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Settings of one server.
+
+    Attributes
+    ----------
+    max_request_bytes
+        Longest request body, in bytes.
+    max_sequences
+        Greatest `n` of a request.
+    plan
+        The plan that is served; None without one.
+    monitoring
+        Canary and shadow.
+    """
+
+    max_request_bytes: int
+    max_sequences: int
+    plan: PruningPlan | None = None
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+
+
+def attach(arguments: Namespace, settings: ServerSettings) -> None:
+    """Put the settings among vLLM's parsed arguments; the one place that does."""
+    setattr(arguments, _ATTRIBUTE, settings)
+
+
+def settings_of(app: Any) -> ServerSettings:
+    """Read the settings off the FastAPI application of an API server."""
+    settings: ServerSettings = getattr(app.state.args, _ATTRIBUTE)
+    return settings
