@@ -4,6 +4,7 @@ Does not know how the engine serves the plan, nor how a plan is made.
 """
 
 __all__ = [
+    "api_keys",
     "engine_exit",
     "guard",
     "hardening",

@@ -8,11 +8,12 @@ vLLM nor plans. Which of vLLM's own settings are stricter is in `hardening`.
 import asyncio
 import hmac
 import json
-import os
 import time
+from argparse import Namespace
 from http import HTTPStatus
 from typing import Any, Final
 
+from vhserve.server.api_keys import api_keys
 from vhserve.server.settings import settings_of
 
 RETRY_AFTER: Final = b"1"
@@ -49,13 +50,13 @@ class Guard:
         await self.app(scope, replay, _ErrorFormatter(send, body, settings.max_sequences))
 
 
-def _is_unauthorized(scope: Any, arguments: Any) -> bool:
+def _is_unauthorized(scope: Any, arguments: Namespace) -> bool:
     """Whether a request needs an API key and has none, or a wrong one.
 
     vLLM requires it under `/v1` and the like, but not on its other routes, some of which generate (`/invocations`) or
     change the server. Read-only routes, such as `/health` and `/metrics`, stay open.
     """
-    keys = [key for key in (arguments.api_key or [os.environ.get("VLLM_API_KEY")]) if key]
+    keys = api_keys(arguments)
     if not keys or scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return False
     scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")

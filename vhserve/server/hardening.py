@@ -9,6 +9,8 @@ import os
 from argparse import Namespace
 from typing import Any, Final
 
+from vhserve.server.api_keys import api_keys
+
 FLAG_DEFAULTS: Final[dict[str, Any]] = {
     "limit_mm_per_prompt": {"image": 8},
     "shutdown_timeout": 30,
@@ -49,7 +51,7 @@ def limit_queue(arguments: Namespace) -> None:
 
 def exposure_warning(arguments: Namespace) -> str | None:
     """The warning to print if anyone who reaches the server's port can use it, else None."""
-    if arguments.uds or any(arguments.api_key or [os.environ.get("VLLM_API_KEY")]) or _is_loopback(arguments.host):
+    if arguments.uds or api_keys(arguments) or _is_loopback(arguments.host):
         return None
     return (
         f"listening on {arguments.host or 'every address'} without an API key: anyone who reaches port "

@@ -4,7 +4,6 @@ Owns that such a request has the lowest priority, is computed without cached KV,
 requests. Does not know which questions are asked.
 """
 
-import os
 import secrets
 import time
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ import httpx
 
 from vhserve.evaluation.chat import greedy_request, to_answer
 from vhserve.evaluation.results import Answer
+from vhserve.server.api_keys import api_keys
 from vhserve.server.monitoring.canary import Question
 from vhserve.server.monitoring.exchange import reply_text
 
@@ -29,14 +29,14 @@ class InProcessClient:
 
     def __init__(self, app: Any) -> None:
         arguments = app.state.args
-        key = next((key for key in (arguments.api_key or [os.environ.get("VLLM_API_KEY")]) if key), None)
+        keys = api_keys(arguments)
         self.model: str = arguments.served_model_name[0]
         by_priority = app.state.vllm_config.scheduler_config.policy == "priority"
         self.priority = {"priority": LOWEST_PRIORITY} if by_priority else {}
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),
             base_url="http://inside",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {keys[0]}"} if keys else {},
             timeout=None,
         )
 
