@@ -1,4 +1,4 @@
-"""Load tests with made-up requests, put together by the code that puts real ones together."""
+"""Factories of load tests: requests drawn at random, and the documents that the shipped code makes of them."""
 
 import random
 
@@ -61,7 +61,7 @@ def load_test(endpoints: int, *, succeed: bool = True) -> tuple[LoadTest, dict[s
         measured.append(
             EndpointResult(
                 name=name,
-                server=Server(base_url=f"http://made-up-{name}/v1", model="<b>bad</b>"),
+                server=Server(base_url=f"http://server-{name}/v1", model="<b>bad</b>"),
                 figures=figures(seen, SLO),
                 kinds={
                     kind: figures([[one for one in each if one.kind == kind] for each in seen], SLO)

@@ -1,4 +1,4 @@
-"""Small results made by hand, for tests of what is done with results."""
+"""Factories of small results: arms, latencies, a profile, a plan and a demo, every figure different."""
 
 from collections.abc import Sequence
 

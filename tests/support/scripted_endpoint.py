@@ -1,6 +1,6 @@
-"""A scripted chat endpoint on loopback, for what a real server won't do on demand: fail, dawdle, answer nonsense.
+"""A scripted chat endpoint on loopback, for what a real server won't do on demand: fail, be slow, answer nonsense.
 
-Speaks just enough of the OpenAI protocol; each test brings the function that answers.
+Implements just enough of the OpenAI protocol; each test brings the function that answers.
 """
 
 import contextlib

@@ -1,4 +1,14 @@
-"""The demo: calibrate, plan, serve each arm in turn, measure them alike, and leave a report.
+"""Owns the order in which vhserve's commands show what it does: calibrate, plan, serve each arm, measure it, report.
 
-Strings the other parts together as a user would, with their commands; measures nothing by itself.
+Does not know how any of them works, and measures nothing itself.
 """
+
+__all__ = [
+    "arms",
+    "errors",
+    "options",
+    "processes",
+    "results",
+    "run",
+    "steps",
+]

@@ -120,7 +120,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 def _exit_code(pid: int) -> int | None:
     """Exit code of a child that has ended, negative after a signal; the child is not reaped.
 
-    Until it is reaped, its number and its group cannot become anybody else's, so the group can still be ended safely.
+    Until it is reaped, no other process can get its number or its group, so the group can still be ended safely.
     """
     state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     if state is None:
@@ -136,7 +136,7 @@ def _healthy(client: httpx.Client, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

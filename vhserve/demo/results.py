@@ -20,14 +20,14 @@ class DemoArmResult(ResultModel):
     heads
         How many heads get each treatment.
     startup_seconds
-        From the start of the server to its first healthy answer.
+        Seconds from the start of the server to its first healthy answer.
     kv_bytes_per_token
         Bytes of KV cache that one token takes: as the server reports them, or from the plan's arithmetic where
         `kv_bytes_source` says so.
     capacity_tokens
         Text tokens that the KV cache holds, as vLLM reports them; `None` where it doesn't.
     capacity_image_prompts
-        Prompts of the model's usual length with an image that the KV cache holds at once; `None` where it is not told.
+        Prompts of the model's usual length with an image that the KV cache holds at once; `None` where not reported.
     """
 
     name: str

@@ -39,20 +39,20 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
     arms = demo_arms(options)
     started, clock = provenance.now(), time.perf_counter()
 
-    def say(step: str) -> None:
+    def log(step: str) -> None:
         console.print(f"[{time.perf_counter() - clock:5.0f} s] {step}", markup=False, highlight=False)
 
     with ending_on_signals():
-        say(f"calibrating {options.model} on {options.calibration_samples} synthetic samples")
+        log(f"calibrating {options.model} on {options.calibration_samples} synthetic samples")
         profile = calibrate(options)
         paths = {}
         for arm in arms:
             if arm.plan is not None:
-                say(f"planning {arm.name}: {' '.join(arm.plan)}")
+                log(f"planning {arm.name}: {' '.join(arm.plan)}")
             paths[arm.name] = plan(options, arm)
         measured: list[DemoArmResult] = []
         for arm in arms:
-            say(f"serving {arm.name} and measuring it ({options.samples} samples, then the latencies)")
+            log(f"serving {arm.name} and measuring it ({options.samples} samples, then the latencies)")
             measured.append(measure_arm(options, arm, paths[arm.name], profile))
 
     first = measured[0]

@@ -63,7 +63,7 @@ def calibrate(options: DemoOptions) -> HeadProfile:
 
 
 def plan(options: DemoOptions, arm: DemoArm) -> Path | None:
-    """Make an arm's plan; writes `plan-<arm>.json`. The arm without a plan needs none."""
+    """Make an arm's plan; writes `plan-<arm>.json`. `None` for an arm that serves the model as it is."""
     if arm.plan is None:
         return None
     path = options.out / f"plan-{arm.name}.json"
@@ -88,7 +88,7 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
         asked = ask_arm(arm.name, server, lambda: open_samples(options), limits, "none")
         latency = [_latency(options, server, concurrency) for concurrency in options.concurrency]
         capacity = kv_capacity(metrics_text(server.base_url))
-    told = capacity.bytes_per_token.get("baseline" if served is None else "pruned")
+    reported = capacity.bytes_per_token.get("baseline" if served is None else "pruned")
     usual = USUAL_TEXT_TOKENS + profile.geometry.image_tokens
     heads = PruningPlan.unpruned(profile.model, profile.geometry) if served is None else served
     return DemoArmResult(
@@ -97,8 +97,8 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
         plan=None if plan_path is None else plan_path.name,
         heads={treatment: len(heads.heads(treatment)) for treatment in TREATMENTS},
         startup_seconds=startup,
-        kv_bytes_per_token=_planned_bytes(options, served, profile) if told is None else told,
-        kv_bytes_source="plan" if told is None else "server",
+        kv_bytes_per_token=_planned_bytes(options, served, profile) if reported is None else reported,
+        kv_bytes_source="plan" if reported is None else "server",
         capacity_tokens=capacity.tokens,
         capacity_image_prompts=capacity.prompts.get("image", capacity.prompts_of(usual)),
         accuracy=asked.arm,

@@ -1,4 +1,25 @@
-"""Measuring a server through its OpenAI-compatible endpoint: accuracy, paired comparison, latency.
+"""Owns the measuring of a server through its OpenAI-compatible endpoint: accuracy, paired comparison, latency.
 
-Knows HTTP and the results file. Does not know how the server came to be, and never imports torch or vllm.
+Does not know how the server came to be, and never imports torch or vllm.
 """
+
+__all__ = [
+    "address",
+    "arms",
+    "attach",
+    "chat",
+    "client",
+    "errors",
+    "keys",
+    "latency",
+    "options",
+    "pairing",
+    "provenance",
+    "results",
+    "run",
+    "scoring",
+    "server",
+    "server_metrics",
+    "tables",
+    "token_latency",
+]

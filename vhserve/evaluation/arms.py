@@ -33,7 +33,7 @@ def ask_arm(
     name
         What the arm is called in tables and files.
     server
-        Whom to ask.
+        The server to ask.
     open_samples
         Opens the dataset; called once, so that every arm reads it from its start.
     limits, api_key

@@ -24,7 +24,7 @@ _LOST_AFTER = 20
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """How hard to push: requests at a time, seconds for each, tokens of each reply."""
+    """Limits of asking: requests at a time, seconds until one fails, tokens of each reply at most."""
 
     concurrency: int = 8
     timeout: float = 120.0
@@ -52,7 +52,7 @@ def ask_all(
     Parameters
     ----------
     server
-        Whom to ask.
+        The server to ask.
     samples
         Read one by one as workers come free; never all in memory.
     limits
@@ -110,7 +110,7 @@ async def _ask_all(
 
 
 class _Numbered:
-    """Hands out samples one by one, to several threads, with their place and their message."""
+    """Iterates over samples for several threads: each sample once, with its number and its message."""
 
     def __init__(self, samples: Iterator[Sample]) -> None:
         self._samples = enumerate(samples)

@@ -6,7 +6,7 @@ from vhserve.evaluation.errors import KeyMissing
 
 
 def api_key(variable: str) -> str:
-    """Return the key that an environment variable holds, or a word that servers without one ignore.
+    """Return the key that an environment variable holds, or a placeholder that servers without a key ignore.
 
     Raises
     ------

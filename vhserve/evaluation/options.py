@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 
 class EvaluationOptions(BaseModel):
-    """Whom to ask, which samples, how, and where to write; each field's description is the flag's help text."""
+    """Which servers to ask, which samples, how, and where to write; descriptions of fields are the flags' help."""
 
     base_url: str = Field("http://127.0.0.1:8000/v1", description="address of the server, with its /v1")
     compare: str | None = Field(None, description="address of a second server, asked the same samples after the first")

@@ -1,6 +1,6 @@
 """Pairing: two arms on the same samples, sample by sample.
 
-Owns which samples may be paired and what the pairs say. Knows no server.
+Owns which samples may be paired. The statistics are in `calibrate.stats`. Knows no server.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The results file of `vhserve evaluate`: what was asked, of whom, what came back, and what follows from it.
+"""The results file of `vhserve evaluate`: what was asked, of which server, what it answered, and the figures.
 
 Owns the schema, strict loading and atomic saving. Does not know how answers are obtained or counted.
 """
@@ -27,9 +27,9 @@ class ResultModel(BaseModel):
 
 
 class Answer(ResultModel):
-    """One sample's reply. `reply` is absent when the request failed, and then `error` says how.
+    """One sample's reply. `reply` is `None` when the request failed, and then `error` has the reason.
 
-    Answers of one `group` count as one in circular evaluation.
+    `seconds`: from sending the request to the whole reply. Answers of one `group` count as one in circular evaluation.
     """
 
     id: str
@@ -57,7 +57,7 @@ class AccuracyFigures(ResultModel):
 
 
 class Server(ResultModel):
-    """Who answered, in its own words: the model's name, and the plan that its metrics report (`None`: none)."""
+    """The server that answered: its model's name, and the plan that its metrics report (`None`: none)."""
 
     base_url: str
     model: str
@@ -67,7 +67,7 @@ class Server(ResultModel):
 
 
 class Arm(ResultModel):
-    """One server's answers, and what they come to per family.
+    """One server's answers, and their figures per family. `seconds`: from the first request to the last answer.
 
     `published` has the figures of the dataset's own `metric` (`calibrate.datasets.metrics`) by family, `all` last; it
     is empty where that is accuracy. Failed requests are in none of them.

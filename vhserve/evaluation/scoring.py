@@ -1,4 +1,4 @@
-"""Scoring: from a reply in words to one of four outcomes, and from outcomes to figures per family.
+"""Scoring: from a reply to one of four outcomes, and from outcomes to figures per family.
 
 Owns the rule by which a reply counts as right. Knows no server and no file.
 """
@@ -35,13 +35,13 @@ def score(reply: str, answer: str, options: Sequence[str]) -> ReplyOutcome:
     Returns
     -------
     `correct`; `wrong` for another of the options; `off_list` for a reply that is none of them (it counts as not
-    correct, but is reported apart: a model that has come apart looks different from one that errs).
+    correct, but is reported apart: a broken model looks different from one that errs).
     """
     single = all(len(option.split()) == 1 for option in (answer, *options))
-    said = _plain(reply, single)
-    if said == _plain(answer, single):
+    normalised = _plain(reply, single)
+    if normalised == _plain(answer, single):
         return "correct"
-    if not options or said in {_plain(option, single) for option in options}:
+    if not options or normalised in {_plain(option, single) for option in options}:
         return "wrong"
     return "off_list"
 

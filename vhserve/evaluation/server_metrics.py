@@ -1,4 +1,4 @@
-"""What a server's `/metrics` say: the page's text, the plan, and the size of the KV cache.
+"""What a server reports in `/metrics`: the page's text, the plan, and the size of the KV cache.
 
 Owns how the page is read, and the names and labels of vLLM's and vhserve's metrics that evaluation needs. Does not know
 what is made of them.
@@ -20,18 +20,18 @@ _TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class KVCapacity:
-    """What a server tells of its KV cache, over all its engines.
+    """What a server reports of its KV cache, over all its engines.
 
     Attributes
     ----------
     tokens
-        Text tokens that it holds; `None`: not told.
+        Text tokens that it holds; `None`: not reported.
     bytes_per_token
-        Of the arms `baseline` and `pruned`; empty without a plan.
+        Bytes of KV cache that one token takes, of the arms `baseline` and `pruned`; empty without a plan.
     prompts
         Prompts of the model's usual length that it holds, of kind `image` and `text`; empty without a plan.
     block_size, engines
-        Tokens of a block (0: not told), and how many engines there are.
+        Tokens of a block (0: not reported), and how many engines there are.
     """
 
     tokens: int | None
@@ -41,7 +41,7 @@ class KVCapacity:
     engines: int
 
     def prompts_of(self, tokens: int) -> float | None:
-        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not told."""
+        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not reported."""
         if not self.tokens or not self.block_size:
             return None
         usable = self.tokens // self.block_size - self.engines  # each engine keeps one block as the null block
@@ -120,11 +120,11 @@ def kv_capacity(text: str) -> KVCapacity:
     """
     tokens = engines = block_size = 0
     for labels, _ in _samples(text, "vllm:cache_config_info"):
-        told = labels.get("kv_cache_size_tokens", "")
+        reported = labels.get("kv_cache_size_tokens", "")
         blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
         engines, block_size = engines + 1, int(size) if size.isdigit() else block_size
-        if told.isdigit():
-            tokens += int(told)
+        if reported.isdigit():
+            tokens += int(reported)
         elif blocks.isdigit() and size.isdigit():
             tokens += int(blocks) * int(size)
     per_token = {labels.get("arm", ""): value for labels, value in _samples(text, "vhserve_kv_cache_bytes_per_token")}

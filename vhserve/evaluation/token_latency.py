@@ -1,6 +1,6 @@
 """Latencies of streamed replies, their quantiles and their throughput: defined here once, for all that measures them.
 
-Times come from whoever listens to the stream. Knows no client, no server and no file.
+Knows times that a client noted; no client, no server and no file.
 
 Let a request be due at time 0 (in a closed loop: when it is sent), let the pieces of its reply arrive at t_1 ≤ … ≤ t_k,
 and let the server count n output tokens. A piece is a chunk of the stream with text in its delta: one token, or several

@@ -1,5 +1,30 @@
-"""Load tests of OpenAI-compatible endpoints with pictures: what to send and when, what came back, and what follows.
+"""Owns load tests of OpenAI-compatible endpoints with pictures: what is sent and when, and the figures and their files.
 
-Requests are sent by locust, in processes of their own (`locustfile`); this side starts them, reads their records and
-makes figures, files and a page of them. Never imports torch or vllm, and locust only inside those processes.
+Does not know how an endpoint serves; never imports torch or vllm, and locust only in the processes that send.
 """
+
+# Without `locustfile`: importing locust patches the standard library.
+__all__ = [
+    "client_load",
+    "comparison",
+    "conditions",
+    "errors",
+    "figures",
+    "options",
+    "page",
+    "payloads",
+    "plots",
+    "progress",
+    "records",
+    "request_csv",
+    "results",
+    "run",
+    "schedule",
+    "scrape",
+    "slo",
+    "stream",
+    "tables",
+    "timeline",
+    "turn",
+    "workload",
+]

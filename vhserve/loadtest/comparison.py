@@ -1,4 +1,4 @@
-"""Two endpoints beside each other: whose turn it is, and the ratios with their spread.
+"""Two endpoints compared: the order of their turns, and the ratios with their spread.
 
 Owns the order A B, B A, A B, …, so that a machine that drifts treats both alike. Knows figures, no requests.
 """

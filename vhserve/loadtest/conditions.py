@@ -1,7 +1,7 @@
 """Conditions on a run's figures, such as `p99_ttft>0.5`: what CI fails on.
 
 Owns their grammar and the names of the figures. A figure that a run does not have, because nothing succeeded or the
-server does not tell it, violates every condition on it: a broken run must not pass.
+server does not report it, violates every condition on it: a broken run must not pass.
 """
 
 import operator

@@ -32,7 +32,7 @@ def figures(turns: Sequence[Sequence[RequestRecord]], slo: Mapping[str, float]) 
     Parameters
     ----------
     turns
-        Requests of each turn, without warm-up; the time between turns is nobody's.
+        Requests of each turn, without warm-up; the time between turns does not count.
     slo
         Limits that make a request good; empty: none are counted.
     """
@@ -67,7 +67,7 @@ def figures(turns: Sequence[Sequence[RequestRecord]], slo: Mapping[str, float]) 
 
 
 def errors(seen: Iterable[RequestRecord]) -> list[ErrorCount]:
-    """Count failures by kind, most frequent first, each with the words of its first."""
+    """Count failures by kind, most frequent first, each with the detail of its first."""
     failed = [one for one in seen if one.outcome == "failed"]
     first = {one.error: one.detail for one in reversed(failed)}
     counted = Counter(one.error for one in failed).most_common()

@@ -1,6 +1,6 @@
-"""The locustfile: users that send the load and write down what became of each request.
+"""The locustfile: users that send the load and record every request.
 
-`vhserve loadtest` starts it; by itself it is a locustfile like any other:
+`vhserve loadtest` starts it; it is also a locustfile of its own:
 
     locust -f vhserve/loadtest/locustfile.py --host http://127.0.0.1:8000/v1 --model demo -u 1 --rate 2
     locust -f vhserve/loadtest/locustfile.py --host http://127.0.0.1:8000/v1 --model demo -u 8 --rate 0
@@ -34,7 +34,7 @@ from vhserve.loadtest.stream import StreamClient
 from vhserve.loadtest.workload import Workload
 
 AFTER_FAILURE = 0.1
-"""Seconds that a stream of a closed loop waits after a failure: a server that refuses at once would be hammered."""
+"""Seconds that a stream of a closed loop waits after a failure, lest it should send without pause when refused."""
 
 SAMPLE_EVERY = 0.25
 """Seconds between two looks at the process's own CPU."""
@@ -100,7 +100,7 @@ class ClientProcess:
         return self._payloads.make(ticket.number)
 
     def send(self, ticket: Ticket, payload: Payload, due: float) -> bool:
-        """Send a request due at a time of `time.monotonic`, write down what became of it, and say whether it worked."""
+        """Send a request due at a time of `time.monotonic`, record its outcome, and return whether it did not fail."""
         seen = RequestRecord(ticket.number, payload.kind, ticket.warm_up, due)
         if self.in_flight >= self.load.max_in_flight:
             seen.error = "not sent"
@@ -169,7 +169,7 @@ _processes: dict[int, ClientProcess] = {}
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _start(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
-        return  # which only tells the workers what to do
+        return  # which sends nothing: its workers do
     try:
         process = ClientProcess(environment, environment.parsed_options or Namespace())
     except ValidationError as error:

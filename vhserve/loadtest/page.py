@@ -41,7 +41,7 @@ def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestR
 
 
 def _groups(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestRecord]]]) -> RequestGroups:
-    """What the plots tell apart: the endpoints, or, of a single one, the kinds of request."""
+    """Groups that the plots distinguish: the endpoints, or, of a single one, the kinds of request."""
     placed = {name: [one for turn in turns for one in _from_start(turn)] for name, turns in requests.items()}
     if len(placed) > 1:
         return placed
@@ -63,9 +63,11 @@ def _plots(document: LoadTest, groups: RequestGroups) -> list[Drawing]:
         Drawing(latency_over_time(groups), "Time to first token of every request", "Crosses on top: failed."),
         Drawing(throughput(document.endpoints), "Output tokens and requests under way, by second"),
     ]
-    told = server_side(document.endpoints)
-    if told is not None:
-        plots.append(Drawing(told, "KV cache in use and waiting requests, by second", "As the server's /metrics tell."))
+    drawn = server_side(document.endpoints)
+    if drawn is not None:
+        plots.append(
+            Drawing(drawn, "KV cache in use and waiting requests, by second", "As the server's /metrics tell.")
+        )
     if document.ratios:
         words = "Dots: all turns together. Lines: from the lowest round to the highest."
         plots.append(Drawing(ratio_plot(document.ratios), "Ratios of B to A", words))

@@ -1,6 +1,6 @@
 """Bodies of requests: a picture of noise that no cache knows, or one of a pool, or none, and words drawn at random.
 
-The same seed, turn, client and number give the same bytes. Owns what is sent; does not know when, or to whom.
+The same seed, turn, client and number give the same bytes. Owns what is sent; does not know when, or to which server.
 
 PNG is written here and not by Pillow, whose fastest takes ten times as long as stored blocks do: whatever is spent here
 delays the clock of every stream of the process.
@@ -24,7 +24,7 @@ WORDS = tuple(
     "how many red green blue yellow circle square triangle cross are there in the picture what colour shape is "  # noqa: SIM905
     "things of any like one region".split()
 )
-"""Words that every tokenizer has, the demo model's too: so that as many words are about as many tokens."""
+"""Words that every tokenizer has, the demo model's too, as one token each or few."""
 
 _PLACE = "@picture@"
 

@@ -1,4 +1,4 @@
-"""The report's plots as SVG: latencies by share of requests and over time, throughput, the server's account, ratios.
+"""The report's plots as SVG: latencies by share of requests and over time, throughput, the server's metrics, ratios.
 
 Owns what is drawn of requests and figures. Does not own the style (`calibrate.drawing`).
 """
@@ -14,7 +14,7 @@ from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import EndpointResult, Ratio, TimelineSecond
 
 RequestGroups = Mapping[str, Sequence[RequestRecord]]
-"""Requests by what tells them apart: endpoints, or kinds of request. `due` counts from the start of measuring."""
+"""Requests by group: endpoints, or kinds of request. `due` counts from the start of measuring."""
 
 Panel = tuple[str, Callable[[TimelineSecond], float | None]]
 """A panel's label, and what it draws of each second."""
@@ -31,12 +31,12 @@ def latency_curves(groups: RequestGroups, slo: Mapping[str, float]) -> str:
             (("ttft", "time to first token, ms"), ("tpot", "time per output token, ms"), ("e2e", "end to end, ms")),
             strict=True,
         ):
-            for (told, seen), (colour, _) in zip(groups.items(), _colours(groups), strict=True):
+            for (group, seen), (colour, _) in zip(groups.items(), _colours(groups), strict=True):
                 values = [getattr(one, name) for one in seen if one.outcome == "ok"]
                 known = [1000 * value for value in values if value is not None]
                 if known:
                     shares = np.linspace(0, 1, _POINTS)
-                    axes.plot(quantiles(known, shares), 100 * shares, color=colour, label=told)
+                    axes.plot(quantiles(known, shares), 100 * shares, color=colour, label=group)
             axes.set(xlabel=label, xlim=(0, None), ylim=(0, 100))
             if name in slo and 1000 * slo[name] <= 2 * axes.get_xlim()[1]:  # one far away would squeeze the curves
                 axes.axvline(1000 * slo[name], color="black", linestyle="--", linewidth=1)
@@ -53,7 +53,7 @@ def latency_over_time(groups: RequestGroups) -> str:
     with new_figure(9.0, 2.6) as figure:
         axes = figure.add_subplot()
         failed = []
-        for (told, seen), (colour, marker) in zip(groups.items(), _colours(groups), strict=True):
+        for (group, seen), (colour, marker) in zip(groups.items(), _colours(groups), strict=True):
             done = [one for one in seen if one.outcome == "ok"]
             failed += [one.due for one in seen if one.outcome == "failed"]
             axes.plot(
@@ -62,7 +62,7 @@ def latency_over_time(groups: RequestGroups) -> str:
                 marker,
                 color=colour,
                 markersize=2.5,
-                label=told,
+                label=group,
                 rasterized=len(done) > 2000,  # as many marks would make the page slow
             )
         if failed:
@@ -83,7 +83,7 @@ def throughput(endpoints: Sequence[EndpointResult]) -> str:
 
 
 def server_side(endpoints: Sequence[EndpointResult]) -> str | None:
-    """Draw KV cache in use and requests that wait, as the server tells them; `None` where it tells nothing."""
+    """Draw KV cache in use and requests that wait, as the server reports them; `None` where it reports nothing."""
     if not any(one.kv_use is not None for measured in endpoints for one in measured.timeline):
         return None
     return _over_time(

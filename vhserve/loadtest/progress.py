@@ -1,6 +1,6 @@
 """Progress of a load test on standard error: a bar on a terminal, a line now and then in a log.
 
-Owns its words: what has ended, how many a second, what failed, and how long it still takes at most.
+Owns its text: what has ended, how many a second, what failed, and how long it still takes at most.
 """
 
 import time
@@ -15,7 +15,7 @@ from vhserve.loadtest.turn import Turn
 
 
 class TurnProgress:
-    """Takes what there is of a turn, and says so. `total` is the seconds that all turns take at most."""
+    """Base of both displays. `total` is the seconds that all turns take at most."""
 
     def __init__(self, total: float) -> None:
         self.total, self.passed = total, 0.0
@@ -30,14 +30,14 @@ class TurnProgress:
         self.passed += self._seconds
 
     def show(self, turn: Turn) -> None:
-        """Say how far the turn is."""
+        """Display the progress of a turn."""
 
     def seconds_done(self) -> float:
         """Seconds of all turns that are over."""
         return self.passed + min(self._seconds, time.monotonic() - self._turn_started)
 
-    def words(self, turn: Turn) -> str:
-        """How far a turn is."""
+    def description(self, turn: Turn) -> str:
+        """Progress of a turn in one line: requests so far, requests per second, failures."""
         failed = sum(one.outcome == "failed" for one in turn.observed)
         if not turn.observed:
             return f"{self._label}: warm-up, {turn.warmed} requests"
@@ -51,7 +51,7 @@ class _Bar(TurnProgress):
         self._progress, self._task = progress, progress.add_task("starting", total=total)
 
     def show(self, turn: Turn) -> None:
-        self._progress.update(self._task, completed=self.seconds_done(), description=self.words(turn))
+        self._progress.update(self._task, completed=self.seconds_done(), description=self.description(turn))
 
 
 class _Lines(TurnProgress):
@@ -64,7 +64,7 @@ class _Lines(TurnProgress):
         if now - self._shown_at < LINE_EVERY:
             return
         self._shown_at = now
-        line = f"{self.words(turn)}, {self.total - self.seconds_done():.0f} s left"
+        line = f"{self.description(turn)}, {self.total - self.seconds_done():.0f} s left"
         self._console.print(line, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What became of one request, as a line of JSON: written by the processes that send, read by the one that counts.
+"""The record of one request, as a line of JSON: written by the processes that send, read by the one that counts.
 
 Owns the line's form. Times are seconds of `time.monotonic`, which all processes of a machine share.
 """
@@ -28,7 +28,8 @@ class RequestRecord(TokenTimes):
     tokens, prompt_tokens
         As the server counts them.
     outcome, error, detail
-        `aborted` is the client's own doing. A failure has a kind, such as `http 503`, and the first words of why.
+        `aborted`: the client dropped it on purpose. A failure has a kind, such as `http 503`, and a
+        detail: the start of its message.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""The results file of `vhserve loadtest`: what was sent, to whom, and the figures.
+"""The results file of `vhserve loadtest`: what was sent, to which endpoints, and the figures.
 
 Owns the schema. All times are seconds. Does not know how figures are computed (`figures`, `comparison`).
 """
@@ -25,12 +25,11 @@ class Distribution(ResultModel):
 
 
 class LoadFigures(ResultModel):
-    """What a group of requests came to. Lower is better for latencies, higher for everything per second.
+    """Figures of a group of requests. Lower is better for latencies, higher for everything per second.
 
-    Latencies are of the requests that succeeded, counted from when each was due. `ttft`: to the first token. `itl`:
-    between pieces of a reply. `tpot`: mean per token after the first, of each request. `e2e`: to the last token. `lag`:
-    how late the client sent them. `good` met every limit of the SLO; failed ones did not, aborted ones are left out.
-    `seconds` runs from the first request that was due to the last piece of a reply; all turns together.
+    Latencies are in seconds, of requests that succeeded, and defined in `vhserve.evaluation.token_latency`; `lag` is
+    how late the client sent requests. `good` met every limit of the SLO; failed ones did not, aborted ones are left
+    out. `seconds` runs from the first request that was due to the last piece of a reply; all turns together.
     """
 
     requests: int = Field(ge=0)
@@ -54,7 +53,7 @@ class LoadFigures(ResultModel):
 
 
 class ErrorCount(ResultModel):
-    """Failed requests of one kind, and what the first of them said."""
+    """Failed requests of one kind, and the message of the first."""
 
     kind: str
     count: int = Field(gt=0)
@@ -62,7 +61,7 @@ class ErrorCount(ResultModel):
 
 
 class ServerLoad(ResultModel):
-    """What `/metrics` said while requests were measured; `None` where a server does not tell.
+    """What `/metrics` reported while requests were measured; `None` where a server does not report it.
 
     `kv_use` is of 1, the fullest engine's; counters are increases. `scrapes` is how often it was read.
     """
@@ -79,7 +78,7 @@ class ServerLoad(ResultModel):
 class ClientLoad(ResultModel):
     """How busy the sending processes were: the busiest one's share of a core, and how late its event loop woke.
 
-    `saturated` says why its figures are not the server's; empty when it was idle enough.
+    `saturated` has the reason why latencies are the client's and not the server's; empty when it was idle enough.
     """
 
     processes: int

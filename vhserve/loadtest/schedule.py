@@ -1,6 +1,6 @@
 """When requests are due: Poisson arrivals, and the bounds of a run.
 
-Owns the order of tickets and which of them are warm-up. Keeps no clock: times come from whoever asks, in seconds after
+Owns the order of tickets and which of them are warm-up. Keeps no clock: times come from the caller, in seconds after
 the run's start.
 """
 
@@ -40,7 +40,7 @@ def poisson_arrivals(rate: float, rng: np.random.Generator) -> Iterator[float]:
 
 
 class Tickets:
-    """Hands out tickets until the duration is over or the number of measured requests is reached.
+    """Issues tickets until the duration is over or the number of measured requests is reached.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Tickets:
         return ticket
 
     def poisson(self, rng: np.random.Generator, since: float = 0.0) -> Iterator[Ticket]:
-        """All tickets of an open loop: whoever sends them does so at their time, whatever became of earlier ones.
+        """All tickets of an open loop, to be sent at their time, whatever became of earlier ones.
 
         Parameters
         ----------

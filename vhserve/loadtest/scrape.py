@@ -1,4 +1,4 @@
-"""The server's own account: `/metrics` read once a second while requests are sent.
+"""The server's metrics under load: `/metrics` read once a second while requests are sent.
 
 Owns the names of vLLM's series. Runs in a thread of the process that waits, not in one that sends.
 """
@@ -91,7 +91,7 @@ def server_load(turns: Sequence[Sequence[Scrape]], since: Sequence[float]) -> Se
         When each turn's measuring began; counters rise from the last reading before.
     """
     rises = dict.fromkeys(("preemptions", "queried", "hit"), 0.0)
-    told = set()
+    reported = set()
     gauges: dict[str, list[float]] = {name: [] for name in ("kv_use", "running", "waiting")}
     for scrapes, start in zip(turns, since, strict=True):
         measured = [one for one in scrapes if one.at >= start]
@@ -100,12 +100,12 @@ def server_load(turns: Sequence[Sequence[Scrape]], since: Sequence[float]) -> Se
             values = [one.values[name] for one in (*before[-1:], *measured) if name in one.values]
             # A server that was started again counts from zero.
             rises[name] += sum(max(0.0, late - early) for early, late in pairwise(values))
-            told |= {name} if values else set()
+            reported |= {name} if values else set()
         for name, seen in gauges.items():
             seen += [one.values[name] for one in measured if name in one.values]
     return ServerLoad(
         scrapes=sum(map(len, turns)),
-        preemptions=rises["preemptions"] if "preemptions" in told else None,
+        preemptions=rises["preemptions"] if "preemptions" in reported else None,
         kv_use_mean=sum(gauges["kv_use"]) / len(gauges["kv_use"]) if gauges["kv_use"] else None,
         kv_use_max=max(gauges["kv_use"], default=None),
         running_max=max(gauges["running"], default=None),

@@ -52,7 +52,7 @@ class StreamClient:
         )
 
     def ask(self, payload: Payload, seen: RequestRecord, tokens: int | None) -> None:
-        """Send a request and fill in what became of it.
+        """Send a request and fill in its record.
 
         Parameters
         ----------

@@ -149,16 +149,16 @@ def print_tables(document: LoadTest, console: Console) -> None:
         console.width = max(console.width, 150)  # a log has no width; rich assumes 80, which folds the cells
     for grid in grids(document):
         table = Table(title=escape(grid.title), title_justify="left", title_style="bold")
-        words = grid.title in ("Failed requests", "Conditions")
+        textual = grid.title in ("Failed requests", "Conditions")
         for number, column in enumerate(grid.columns):
-            table.add_column(escape(column), justify="left" if number == 0 or words else "right")
+            table.add_column(escape(column), justify="left" if number == 0 or textual else "right")
         for row in grid.rows:
             table.add_row(*map(escape, row))
         console.print(table)
 
 
 def warnings(document: LoadTest) -> Iterator[str]:
-    """What a reader of the figures has to know, in words."""
+    """Sentences about what makes the figures doubtful."""
     for one in document.endpoints:
         which = "" if one.name == SINGLE_ENDPOINT else f"{one.name}: "
         if one.client.saturated:

@@ -1,4 +1,4 @@
-"""A turn second by second: what ended, what came, what was under way, and what the server said.
+"""A turn second by second: requests that ended, tokens that came, requests under way, and the server's metrics.
 
 Owns the buckets. Knows no figures of whole runs.
 """

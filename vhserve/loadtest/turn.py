@@ -1,6 +1,6 @@
 """One turn: locust processes send a load to one endpoint, and their records are read as they come.
 
-Owns the processes, their flags, their limit of time and their end. Does not know what the records come to.
+Owns the processes, their flags, their limit of time and their end. Does not know what is made of the records.
 """
 
 import contextlib
@@ -52,7 +52,21 @@ class Job:
 
 @dataclass
 class Turn:
-    """What came of a turn. `since` is when measuring began (`time.monotonic`); `observed` holds no warm-up."""
+    """Records of a turn.
+
+    Attributes
+    ----------
+    observed
+        Measured requests, by when they were due; no warm-up.
+    warmed
+        How many requests were warm-up.
+    samples
+        How busy each sending process was.
+    scrapes
+        Readings of the server's metrics.
+    since
+        When measuring began, in seconds of `time.monotonic`.
+    """
 
     observed: list[RequestRecord] = field(default_factory=list)
     warmed: int = 0

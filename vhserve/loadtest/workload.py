@@ -1,4 +1,4 @@
-"""What to send to an endpoint, and for how long: one model, whose fields are the flags of both entrances.
+"""What to send to an endpoint, and for how long: one model, whose fields are flags in two places.
 
 `vhserve loadtest` inherits them, the locustfile makes its own flags of them. Knows pydantic alone.
 """
