@@ -23,7 +23,7 @@ from profiles.torchvision_import import ensure_torchvision
 ensure_torchvision()  # before transformers
 
 from engine_cases import worst_difference  # noqa: E402
-from engine_host import EngineHost, Job, Prompt, Round  # noqa: E402
+from engine_host import EngineHost, EnginePrompt, Job, Round  # noqa: E402
 from exactness import PROMPTS as EXACT_PROMPTS  # noqa: E402
 from oracle import Oracle  # noqa: E402
 from tiny_models import make_tiny_llava  # noqa: E402
@@ -37,10 +37,13 @@ GEOMETRY = ModelGeometry(layers=6, query_heads=6, kv_heads=3, head_size=64, hidd
 TEXT_ONLY = [(1, (0, 1)), (2, range(6)), (3, (2, 3, 4, 5)), (4, (0, 1, 2, 3)), (5, (2, 3))]
 REMOVED = [(5, (4, 5))]
 
-PROMPTS = (*EXACT_PROMPTS, Prompt("<image><image> yes", (1, 4)))
+PROMPTS = (*EXACT_PROMPTS, EnginePrompt("<image><image> yes", (1, 4)))
 # Four requests that decode leave one token of the budget to the image's prompt: its image tokens come one at a time,
 # and enter the graphs of decode steps.
-TRICKLE = (*[Prompt(f"<s>USER: what is at {place} ? ASSISTANT:") for place in ("a1", "b2", "c3", "a2")], PROMPTS[1])
+TRICKLE = (
+    *[EnginePrompt(f"<s>USER: what is at {place} ? ASSISTANT:") for place in ("a1", "b2", "c3", "a2")],
+    PROMPTS[1],
+)
 
 GRAPHS = {"enforce_eager": False, "compilation_config": {"cudagraph_capture_sizes": [1, 2, 4, 8]}}
 DECODE_GRAPHS = {

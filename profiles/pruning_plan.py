@@ -223,11 +223,6 @@ class PruningPlan(Strict):
         ]
 
     @property
-    def is_empty(self) -> bool:
-        """True when every head is full."""
-        return all(given == "full" for row in self.treatments for given in row)
-
-    @property
     def digest(self) -> str:
         """``sha256:…`` of the canonical bytes without `measured`: what serving depends on."""
         return canonical.digest(self, without={"measured"})

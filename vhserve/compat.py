@@ -155,7 +155,7 @@ def layer_in_batch(layer_name: str) -> Any:
     Symptom
         A custom operator in a compiled model cannot take a Python object.
     Cause
-        Operators take tensors and names. vLLM's own look their layer up in the forward context, which is not documented.
+        Operators take tensors and names. vLLM's own find their layer in the forward context, which is not documented.
     Removal
         vLLM documents the forward context.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from engine_host import Answer, EngineHost, Job, Outcome, Round
+from engine_host import Answer, EngineHost, EngineOutcome, Job, Round
 from exactness import PROMPTS
 from oracle import Oracle, TinyModel
 
@@ -65,9 +65,9 @@ class EngineRuns:
 
     def __init__(self, host: EngineHost, models: Mapping[str, TinyModel], cases: Mapping[str, Case]) -> None:
         self._host, self._models, self._cases = host, models, cases
-        self._done: list[tuple[Job, Outcome]] = []
+        self._done: list[tuple[Job, EngineOutcome]] = []
 
-    def __call__(self, name: str) -> Outcome:
+    def __call__(self, name: str) -> EngineOutcome:
         case = self._cases[name]
         job = case.job(self._models[case.model])
         for earlier, outcome in self._done:

@@ -27,7 +27,7 @@ IMAGE_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Prompt:
+class EnginePrompt:
     """A prompt and the seeds of its images; `same image` is `same seed`."""
 
     text: str
@@ -39,7 +39,7 @@ class Prompt:
 class Round:
     """Prompts that are asked together; `reset` forgets the prefix cache before."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[EnginePrompt, ...]
     tokens: int = 3
     reset: bool = True
 
@@ -57,7 +57,7 @@ class Job:
     patches
         Names of functions in `PATCHES`, in force while the engine lives.
     probe
-        `module:function` to call with the engine after the rounds; what it returns becomes `Outcome.probed`.
+        `module:function` to call with the engine after the rounds; what it returns becomes `EngineOutcome.probed`.
     """
 
     model: str
@@ -92,7 +92,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EngineOutcome:
     """What came of a job.
 
     Attributes
@@ -132,11 +132,11 @@ class EngineHost:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONPATH": paths})
             self.connection: Connection = listener.accept()
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> EngineOutcome:
         """Start the engine, ask it, end it."""
         return self.do(job)
 
-    def do(self, job: "Job | Call") -> Outcome:
+    def do(self, job: "Job | Call") -> EngineOutcome:
         """Run a job; a failure of the host itself fails the test with the end of its log."""
         try:
             self.connection.send(job)
@@ -144,7 +144,7 @@ class EngineHost:
         except (EOFError, BrokenPipeError) as error:
             tail = self.log.read_text(errors="replace")[-6000:]
             raise AssertionError(f"the engine host died on {job}:\n{tail}") from error
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, EngineOutcome)
         return outcome
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ def main(address: str) -> None:
         try:
             outcome = run(job) if isinstance(job, Job) else called(job)
         except Exception as error:  # the host lives on for the next test
-            outcome = Outcome(failure=(type(error).__name__, traceback.format_exc()))
+            outcome = EngineOutcome(failure=(type(error).__name__, traceback.format_exc()))
         print(f"=== {time.monotonic() - started:.1f} s for {job}", flush=True)
         connection.send(outcome)
 
@@ -203,14 +203,14 @@ def collecting_what_is_new() -> Callable[[], None]:
     return collect
 
 
-def called(job: Call) -> Outcome:
+def called(job: Call) -> EngineOutcome:
     try:
-        return Outcome(probed=resolve_name(job.name)(*job.arguments))
+        return EngineOutcome(probed=resolve_name(job.name)(*job.arguments))
     except Exception as error:
-        return Outcome(failure=(type(error).__name__, str(error)))
+        return EngineOutcome(failure=(type(error).__name__, str(error)))
 
 
-def run(job: Job) -> Outcome:
+def run(job: Job) -> EngineOutcome:
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -237,11 +237,13 @@ def run(job: Job) -> Outcome:
             engine = LLM(model=job.model, **settings | job.settings)
         except (UserError, ValueError) as error:
             cleanup_dist_env_and_memory()
-            return Outcome(failure=(type(error).__name__, str(error)))
+            return EngineOutcome(failure=(type(error).__name__, str(error)))
         try:
             answers = [ask(engine, one) for one in job.rounds]
             probed = resolve_name(job.probe)(engine) if job.probe else None
-            return Outcome(answers=answers, **facts_of(engine), weights=captured.get("weights", {}), probed=probed)
+            return EngineOutcome(
+                answers=answers, **facts_of(engine), weights=captured.get("weights", {}), probed=probed
+            )
         finally:
             engine.llm_engine.engine_core.shutdown()
             del engine
@@ -268,7 +270,7 @@ def ask(engine: Any, asked: Round) -> list[Answer]:
     ]
 
 
-def request(prompt: Prompt) -> dict[str, Any]:
+def request(prompt: EnginePrompt) -> dict[str, Any]:
     pictures = [image(seed, prompt.image_size) for seed in prompt.images]
     return {"prompt": prompt.text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
 

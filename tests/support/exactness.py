@@ -3,7 +3,7 @@
 Judges nothing.
 """
 
-from engine_host import Prompt
+from engine_host import EnginePrompt
 
 EXACT = 1e-5
 
@@ -13,8 +13,8 @@ TELLING = 1e-2
 
 
 PROMPTS = (
-    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
-    Prompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
-    Prompt("<s>USER: what is at a1 ? ASSISTANT:"),
-    Prompt("<image>\nyes no", (3,)),
+    EnginePrompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (1,)),
+    EnginePrompt("<s>USER: how many blue squares are <image>\n in the picture and <image>\n ASSISTANT:", (2, 1)),
+    EnginePrompt("<s>USER: what is at a1 ? ASSISTANT:"),
+    EnginePrompt("<image>\nyes no", (3,)),
 )

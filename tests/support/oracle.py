@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from engine_host import BLOCK, IMAGE_TOKEN, Answer, Prompt, image
+from engine_host import BLOCK, IMAGE_TOKEN, Answer, EnginePrompt, image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from calibrate.masking.treatments import plan_treated
@@ -25,7 +25,7 @@ class Oracle:
         self.processor = AutoProcessor.from_pretrained(path)
 
     @torch.no_grad()
-    def log_probs(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
+    def log_probs(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
         """Log-probabilities for each token of the reply, shape (tokens, vocabulary).
 
         An image token in the reply, which transformers would take for the place of a picture, is the last one.
@@ -40,7 +40,7 @@ class Oracle:
             logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 
-    def difference(self, prompt: Prompt, answer: Answer, plan: PruningPlan) -> float:
+    def difference(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan) -> float:
         """Largest difference in log-probability between an engine's answer and what the plan should compute."""
         expected = self.log_probs(prompt, answer, plan)
         assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0

@@ -111,7 +111,7 @@ def test_a_plan_keeps_its_promises(
     assert {layer for layer, _ in removed + text_only} <= set(stage_layers(options["stage"], profile.geometry.layers))
     assert not set(plan.selection.protected) & set(removed + text_only)
     assert plan.profile_digest == profile.digest
-    assert plan.is_empty == (not removed and not text_only)
+    assert (len(plan.heads("full")) == plan.geometry.heads) == (not removed and not text_only)
     assert layer_layouts(plan)
     assert plan_for(profile, **options) == plan
     save(plan, tmp_path_factory.getbasetemp() / "plan.json")

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from engine_host import EngineHost, Job, Outcome, Round
+from engine_host import EngineHost, EngineOutcome, Job, Round
 from exactness import EXACT, PROMPTS, TELLING
 from oracle import Oracle, TinyModel
 
@@ -30,7 +30,7 @@ def plan(models: dict[str, TinyModel]) -> PruningPlan:
 @pytest.fixture(scope="module")
 def outcome(
     engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan, tmp_path_factory: pytest.TempPathFactory
-) -> Outcome:
+) -> EngineOutcome:
     folder = tmp_path_factory.mktemp("config-only")
     for file in models["gqa"].path.iterdir():
         if file.suffix != ".safetensors":
@@ -40,7 +40,7 @@ def outcome(
     return engine_host.run(Job(str(folder), plan.model_dump(mode="json"), (Round(PROMPTS),), settings, patches))
 
 
-def test_it_starts_with_pruned_shapes(outcome: Outcome, plan: PruningPlan, models: dict[str, TinyModel]) -> None:
+def test_it_starts_with_pruned_shapes(outcome: EngineOutcome, plan: PruningPlan, models: dict[str, TinyModel]) -> None:
     assert outcome.failure is None
     assert sum(outcome.kv_bytes.values()) == outcome.blocks * 32 * kv_bytes_per_token(plan, 4)
     geometry = plan.geometry
@@ -52,7 +52,7 @@ def test_it_starts_with_pruned_shapes(outcome: Outcome, plan: PruningPlan, model
     assert full - kept == weight_bytes_saved(plan, 4) > 0
 
 
-def test_it_says_what_its_weights_mean(outcome: Outcome, plan: PruningPlan, models: dict[str, TinyModel]) -> None:
+def test_it_says_what_its_weights_mean(outcome: EngineOutcome, plan: PruningPlan, models: dict[str, TinyModel]) -> None:
     oracle = Oracle(models["gqa"].path)
     put(outcome.weights, oracle.model, plan)
     for prompt, answer in zip(PROMPTS, outcome.answers[0], strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from engine_host import BLOCK, EngineHost, EngineOutcome, EnginePrompt, Job, Round
 from exactness import EXACT, PROMPTS, TELLING
 from oracle import TinyModel
 
@@ -41,7 +41,7 @@ CASES = {
         "next",
         {0: (2, 3), 1: tuple(range(6)), 2: (1, 2, 5)},
         mean=True,
-        rounds=(Round(tuple(Prompt(one.text, one.images, (80, 72)) for one in PROMPTS), tokens=3),),
+        rounds=(Round(tuple(EnginePrompt(one.text, one.images, (80, 72)) for one in PROMPTS), tokens=3),),
         settings={"max_model_len": 1024},
     ),
     "torch_compile": Case("next", {0: (0, 1), 2: tuple(range(6))}, mean=True, settings={"enforce_eager": False}),
@@ -118,12 +118,14 @@ def test_speculation_from_the_prompt_is_exact(
 
 
 @pytest.fixture(scope="session")
-def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
+def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineOutcome:
     """An engine without a plan."""
     return engine_host.run(Job(str(models["mha"].path), None, (Round(PROMPTS),)))
 
 
-def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+def test_an_empty_plan_changes_nothing(
+    stock: EngineOutcome, engine_host: EngineHost, models: dict[str, TinyModel]
+) -> None:
     plan = PruningPlan.unpruned(models["mha"].ref, models["mha"].geometry)
     empty = engine_host.run(Job(str(models["mha"].path), plan.model_dump(mode="json"), (Round(PROMPTS),)))
     assert stock.failure is None
@@ -134,7 +136,7 @@ def test_an_empty_plan_changes_nothing(stock: Outcome, engine_host: EngineHost, 
 
 @pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
 def test_capacity_grows_by_the_ideal_factor(
-    name: str, stock: Outcome, served: EngineRuns, models: dict[str, TinyModel]
+    name: str, stock: EngineOutcome, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     ideal = ideal_concurrency(CASES[name].plan(models["mha"]), text_tokens=10, image_tokens=81)
     assert ideal > 1.3

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, Heads, worst_difference
-from engine_host import BLOCK, EngineHost, Job, Outcome, Prompt, Round
+from engine_host import BLOCK, EngineHost, EngineOutcome, EnginePrompt, Job, Round
 from exactness import EXACT
 from exactness import PROMPTS as EXACT_PROMPTS
 from oracle import TinyModel
@@ -30,22 +30,22 @@ TELLING = 1e-3
 WORDS = ["how", "many", "red", "blue", "green", "circles", "squares", "are", "there", "in", "the", "picture"]
 
 
-def at(position: int, rest: str = "", image: int = 1) -> Prompt:
+def at(position: int, rest: str = "", image: int = 1) -> EnginePrompt:
     """A prompt whose image starts at a token position; a word is a token."""
     words = " ".join((WORDS * 8)[: position - 1])
-    return Prompt(f"<s>{words} <image>{rest}", (image,))
+    return EnginePrompt(f"<s>{words} <image>{rest}", (image,))
 
 
 PROMPTS = (
     *EXACT_PROMPTS,
-    Prompt("<image><image> yes", (1, 4)),
+    EnginePrompt("<image><image> yes", (1, 4)),
     at(15),
     at(40, " how many ?"),
 )
 OTHER_QUESTION = (
-    Prompt("<s>USER: <image>\nis there a blue square ? yes no ASSISTANT:", (1,)),
-    Prompt("<image>\nwhat", (3,)),
-    Prompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (5,)),
+    EnginePrompt("<s>USER: <image>\nis there a blue square ? yes no ASSISTANT:", (1,)),
+    EnginePrompt("<image>\nwhat", (3,)),
+    EnginePrompt("<s>USER: <image>\nhow many red circles are there ? ASSISTANT:", (5,)),
 )
 ASKED = (Round(PROMPTS),)
 
@@ -91,7 +91,7 @@ CASES = {
         rounds=(
             Round(
                 tuple(
-                    Prompt(one.text, one.images, size)
+                    EnginePrompt(one.text, one.images, size)
                     for one, size in zip(PROMPTS, [(80, 72), (40, 120), (9, 9), (120, 40), (50, 50)], strict=False)
                 )
             ),
@@ -218,12 +218,12 @@ def test_the_capacity_that_metrics_state_is_the_engines(
 
 
 @pytest.fixture(scope="session")
-def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> Outcome:
+def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineOutcome:
     return engine_host.run(Job(str(models["mha"].path), None, ASKED))
 
 
 def test_text_prompts_are_bit_identical_to_stock(
-    engine_host: EngineHost, stock: Outcome, models: dict[str, TinyModel]
+    engine_host: EngineHost, stock: EngineOutcome, models: dict[str, TinyModel]
 ) -> None:
     """With text-only heads that are the last of each layer, so that no head changes its place."""
     model = models["mha"]
@@ -240,7 +240,7 @@ def test_text_prompts_are_bit_identical_to_stock(
 
 
 @pytest.mark.parametrize("name", ["three_lanes", "all_text_only"])
-def test_text_prompts_stay_exact_when_heads_change_places(name: str, served: EngineRuns, stock: Outcome) -> None:
+def test_text_prompts_stay_exact_when_heads_change_places(name: str, served: EngineRuns, stock: EngineOutcome) -> None:
     """Not to the bit: `o_proj` sums over heads in another order."""
     for index, prompt in enumerate(PROMPTS):
         if prompt.images:

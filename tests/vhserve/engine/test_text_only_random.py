@@ -4,7 +4,7 @@ import random
 
 import pytest
 from engine_cases import worst_difference
-from engine_host import EngineHost, Job, Prompt, Round
+from engine_host import EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
 
@@ -39,14 +39,14 @@ def draw_plan(rng: random.Random, model: TinyModel) -> PruningPlan:
     )
 
 
-def draw_prompt(rng: random.Random) -> Prompt:
+def draw_prompt(rng: random.Random) -> EnginePrompt:
     parts, images = ["<s>"] if rng.random() < 0.7 else [], []
     for _ in range(rng.choice([0, 1, 1, 2, 3])):
         parts += rng.choices(WORDS, k=rng.choice([0, 0, 1, 13, 30, 41]))
         parts.append("<image>")
         images.append(rng.randrange(5))
     parts += rng.choices(WORDS, k=rng.choice([0, 1, 7, 22]) or (not images))
-    return Prompt(" ".join(parts), tuple(images))
+    return EnginePrompt(" ".join(parts), tuple(images))
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 34))])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from engine_host import Answer, Prompt
+from engine_host import Answer, EnginePrompt
 from exactness import EXACT
 from live_server import FLAGS, QUESTION, Server, ask, serving
 from oracle import TinyModel
@@ -32,7 +32,7 @@ def test_it_answers_what_the_masked_model_answers(
         log_probs=[{tokenizer.convert_tokens_to_ids(one.token): one.logprob for one in top}],
     )
     assert len(answer.log_probs[0]) == 8
-    prompt = Prompt(f"<s>USER: <image>\n{QUESTION} ASSISTANT:", (1,))
+    prompt = EnginePrompt(f"<s>USER: <image>\n{QUESTION} ASSISTANT:", (1,))
     assert model.oracle.difference(prompt, answer, plan) < EXACT
 
 

@@ -13,7 +13,7 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 
-class Groups(NamedTuple):
+class GroupCounts(NamedTuple):
     """Number of KV cache groups of an engine; each has a block table, and all take blocks of one size from one pool."""
 
     full: int
@@ -49,13 +49,13 @@ class Capacity:
         )
 
 
-def groups_of(plan: PruningPlan, block_size: int) -> Groups:
+def groups_of(plan: PruningPlan, block_size: int) -> GroupCounts:
     """KV cache groups that an engine has with a plan: one, or the plan's lanes if it has text-only heads."""
     lanes = lanes_of(layer_layouts(plan), plan.geometry.image_tokens, block_size)
-    return Groups(1, 0) if lanes is None else Groups(len(lanes.full), len(lanes.text))
+    return GroupCounts(1, 0) if lanes is None else GroupCounts(len(lanes.full), len(lanes.text))
 
 
-def capacity(groups: Groups, usable_blocks: int, image_tokens: int, block_size: int) -> Capacity:
+def capacity(groups: GroupCounts, usable_blocks: int, image_tokens: int, block_size: int) -> Capacity:
     """Capacity for a model's usual prompt, one image in `USUAL_TEXT_TOKENS` of text.
 
     Parameters

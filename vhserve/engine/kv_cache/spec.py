@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_interface import (
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
 from vhserve.compat import register_stock_kv_cache_specs
-from vhserve.engine.kv_cache.capacity import Groups
+from vhserve.engine.kv_cache.capacity import GroupCounts
 from vhserve.engine.kv_cache.manager import TextOnlyManager
 
 _FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
@@ -96,10 +96,10 @@ def is_text_only(spec: KVCacheSpec) -> bool:
     return all(isinstance(layer, TextOnlySpec) for layer in iter_layer_specs(spec))
 
 
-def count_groups(config: KVCacheConfig) -> Groups:
+def count_groups(config: KVCacheConfig) -> GroupCounts:
     """The groups that vLLM made."""
     text_only = sum(is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups)
-    return Groups(len(config.kv_cache_groups) - text_only, text_only)
+    return GroupCounts(len(config.kv_cache_groups) - text_only, text_only)
 
 
 def register() -> None:

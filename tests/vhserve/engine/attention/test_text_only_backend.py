@@ -1,7 +1,8 @@
 """The text-only backend around a reference kernel, with either builder: attention by definition, zero where dropped."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, CommonAttentionMetadata
 
 from vhserve.engine.attention.lane_attention import TextOnlyAttention
+from vhserve.engine.attention.query_routing import with_routing
 from vhserve.engine.attention.step_compaction import StepCompaction
 from vhserve.engine.attention.text_only_backend import SUPPORTED, text_only_backend
 from vhserve.engine.checks.unsupported_options import BACKENDS
@@ -154,6 +156,21 @@ def test_what_the_builder_does_not_support_it_says() -> None:
     assert made.get_cudagraph_support(None, None) is AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE
     with pytest.raises(FlagRefused, match="--block-size 8"):
         builder("TRITON_ATTN", StepCompaction(), kernel_block=8)
+
+
+@pytest.mark.parametrize("name", ["cpu_attn.CPUAttention", "flash_attn.FlashAttention", "triton_attn.TritonAttention"])
+def test_vllms_own_backends_can_be_wrapped(name: str) -> None:
+    """What runs on a GPU can be put together without one."""
+    stock = resolve_name(f"vllm.v1.attention.backends.{name}Backend")
+    ours = text_only_backend(stock)
+    assert issubclass(ours, stock)
+    assert issubclass(ours.get_builder_cls(), stock.get_builder_cls())
+    assert issubclass(ours.get_impl_cls(), stock.get_impl_cls())
+    metadata_class = resolve_name(f"vllm.v1.attention.backends.{name}Metadata")
+    values = {field.name: object() for field in fields(metadata_class)}
+    routed = with_routing(metadata_class(**values), None)
+    assert isinstance(routed, metadata_class)
+    assert vars(routed) == {**values, "routing": None}
 
 
 def test_other_backends_are_refused() -> None:

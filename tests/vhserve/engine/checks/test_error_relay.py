@@ -20,7 +20,7 @@ REFUSING = (
 )
 
 
-def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
+def test_an_error_of_a_child_process_replaces_what_its_end_raised_here() -> None:
     def started() -> None:
         with raise_relayed_errors():
             child = subprocess.run([sys.executable, "-c", REFUSING], capture_output=True, text=True)
@@ -34,13 +34,13 @@ def test_what_a_child_refuses_is_raised_here_whatever_its_end_raised() -> None:
     assert ENVIRONMENT_VARIABLE not in os.environ
 
 
-def test_any_other_end_stays_as_it_is() -> None:
+def test_without_a_relayed_error_nothing_changes() -> None:
     with pytest.raises(RuntimeError, match="boom"), raise_relayed_errors():
         raise RuntimeError("boom")
     with raise_relayed_errors():
         pass
 
 
-def test_nobody_need_listen() -> None:
+def test_relaying_without_a_parent_that_listens_only_raises() -> None:
     with pytest.raises(FlagRefused), relay_user_errors():
         raise FlagRefused("w", expected="e", fix="f")
