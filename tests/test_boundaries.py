@@ -22,7 +22,6 @@ ARROWS = {
             "calibrate.ablation.run",
             "calibrate.masking.treatments",
             "calibrate.demo",
-            "calibrate.demo.accuracy",
             "calibrate.demo.train",
             "calibrate.datasets.synthetic",
         ),

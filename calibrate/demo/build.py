@@ -189,10 +189,3 @@ def hub_name(name: str) -> str:
     """Name on the Hub of a tensor that transformers 5 saved: it drops `vision_model` from the vision tower's."""
     tower, inner = "vision_tower.", "vision_tower.vision_model."
     return inner + name.removeprefix(tower) if name.startswith(tower) and not name.startswith(inner) else name
-
-
-def load_model(path: Path | str, **options: Any) -> LlavaForConditionalGeneration:
-    """Load a saved demo model in evaluation mode; options go to `from_pretrained`."""
-    model: LlavaForConditionalGeneration = LlavaForConditionalGeneration.from_pretrained(path, **options)
-    model.train(False)
-    return model
