@@ -33,7 +33,8 @@ from calibrate.datasets import open_dataset  # noqa: E402
 from calibrate.models.loading import LoadedModel, geometry_of, load_model  # noqa: E402
 from calibrate.models.prompts import Batch, make_batch  # noqa: E402
 from calibrate.scoring.attention_rows import AttentionRows, attention_rows  # noqa: E402
-from calibrate.scoring.scores import score_rows  # noqa: E402
+from calibrate.scoring.scorers import active_scorers  # noqa: E402
+from calibrate.scoring.scorers.base import BatchSignals  # noqa: E402
 from calibrate.scoring.sums import Sums  # noqa: E402
 from profiles.geometry import ModelRef  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
@@ -105,11 +106,11 @@ def prepare(name: str) -> tuple[LoadedModel, Batch]:
 @contextmanager
 def arm(name: str, loaded: LoadedModel, batch: Batch) -> Iterator[Callable[[], Any]]:
     """One way to run the batch; the two that measure also score and add up, as a calibration run does."""
-    model, empty = loaded.model.model, Sums.empty(loaded.geometry)
+    model, empty = loaded.model.model, Sums.empty(loaded.geometry, active_scorers(effects=False))
     every = torch.arange(len(batch))
 
     def add(rows: AttentionRows) -> Sums:
-        return empty.plus(batch, score_rows(rows.rows, batch.image, batch.box), rows)
+        return empty.plus(batch, rows, BatchSignals(rows.rows, batch.image, batch.box))
 
     def with_matrices() -> Sums:
         attentions = model(**batch.inputs, output_attentions=True, use_cache=False).attentions

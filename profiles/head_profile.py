@@ -14,6 +14,7 @@ from profiles import canonical
 from profiles.arrays import Float32Array
 from profiles.errors import MissingField, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name
+from profiles.names import LayerFunction
 from profiles.ranking import ALL, WELL_FORMED, Ranking, is_well_formed, out_of_range
 from profiles.strict import JsonScalar, Strict, defect
 
@@ -32,7 +33,7 @@ class ScoreFormula(Strict):
     """
 
     name: Literal["layer*weight*concentration"]
-    layer_function: Literal["inverse", "none"]
+    layer_function: LayerFunction
     epsilon: NonNegativeFloat
 
 

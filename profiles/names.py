@@ -26,6 +26,9 @@ Select = Literal["bottom", "top", "random"]
 """Lowest ranked first; highest ranked first; in the order of a seed."""
 SelectionMethod = Literal[Select, "manual"]
 
+LayerFunction = Literal["inverse", "none"]
+"""Factor of the head score: 1 / (layer + 1), or 1."""
+
 ImportedRanking = Literal["sparsemm", "duo_attention"]
 """Scores of other projects."""
 AttentionRanking = Literal["score", "image_weight", "concentration", "box_weight"]

@@ -14,7 +14,7 @@ from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.models.loading import LoadedModel
-from calibrate.scoring.scores import EPSILON
+from calibrate.scoring.scorers.base import EPSILON
 from profiles.head_profile import HeadProfile, ScoreFormula
 from profiles.provenance import versions
 from profiles.ranking import Ranking

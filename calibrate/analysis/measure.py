@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from calibrate.analysis.lens import Lens, logit_lens
-from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally
+from calibrate.analysis.tallies import FOLDS, SCORED, Answers, Measured, Tally
 from calibrate.datasets import Dataset, Sample
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.loading import LoadedModel
@@ -19,7 +19,8 @@ from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import Measurement, ResumableLoop
 from calibrate.runs.settings import RunSettings
 from calibrate.scoring.attention_rows import AttentionRows, attention_rows
-from calibrate.scoring.scores import EPSILON, score_rows
+from calibrate.scoring.scorers.base import EPSILON, BatchSignals
+from profiles.ranking import ALL
 
 
 def analysis_loop(loaded: LoadedModel, dataset: Dataset, run: RunSettings) -> ResumableLoop:
@@ -71,7 +72,8 @@ class _Tallies(Measurement):
     def add(self, samples: list[Sample]) -> None:
         batch = make_batch(self._loaded, samples)
         lens, rows = self._read(batch)
-        scores = score_rows(rows.rows, batch.image, batch.box)
+        signals = BatchSignals(rows.rows, batch.image, batch.box)
+        scores = {scorer.name: scorer.values(signals)[ALL] for scorer in SCORED}
         tokens = lens.tokens.tolist()
         options = [self._matcher.option_of(token, sample) for token, sample in zip(tokens, samples, strict=True)]
         answers = Answers(

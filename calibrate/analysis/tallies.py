@@ -13,15 +13,20 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from calibrate.masking.accuracy import ALL
-from calibrate.scoring.scores import HeadSamples, layer_factors
+from calibrate.scoring.scorers.box_weight import BoxWeight
+from calibrate.scoring.scorers.concentration import Concentration
+from calibrate.scoring.scorers.image_weight import ImageWeight
+from calibrate.scoring.scorers.score import layer_factor
 from profiles.geometry import ModelGeometry
 
 Array = npt.NDArray[np.float64]
 
 FOLDS: Final = 20
-TABLES: Final = ("image_weight", "box_weight", "concentration", "product")
+SCORED: Final = (ImageWeight(), BoxWeight(), Concentration())
+TABLES: Final = (*(scorer.name for scorer in SCORED), "product")
 """`product` is image weight times concentration, of each sample."""
 
 
@@ -77,17 +82,25 @@ class Tally:
     def samples(self) -> int:
         return len(self.arrays["family"])
 
-    def plus(self, answers: Answers, scores: HeadSamples, has_box: Sequence[bool], ranks: Array) -> "Tally":
-        """This tally with one batch more; `ranks` is `(batch, layers)`."""
+    def plus(self, answers: Answers, scores: Mapping[str, Tensor], has_box: Sequence[bool], ranks: Array) -> "Tally":
+        """This tally with one batch more.
+
+        Parameters
+        ----------
+        scores
+            By table but `product`, each `(layers, batch, query heads)`.
+        ranks
+            `(batch, layers)`.
+        """
         families = list(dict.fromkeys([*self.families, *answers.families]))
         arrays = {name: array.copy() for name, array in self.arrays.items() if name in (*TABLES, "samples", "with_box")}
         for name, array in arrays.items():
             arrays[name] = np.pad(array, [(0, len(families) - len(array)), *[(0, 0)] * (array.ndim - 1)])
         tables = {
-            "image_weight": scores.image_weight,
-            "box_weight": scores.box_weight,
-            "concentration": scores.concentration,
-            "product": scores.image_weight * scores.concentration,
+            "image_weight": scores["image_weight"],
+            "box_weight": scores["box_weight"],
+            "concentration": scores["concentration"],
+            "product": scores["image_weight"] * scores["concentration"],
         }
         values = {name: table.cpu().numpy() for name, table in tables.items()}
         numbers = [families.index(family) for family in answers.families]
@@ -126,7 +139,7 @@ class Means:
 
     @property
     def score(self) -> Array:
-        factors: Array = layer_factors(len(self.product), "inverse").numpy()
+        factors = np.array([layer_factor(layer, "inverse") for layer in range(len(self.product))])
         return factors[:, None] * self.product
 
 

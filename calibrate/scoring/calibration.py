@@ -21,9 +21,11 @@ from calibrate.runs.processes import SINGLE_PROCESS, Processes
 from calibrate.runs.settings import RunSettings, execution
 from calibrate.scoring.attention_rows import AttentionRows, attention_rows
 from calibrate.scoring.effects import head_effects
-from calibrate.scoring.scores import EPSILON, LayerFunction, score_rows
+from calibrate.scoring.scorers import active_scorers
+from calibrate.scoring.scorers.base import EPSILON, BatchSignals
 from calibrate.scoring.sums import Sums
 from profiles.head_profile import HeadProfile, ScoreFormula
+from profiles.names import LayerFunction
 from profiles.provenance import git_commit, versions
 from profiles.store import save
 
@@ -37,7 +39,7 @@ class CalibrationSettings(RunSettings):
     seed
         Seed that the dataset was opened with.
     layer_function
-        The factor `f` of the head score (see `calibrate.scoring.scores`).
+        The factor `f` of the head score (see `calibrate.scoring.scorers.score`).
     effects
         Measure effects of treatments too, which takes a gradient; needs answers that differ in their first token.
     block_size
@@ -77,7 +79,8 @@ def calibrate(
         with attention_rows(loaded) as read:
             measurement = _HeadSums(loaded, run, read)
             loop.run(measurement, "calibrating", interrupts)
-        total = Sums({name: processes.sum(array) for name, array in measurement.arrays.items()})
+        arrays = {name: processes.sum(array) for name, array in measurement.arrays.items()}
+        total = Sums(arrays, measurement.scorers)
         profile = _profile(loaded, dataset, run, processes, total)
         if processes.is_main:
             save(profile, run.out)
@@ -91,11 +94,12 @@ class _HeadSums(Measurement):
     def __init__(self, loaded: LoadedModel, run: CalibrationSettings, read: Callable[[Batch], AttentionRows]) -> None:
         self._loaded, self._run, self._read = loaded, run, read
         self._matcher = AnswerMatcher(loaded)
-        self.arrays = Sums.empty(loaded.geometry).arrays
+        self.scorers = active_scorers(effects=run.effects)
+        self.arrays = Sums.empty(loaded.geometry, self.scorers).arrays
 
     @property
     def samples(self) -> int:
-        return Sums(self.arrays).samples
+        return Sums(self.arrays, self.scorers).samples
 
     def add(self, samples: list[Sample]) -> None:
         run, loaded = self._run, self._loaded
@@ -104,11 +108,11 @@ class _HeadSums(Measurement):
         batch = make_batch(loaded, samples)
         rows = self._read(batch)
         effects = None
-        if run.effects:
+        if any("answer_gradient" in scorer.needs for scorer in self.scorers):
             with head_effects(loaded, run.block_size) as measure:
                 effects = measure(batch, torch.tensor(answers, device=loaded.device))
-        scores = score_rows(rows.rows, batch.image, batch.box, run.layer_function)
-        sums = Sums(self.arrays).plus(batch, scores, rows, effects)
+        signals = BatchSignals(rows.rows, batch.image, batch.box, effects=effects, layer_function=run.layer_function)
+        sums = Sums(self.arrays, self.scorers).plus(batch, rows, signals)
         if not sums.finite():
             raise non_finite_attention(loaded)
         self.arrays = sums.arrays
@@ -123,6 +127,7 @@ def _identity(dataset: Dataset, run: CalibrationSettings, processes: Processes) 
         "epsilon": EPSILON,
         "effects": run.effects,
         "block size": run.block_size,
+        "rankings": [scorer.name for scorer in active_scorers(effects=run.effects)],
         "processes": processes.world_size,
     }
 
@@ -142,6 +147,6 @@ def _profile(
         settings={**execution(loaded), "batch_size": run.batch_size, "processes": processes.world_size},
         versions=versions("vhserve", "torch", "transformers", "numpy", "pillow"),
         commit=git_commit(),
-        rankings=total.rankings(run.block_size, effects=run.effects),
+        rankings=total.rankings(run.block_size),
         mean_output=total.mean_output(),
     )

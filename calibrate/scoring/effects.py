@@ -24,22 +24,20 @@ from calibrate.models.prompts import Batch, answer_logits
 
 @dataclass(frozen=True)
 class EffectSamples:
-    """Effects of treating every head, for every sample; each `(layers, batch, query heads)`, float64, at least 0.
-
-    Higher means worth more: keep.
+    """Effects of treating every head, for every sample.
 
     Attributes
     ----------
     removed, text_only
-        In nats of log-odds of the right answer's first token.
-    gradient
-        Of removal, in nats of the loss −log p: |∂loss/∂gate| of Michel et al. With p = σ(log-odds), it is
-        (1 − p) times `removed`, exactly.
+        In nats of log-odds of the right answer's first token, each `(layers, batch, query heads)`, float64, at least 0;
+        higher means worth more: keep.
+    miss_probability
+        1 − p of that token, `(batch,)`, float64.
     """
 
     removed: Tensor
     text_only: Tensor
-    gradient: Tensor
+    miss_probability: Tensor
 
 
 @contextmanager
@@ -92,8 +90,7 @@ class _Tap:
                 removed.append(_inner(gradient, output))
                 text_only.append(_inner(gradient, self._text_only[layer].float() - output))
             effects = torch.stack(removed)
-            unsure = torch.sigmoid(-odds.detach()).to(effects)  # 1 − p
-            return EffectSamples(effects, torch.stack(text_only), effects * unsure[None, :, None])
+            return EffectSamples(effects, torch.stack(text_only), torch.sigmoid(-odds.detach()).to(effects))
         finally:
             self._dropped, self._outputs, self._text_only = None, {}, {}
 

@@ -1,10 +1,10 @@
 """What a calibration run adds up: per-head sums over samples, in float64.
 
-Owns the accumulation, its saving form (named arrays) and the means at the end. Does not know files, models or
-processes.
+Owns the accumulation, its saving form (named arrays) and the means at the end. Does not know which scorers there are,
+nor files, models or processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,13 @@ from torch import Tensor
 
 from calibrate.models.prompts import Batch
 from calibrate.scoring.attention_rows import AttentionRows
-from calibrate.scoring.effects import EffectSamples
-from calibrate.scoring.scores import HeadSamples
+from calibrate.scoring.scorers.base import BatchSignals, HeadScorer
 from profiles.geometry import ModelGeometry
 from profiles.ranking import Ranking
 
 Array = npt.NDArray[np.float64]
 
 COUNTS = ("samples", "with_box", "positions")
-TABLES = ("image_weight", "box_weight", "concentration", "score")
-EFFECTS = ("removed", "text_only", "gradient")
 
 
 class Sums:
@@ -30,24 +27,26 @@ class Sums:
 
     Attributes
     ----------
+    scorers
+        Whose values are added up.
     samples, with_box, positions
         Samples; those with a box that could be mapped; prompt positions.
     arrays
-        By name: the counts, shape `()`; the tables, and `effect_` and a treatment, shape `(layers, query heads)`; and
+        By name: the counts, shape `()`; for each table of each scorer, `name.table`, shape `(layers, query heads)`; and
         `output`, shape `(layers, query heads, head size)`.
     """
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, arrays: Mapping[str, Array], scorers: Sequence[HeadScorer]) -> None:
         self.arrays: dict[str, Array] = dict(arrays)
+        self.scorers = tuple(scorers)
 
     @classmethod
-    def empty(cls, geometry: ModelGeometry) -> "Sums":
+    def empty(cls, geometry: ModelGeometry, scorers: Sequence[HeadScorer]) -> "Sums":
         heads = (geometry.layers, geometry.query_heads)
-        tables = (*TABLES, *(f"effect_{name}" for name in EFFECTS))
+        tables = [f"{scorer.name}.{table}" for scorer in scorers for table in scorer.tables]
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COUNTS, ()) | dict.fromkeys(tables, heads)
-        return cls(
-            {name: np.zeros(shape) for name, shape in (shapes | {"output": (*heads, geometry.head_size)}).items()}
-        )
+        shapes["output"] = (*heads, geometry.head_size)
+        return cls({name: np.zeros(shape) for name, shape in shapes.items()}, scorers)
 
     @property
     def samples(self) -> int:
@@ -61,30 +60,37 @@ class Sums:
     def positions(self) -> int:
         return int(self.arrays["positions"])
 
-    def plus(
-        self, batch: Batch, scores: HeadSamples, rows: AttentionRows, effects: EffectSamples | None = None
-    ) -> "Sums":
+    def plus(self, batch: Batch, rows: AttentionRows, signals: BatchSignals) -> "Sums":
         """These sums with one batch more."""
-        new: dict[str, Any] = {name: _over_samples(getattr(scores, name)) for name in TABLES}
-        new |= {"samples": len(batch), "with_box": int(batch.has_box.sum()), "positions": rows.positions}
-        new |= {f"effect_{name}": _over_samples(getattr(effects, name)) if effects else 0.0 for name in EFFECTS}
+        new: dict[str, Any] = {"samples": len(batch), "with_box": int(batch.has_box.sum()), "positions": rows.positions}
+        for scorer in self.scorers:
+            values = scorer.values(signals)
+            new |= {f"{scorer.name}.{table}": _over_samples(values[table]) for table in scorer.tables}
         new["output"] = rows.output_sum.cpu().numpy()
-        return Sums({name: np.asarray(array + new[name]) for name, array in self.arrays.items()})
+        return Sums({name: np.asarray(array + new[name]) for name, array in self.arrays.items()}, self.scorers)
 
     def finite(self) -> bool:
         """Whether no sum has become NaN or infinite."""
         return all(bool(np.isfinite(array).all()) for array in self.arrays.values())
 
-    def rankings(self, block_size: int | None, *, effects: bool) -> dict[str, Ranking]:
-        """Means over the samples; of the box weight, over those with a box, and no such ranking without any."""
-        tables = {name: self.arrays[name] / max(self.samples, 1) for name in TABLES if name != "box_weight"}
-        if self.with_box:
-            tables["box_weight"] = self.arrays["box_weight"] / self.with_box
-        found = {name: Ranking.of(table) for name, table in tables.items()}
-        if effects:
-            removed, text_only, gradient = (self.arrays[f"effect_{name}"] / max(self.samples, 1) for name in EFFECTS)
-            by_treatment = {"removed": removed.tolist(), "text_only": text_only.tolist()}
-            found |= {"effect": Ranking(tables=by_treatment, block_size=block_size), "gradient": Ranking.of(gradient)}
+    def rankings(self, block_size: int | None) -> dict[str, Ranking]:
+        """Means over the samples (of what needs a box: over those with one, and none without any); higher means keep.
+
+        Parameters
+        ----------
+        block_size
+            Of the image blocks, for the scorers that need it.
+        """
+        found = {}
+        for scorer in self.scorers:
+            count = self.with_box if "box" in scorer.needs else self.samples
+            if not count:
+                continue
+            sign = 1 if scorer.direction == "higher" else -1
+            tables = {table: (sign * self.arrays[f"{scorer.name}.{table}"] / count).tolist() for table in scorer.tables}
+            found[scorer.name] = Ranking(
+                tables=tables, block_size=block_size if "image_blocks" in scorer.needs else None
+            )
         return found
 
     def mean_output(self) -> npt.NDArray[np.float32]:

@@ -5,10 +5,11 @@ The run itself is in `calibrate.scoring.calibration`.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
+from profiles.names import LayerFunction
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
 from vhserve.commands.options import (
     DatasetOption,
@@ -37,9 +38,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
     split: str | None = Field(None, description="split of the dataset; `train` for synthetic if not given")
     samples: Samples = 256
     out: Path = Field(Path("profile.json"), description="head profile to write")
-    layer_function: Literal["inverse", "none"] = Field(
-        "inverse", description="factor of the head score: 1 / (layer + 1), or 1"
-    )
+    layer_function: LayerFunction = Field("inverse", description="factor of the head score: 1 / (layer + 1), or 1")
     effects: bool = Field(
         False,
         description="measure what removing each head, and hiding the image from it, would do to the answers; takes a "

@@ -18,7 +18,6 @@ from calibrate.analysis.lens import rank_of, settled
 from calibrate.analysis.section import as_csv
 from calibrate.analysis.similarity import ALL_ORDERS, earth_movers_distance, mantel, pearson, shuffled_pearson
 from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally, fold_of
-from calibrate.scoring.scores import HeadSamples
 from profiles.geometry import ModelGeometry
 
 GEOMETRY = ModelGeometry(layers=3, query_heads=5, kv_heads=5, head_size=32, hidden_size=120, image_tokens=7)
@@ -156,10 +155,10 @@ def tally(given, order, sizes):
     for size in sizes:
         chosen = order[begin : begin + size]
         begin += size
-        scores = [torch.from_numpy(given[name][:, chosen]) for name in ("image", "box", "concentration")]
+        tables = {"image_weight": "image", "box_weight": "box", "concentration": "concentration"}
+        scores = {table: torch.from_numpy(given[name][:, chosen]) for table, name in tables.items()}
         answers = Answers(*([given[name][i] for i in chosen] for name in ("names", "families", "right", "among")))
-        samples = HeadSamples(*scores, scores[0] * scores[2])
-        result = result.plus(answers, samples, given["has_box"][chosen].tolist(), given["ranks"][chosen])
+        result = result.plus(answers, scores, given["has_box"][chosen].tolist(), given["ranks"][chosen])
     assert begin == len(order)
     return Measured(result)
 

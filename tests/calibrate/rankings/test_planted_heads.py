@@ -12,7 +12,8 @@ from calibrate.models.loading import LoadedModel, load_model
 from calibrate.models.prompts import make_batch
 from calibrate.scoring.attention_rows import attention_rows
 from calibrate.scoring.effects import head_effects
-from calibrate.scoring.scores import score_rows
+from calibrate.scoring.scorers import SCORERS
+from calibrate.scoring.scorers.base import BatchSignals
 
 SAMPLES = 16
 """Two families, eight colours: each once."""
@@ -39,25 +40,26 @@ def test_the_model_answers_everything(planted, samples):
     assert answer_all(planted, samples).right.all()
 
 
-@pytest.mark.parametrize("name", ["image_weight", "box_weight", "concentration", "score"])
-def test_scores_find_them(name, planted, samples):
-    batch = make_batch(planted, samples)
-    with attention_rows(planted) as read:
-        scores = score_rows(read(batch).rows, batch.image, batch.box)
-    values = getattr(scores, name).mean(1).numpy()
-    assert highest(values) == set(PLANTED)
-    others = [values[place] for place in np.ndindex(LAYERS, HEADS) if place not in PLANTED]
-    assert max(others) < 0.05  # of concentration too: what little they see is spread evenly
-    if name != "score":
-        assert min(values[head] for head in PLANTED) > 0.95
-
-
-@pytest.mark.parametrize("treatment", ["removed", "text_only"])
-def test_effects_find_them(treatment, planted, samples):
+@pytest.fixture(scope="module")
+def signals(planted, samples):
     matcher, batch = AnswerMatcher(planted), make_batch(planted, samples)
+    with attention_rows(planted) as read:
+        rows = read(batch).rows
     with head_effects(planted, None) as measure:
         effects = measure(batch, torch.tensor([matcher.first_token(sample) for sample in samples]))
-    assert highest(getattr(effects, treatment).mean(1)) == set(PLANTED)
+    return BatchSignals(rows, batch.image, batch.box, effects=effects)
+
+
+@pytest.mark.parametrize(("name", "table"), [(name, table) for name, one in SCORERS.items() for table in one.tables])
+def test_every_scorer_finds_them(name, table, signals):
+    scorer = SCORERS[name]
+    values = scorer.values(signals)[table].mean(1).numpy() * (1 if scorer.direction == "higher" else -1)
+    assert highest(values) == set(PLANTED)
+    if "answer_gradient" not in scorer.needs:
+        others = [values[place] for place in np.ndindex(LAYERS, HEADS) if place not in PLANTED]
+        assert max(others) < 0.05  # of concentration too: what little they see is spread evenly
+        if name != "score":
+            assert min(values[head] for head in PLANTED) > 0.95
 
 
 @pytest.mark.parametrize("treatment", ["removed", "text_only"])

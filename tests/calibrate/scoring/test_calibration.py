@@ -15,7 +15,8 @@ from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Stopped
 from calibrate.scoring import calibration
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
-from calibrate.scoring.scores import EPSILON
+from calibrate.scoring.scorers import active_scorers
+from calibrate.scoring.scorers.base import EPSILON
 from profiles.planning.rankings import ranking
 from profiles.store import load_profile
 
@@ -138,7 +139,8 @@ def test_the_layer_function_is_all_that_it_changes(profile, llava, dataset, run,
 
 def test_batch_size_changes_nothing_beyond_float_error(profile, llava, dataset, run, tmp_path):
     other = calibrate(llava, dataset, elsewhere(run, tmp_path, batch_size=SAMPLES))
-    for name in ("image_weight", "box_weight", "concentration", "score"):
+    assert set(profile.rankings) == {scorer.name for scorer in active_scorers(effects=False)}
+    for name in profile.rankings:
         np.testing.assert_allclose(ranking(other, name), ranking(profile, name), rtol=0, atol=1e-6)
     np.testing.assert_allclose(other.mean_output, profile.mean_output, rtol=0, atol=1e-6)
 

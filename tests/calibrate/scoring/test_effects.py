@@ -17,6 +17,9 @@ from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.prompts import make_batch, next_token_logits
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from calibrate.scoring.effects import head_effects, log_odds
+from calibrate.scoring.scorers.base import BatchSignals
+from calibrate.scoring.scorers.effect import Effect
+from calibrate.scoring.scorers.gradient import Gradient
 from profiles.head_profile import DatasetRef
 from profiles.planning.rankings import ranking
 from profiles.store import load_profile
@@ -33,6 +36,12 @@ def samples():
 def answers_of(loaded, samples):
     matcher = AnswerMatcher(loaded)
     return torch.tensor([matcher.first_token(sample) for sample in samples])
+
+
+def tables_of(effects, batch):
+    """All that the scorers make of the pass, by treatment and `gradient`."""
+    signals = BatchSignals([], batch.image, batch.box, effects=effects)
+    return {**Effect().values(signals), "gradient": Gradient().values(signals)["all"]}
 
 
 def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):
@@ -66,7 +75,7 @@ def test_effects_are_slopes(model, samples, treatment, block_size):
     assert (~batch.valid).any(), "no sample was padded"
     answers = answers_of(double, samples)
     with head_effects(double, block_size) as measure:
-        found = getattr(measure(batch, answers), treatment)
+        found = tables_of(measure(batch, answers), batch)[treatment]
     geometry = model.geometry
     assert found.shape == (geometry.layers, len(samples), geometry.query_heads)
     slopes = torch.zeros_like(found)
@@ -82,11 +91,13 @@ def test_effects_are_slopes(model, samples, treatment, block_size):
 
 def test_a_batch_is_its_samples(model, samples):
     with head_effects(model, 16) as measure:
-        together = measure(make_batch(model, samples), answers_of(model, samples))
-        alone = [measure(make_batch(model, [one]), answers_of(model, [one])) for one in samples]
+        batches = [make_batch(model, some) for some in (samples, *([one] for one in samples))]
+        answers = [answers_of(model, some) for some in (samples, *([one] for one in samples))]
+        found = [tables_of(measure(*one), one[0]) for one in zip(batches, answers, strict=True)]
+    together, *alone = found
     for name in ("removed", "text_only", "gradient"):
-        one_by_one = torch.cat([getattr(one, name) for one in alone], 1)
-        torch.testing.assert_close(getattr(together, name), one_by_one, rtol=1e-3, atol=1e-5)
+        one_by_one = torch.cat([one[name] for one in alone], 1)
+        torch.testing.assert_close(together[name], one_by_one, rtol=1e-3, atol=1e-5)
 
 
 def test_the_model_is_left_as_it_was(model, samples):
@@ -114,11 +125,12 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     )
     assert load_profile(tmp_path / "profile.json") == profile
     with head_effects(llava, 16) as measure:
-        found = measure(make_batch(llava, everything), answers_of(llava, everything))
+        batch = make_batch(llava, everything)
+        found = tables_of(measure(batch, answers_of(llava, everything)), batch)
     assert profile.rankings["effect"].block_size == 16
-    np.testing.assert_allclose(ranking(profile, "effect", "removed"), found.removed.mean(1), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(ranking(profile, "gradient"), found.gradient.mean(1), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(ranking(profile, "effect", "text_only"), found.text_only.mean(1), rtol=1e-3, atol=1e-6)
+    for treatment in ("removed", "text_only", "gradient"):
+        table = ranking(profile, *(("gradient",) if treatment == "gradient" else ("effect", treatment)))
+        np.testing.assert_allclose(table, found[treatment].mean(1), rtol=1e-3, atol=1e-6)
     plain = calibrate(llava, dataset, CalibrationSettings(tmp_path / "plain.json", 2, seed=4, show_progress=False))
     assert not {"effect", "gradient"} & plain.rankings.keys()
     assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}

@@ -1,12 +1,20 @@
 """The formulas against a slow, obvious reference, and their extremes."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from calibrate.scoring.scores import EPSILON, LAYER_FUNCTIONS, attention_on, concentration, layer_factors, score_rows
+from calibrate.scoring.effects import EffectSamples
+from calibrate.scoring.scorers import SCORERS
+from calibrate.scoring.scorers.base import EPSILON, BatchSignals
+from calibrate.scoring.scorers.concentration import concentration
+from calibrate.scoring.scorers.image_weight import attention_on
+from calibrate.scoring.scorers.score import layer_factor
+from profiles.names import LayerFunction
+from profiles.ranking import out_of_range
 
 LAYERS, BATCH, HEADS, LENGTH = 3, 4, 5, 17
 
@@ -21,6 +29,12 @@ def slow(row, image, box, layer, layer_function, epsilon):
     return weight, inside, narrow, (1 / (layer + 1) if layer_function == "inverse" else 1.0) * weight * narrow
 
 
+def score_rows(rows, image, box, **formula):
+    """Values of every scorer of attention rows."""
+    signals = BatchSignals(rows, image, box, **formula)
+    return {name: one.values(signals)["all"] for name, one in SCORERS.items() if "answer_gradient" not in one.needs}
+
+
 def random_rows(seed):
     print("seed", seed)
     rng = np.random.default_rng(seed)
@@ -32,20 +46,20 @@ def random_rows(seed):
     return rows, image, box
 
 
-@pytest.mark.parametrize("layer_function", LAYER_FUNCTIONS)
+@pytest.mark.parametrize("layer_function", get_args(LayerFunction))
 @pytest.mark.parametrize("epsilon", [EPSILON, 1e-3])
 @pytest.mark.parametrize("seed", range(3))
 def test_against_the_reference(seed, epsilon, layer_function):
     rows, image, box = random_rows(seed)
-    found = score_rows(list(rows), image, box, layer_function, epsilon)
+    found = score_rows(list(rows), image, box, layer_function=layer_function, epsilon=epsilon)
     for layer in range(LAYERS):
         for sample in range(BATCH):
             for head in range(HEADS):
                 arguments = (rows[layer, sample, head].tolist(), image[sample].tolist(), box[sample].tolist())
                 expected = slow(*arguments, layer, layer_function, epsilon)
                 place = layer, sample, head
-                tables = (found.image_weight, found.box_weight, found.concentration, found.score)
-                assert [table[place].item() for table in tables] == pytest.approx(expected, abs=1e-12)
+                tables = ("image_weight", "box_weight", "concentration", "score")
+                assert [found[table][place].item() for table in tables] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("tokens", [2, 144, 2928])
@@ -72,7 +86,7 @@ def test_one_image_token_and_no_attention_at_all_are_no_numbers_to_fear():
     row = torch.tensor([[[0.3, 0.3, 0.4], [0.0, 0.5, 0.5]]], dtype=torch.float64)
     assert concentration(row, image)[0].tolist() == pytest.approx([1, 1])
     found = score_rows([row], image, image)
-    assert found.score[0, 0].tolist() == pytest.approx([0.3, 0.0])
+    assert found["score"][0, 0].tolist() == pytest.approx([0.3, 0.0])
 
 
 def test_each_sample_counts_its_own_image_tokens():
@@ -90,9 +104,9 @@ def test_samples_do_not_touch_each_other():
     found = score_rows(list(rows), image, box)
     moved = score_rows(list(rows[:, order]), image[order], box[order])
     alone = [score_rows(list(rows[:, i : i + 1]), image[i : i + 1], box[i : i + 1]) for i in range(BATCH)]
-    for name in ("image_weight", "box_weight", "concentration", "score"):
-        torch.testing.assert_close(getattr(moved, name), getattr(found, name)[:, order])
-        torch.testing.assert_close(torch.cat([getattr(one, name) for one in alone], 1), getattr(found, name))
+    for name in found:
+        torch.testing.assert_close(moved[name], found[name][:, order])
+        torch.testing.assert_close(torch.cat([one[name] for one in alone], 1), found[name])
 
 
 def test_positions_that_are_not_asked_for_do_not_count():
@@ -101,5 +115,26 @@ def test_positions_that_are_not_asked_for_do_not_count():
 
 
 def test_layer_factors():
-    assert layer_factors(4, "inverse").tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
-    assert layer_factors(2, "none").tolist() == [1, 1]
+    assert [layer_factor(layer, "inverse") for layer in range(4)] == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert [layer_factor(layer, "none") for layer in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_what_every_scorer_gives(name):
+    rows, image, box = random_rows(5)
+    removed, text_only = torch.rand(2, LAYERS, BATCH, HEADS, dtype=torch.float64)
+    effects = EffectSamples(removed, text_only, torch.rand(BATCH, dtype=torch.float64))
+    scorer = SCORERS[name]
+    signals = BatchSignals(list(rows), image, box, effects=effects)
+    values = scorer.values(signals)
+    assert set(values) == set(scorer.tables)
+    for table in values.values():
+        assert (table.shape, table.dtype) == ((LAYERS, BATCH, HEADS), torch.float64)
+        assert table.std() > 0
+        for sample in table.unbind(1):
+            assert not list(out_of_range(name, sample.tolist()))
+    if "answer_gradient" in scorer.needs:
+        with pytest.raises(ValueError, match="was not run"):
+            scorer.values(BatchSignals(list(rows), image, box))
+    if "box" in scorer.needs:
+        assert not any(table.any() for table in scorer.values(BatchSignals(list(rows), image, box & False)).values())

@@ -1,0 +1,22 @@
+"""Effect: what treating a head would do to the answer, to first order, for each treatment.
+
+The formula, and the pass that it takes, are in `calibrate.scoring.effects`.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from calibrate.scoring.scorers.base import BatchSignals, HeadScorer
+
+
+class Effect(HeadScorer):
+    """Size of the change in the log-odds of the right answer's first token, in nats; higher means worth more: keep."""
+
+    name = "effect"
+    needs = frozenset({"answer_gradient", "image_blocks"})
+    tables = ("removed", "text_only")
+
+    def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
+        """|Σ g·Δ| of every head, `(layers, batch, query heads)`, by treatment."""
+        return {"removed": signals.effects.removed, "text_only": signals.effects.text_only}
