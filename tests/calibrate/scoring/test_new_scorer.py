@@ -1,4 +1,4 @@
-"""The recipe "A head scorer" of CONTRIBUTING.md, followed here: one class, one registration, and every command has it."""
+"""The recipe "A head scorer" of CONTRIBUTING.md, followed: one class, one registration, and every command has it."""
 
 import json
 import re
