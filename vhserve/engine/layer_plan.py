@@ -1,4 +1,4 @@
-"""What a plan asks of one decoder layer, built once for a model and handed down to everything that is built from it.
+"""One decoder layer of a plan, built once for a model and passed to everything that is constructed from it.
 
 Owns the combination of layout, KV cache lanes and mean compensation. Does not know modules or tensors: imports neither
 vLLM nor torch.
@@ -31,7 +31,7 @@ class RemovedMeans:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What a plan asks of one decoder layer.
+    """One decoder layer of a plan.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ class CompactedTensors:
     query_indices
         (tokens,) int64: indices of the kept queries in the batch, then those of the dropped ones. None: not moved.
     dropped_mask
-        (tokens,) bool, in the batch's order: the query stands in a null block, or is padding.
+        (tokens,) bool, in the batch's order: the query is in a null block, or is padding.
     """
 
     block_table: torch.Tensor

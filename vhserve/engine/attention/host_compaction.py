@@ -17,7 +17,7 @@ NULL_BLOCK = 0
 
 @dataclass(frozen=True)
 class KeptQueries:
-    """Queries of a batch that do not stand in null blocks, when some do.
+    """Queries of a batch that are not in null blocks, when some are.
 
     Attributes
     ----------

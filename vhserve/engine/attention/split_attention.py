@@ -1,6 +1,6 @@
 """Two attentions in one decoder layer: one for its full heads and one for its text-only heads.
 
-Owns the module that stands in place of vLLM's `Attention` in such a layer. Does not know KV caches or kernels.
+Owns the module that takes the place of vLLM's `Attention` in such a layer. Does not know KV caches or kernels.
 """
 
 import torch

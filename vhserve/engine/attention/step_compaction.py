@@ -1,6 +1,6 @@
 """What the text-only metadata builders of one engine share within a step, so that each part is computed once.
 
-Owns what tells steps and KV cache groups apart. Does not know how a batch is compacted. An engine has one
+Owns how steps and KV cache groups are distinguished. Does not know how a batch is compacted. An engine has one
 `StepCompaction`, given to its text-only attention layers when they are built, from which their builders take it.
 """
 

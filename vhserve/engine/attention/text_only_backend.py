@@ -1,4 +1,4 @@
-"""Attention backends for a plan with text-only heads, made of the platform's own.
+"""Attention backends for a plan with text-only heads, on top of the platform's own.
 
 Owns which stock backends can be used, the KV cache layouts that they need, and which builder each gets: one for full
 heads (`block_outermost_backend`) and one for text-only heads (`text_only_backend`). Does not know how either computes.

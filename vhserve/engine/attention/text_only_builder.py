@@ -62,5 +62,5 @@ class TextOnlyBuilder:
         return with_routing(stock, compacted.routing)
 
     def compact(self, batch: CommonAttentionMetadata) -> CompactedBatch:
-        """The batch without null blocks and without queries that stand in them."""
+        """The batch without null blocks and without the queries in them."""
         raise NotImplementedError
