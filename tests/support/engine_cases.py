@@ -61,21 +61,15 @@ class Case:
 
 
 class EngineRuns:
-    """Outcomes of cases by name; cases that ask the same of the same engine share it."""
+    """Outcomes of cases by name."""
 
     def __init__(self, host: EngineHost, models: Mapping[str, TinyModel], cases: Mapping[str, Case]) -> None:
         self._host, self._models, self._cases = host, models, cases
-        self._done: list[tuple[Job, EngineOutcome]] = []
 
     def __call__(self, name: str) -> EngineOutcome:
         case = self._cases[name]
-        job = case.job(self._models[case.model])
-        for earlier, outcome in self._done:
-            if earlier == job:
-                return outcome
-        outcome = self._host.run(job)
+        outcome = self._host.run(case.job(self._models[case.model]))
         assert outcome.failure is None, outcome.failure[1]
-        self._done.append((job, outcome))
         return outcome
 
     def worst_difference(self, name: str) -> float:

@@ -18,15 +18,18 @@ PORTS = range(20_000, 30_000)
 def group(item: pytest.Item) -> str:
     """Name of the group that an item runs in."""
     fixtures = getattr(item, "fixturenames", ())
+    file = item.nodeid.split("::")[0]
     if "server" in fixtures:
         return "server"
-    file = item.nodeid.split("::")[0]
-    return f"engines of {file}" if "engine_host" in fixtures else file
+    if "engine_host" in fixtures:
+        return f"engines of {file}"
+    # A long test that starts servers of its own shares none of them.
+    return item.nodeid if item.get_closest_marker("long") and "vllm_environment" in fixtures else file
 
 
 def order(item: pytest.Item) -> int:
-    """Engines first, then servers: a worker that ends last ends with small things."""
-    if "engine_host" in getattr(item, "fixturenames", ()):
+    """The shared server's tests first, then other servers and engines: workers end with small things."""
+    if "server" in getattr(item, "fixturenames", ()):
         return 0
     return 1 if item.get_closest_marker("vllm") else 2
 

@@ -23,7 +23,7 @@ TWICE = (Round(PROMPTS), Round(PROMPTS, reset=False))
 UNEVEN = {0: (0, 3), 2: (4,), 3: (0, 1, 2), 5: (1, 2, 3, 4)}
 
 CASES = {
-    "different_counts_per_layer": Case("mha", UNEVEN, rounds=TWICE),
+    "different_counts_per_layer_and_a_warm_prefix_cache": Case("mha", UNEVEN, rounds=TWICE),
     "layers_that_lose_every_head": Case("mha", {0: tuple(range(5)), 3: tuple(range(5)), 4: (2,), 5: tuple(range(5))}),
     "grouped_queries_by_kv_group": Case(
         "gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, granularity="kv_group"
@@ -32,7 +32,6 @@ CASES = {
     "mean_compensation": Case("gqa", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
     "biases_in_a_checkpoint_of_two_files": Case("biased", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
     "chunked_prefill": Case("mha", UNEVEN, settings={"max_num_batched_tokens": 48, "max_num_seqs": 4}),
-    "prefix_cache_hit": Case("mha", UNEVEN, rounds=TWICE),  # the same engine as the first
     "preemption": Case(
         "mha", UNEVEN, mean=True, rounds=(Round(PROMPTS * 2, tokens=40),), settings={"num_gpu_blocks_override": 22}
     ),
@@ -82,7 +81,7 @@ def test_the_kv_cache_is_as_large_as_the_plan_says(name: str, served: EngineRuns
 
 
 def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
-    first, second = served("prefix_cache_hit").answers
+    first, second = served("different_counts_per_layer_and_a_warm_prefix_cache").answers
     assert all(answer.cached == 0 for answer in first)
     assert sum(answer.cached for answer in second) > 2 * BLOCK
     assert served("preemption").preemptions > 0
@@ -95,7 +94,7 @@ def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
 
 def test_each_plan_has_a_compile_cache_of_its_own(served: EngineRuns) -> None:
     # Two models; between the plans of each, only heads differ.
-    names = ["different_counts_per_layer", "layers_that_lose_every_head"]
+    names = ["different_counts_per_layer_and_a_warm_prefix_cache", "layers_that_lose_every_head"]
     names += ["grouped_queries_by_kv_group", "grouped_queries_by_query_head"]
     assert len({served(name).config_hash for name in names}) == len(names)
 
@@ -134,7 +133,7 @@ def test_an_empty_plan_changes_nothing(
     assert empty.blocks == stock.blocks
 
 
-@pytest.mark.parametrize("name", ["different_counts_per_layer", "layers_that_lose_every_head"])
+@pytest.mark.parametrize("name", ["different_counts_per_layer_and_a_warm_prefix_cache", "layers_that_lose_every_head"])
 def test_capacity_grows_by_the_ideal_factor(
     name: str, stock: EngineOutcome, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:

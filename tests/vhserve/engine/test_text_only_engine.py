@@ -65,14 +65,17 @@ MIXED: dict[str, Any] = {
 THREE_LANES = dict.fromkeys(range(6), (0, 2, 3, 4))
 
 CASES = {
-    "mixed_treatments": text_only_case("mha", **MIXED, probe="text_only_probes:block_tables"),
-    "three_lanes": text_only_case("mha", THREE_LANES, probe="text_only_probes:block_tables"),
+    # The second round finds a warm prefix cache: other questions on the same images, or the same prompts.
+    "mixed_treatments": text_only_case(
+        "mha", **MIXED, rounds=(*ASKED, Round(OTHER_QUESTION, reset=False)), probe="text_only_probes:block_tables"
+    ),
+    "three_lanes": text_only_case(
+        "mha", THREE_LANES, rounds=(*ASKED, Round(PROMPTS, reset=False)), probe="text_only_probes:block_tables"
+    ),
     "all_text_only": text_only_case("mha", dict.fromkeys(range(6), EVERY), probe="text_only_probes:block_tables"),
     "grouped_queries": text_only_case("gqa", {0: (0, 1), 1: (2, 3, 4, 5), 3: tuple(range(6))}, {2: (0, 1)}, "kv_group"),
     "grouped_queries_by_query_head": text_only_case("gqa", {1: (2, 4)}, {0: (0, 2, 4), 1: (3, 5)}),
     "chunked_prefill": text_only_case("mha", **MIXED, settings={"max_num_batched_tokens": 40, "max_num_seqs": 4}),
-    "prefix_cache_other_question": text_only_case("mha", **MIXED, rounds=(*ASKED, Round(OTHER_QUESTION, reset=False))),
-    "prefix_cache_same_prompts": text_only_case("mha", THREE_LANES, rounds=(*ASKED, Round(PROMPTS, reset=False))),
     "preemption": text_only_case(
         "mha",
         **MIXED,
@@ -126,11 +129,11 @@ def test_the_oracle_would_notice_full_heads(name: str, served: EngineRuns, model
 
 def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
     assert max(len(answer.prompt_ids) for answer in served("chunked_prefill").answers[0]) > 3 * 40
-    other = served("prefix_cache_other_question").answers[1]
+    other = served("mixed_treatments").answers[1]
     assert other[0].cached >= 2 * BLOCK  # the same image: into the image and past it
     assert other[1].cached >= 2 * BLOCK
     assert other[2].cached == 0  # another image
-    assert sum(answer.cached for answer in served("prefix_cache_same_prompts").answers[1]) > 12 * BLOCK
+    assert sum(answer.cached for answer in served("three_lanes").answers[1]) > 12 * BLOCK
     assert served("preemption").preemptions > 0
     assert served("async_scheduling").facts["async"]
     # An image that ends the prompt and fills its last block: the reply starts from a query that text-only heads skip.
