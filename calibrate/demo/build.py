@@ -6,7 +6,7 @@ without special cases. Knows the world's words, not its pictures, and nothing of
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
