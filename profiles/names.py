@@ -3,18 +3,29 @@
 Standard library only, so that a command's help costs no import. Does not know what any of them does.
 """
 
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from profiles.treatments import budgeted
 
 Stage = Literal["early", "middle", "late"]
 StageOrAll = Literal[Stage, "all"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
-Treatment = Literal["full", "text_only", "removed"]
-"""What happens to a head at serving time."""
-TREATMENTS: Final[tuple[Treatment, ...]] = get_args(Treatment)
-Treated = Literal["removed", "text_only"]
-"""The treatments that change a head."""
-TREATED: Final[tuple[Treated, ...]] = get_args(Treated)
+TreatmentName = str
+"""Name of a treatment of `profiles.treatments`."""
+TREATED: Final = tuple(one.name for one in budgeted())
+"""The treatments that heads are chosen for, in the order in which they are."""
+if TYPE_CHECKING:
+    Treated = str  # a type checker cannot read the registry
+else:
+    Treated = Literal[TREATED]
+
+ABLATED: Final = (TREATED[0], "mean", "uniform", *TREATED[1:])
+"""What an ablation does to heads: treatments, and what only it does (`calibrate.ablation.treatments`)."""
+if TYPE_CHECKING:
+    Ablated = str
+else:
+    Ablated = Literal[ABLATED]
 
 CompensationMethod = Literal["none", "mean"]
 """What replaces a removed head's output."""

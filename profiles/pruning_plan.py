@@ -3,19 +3,20 @@
 Does not know how heads are ranked nor what a KV cache can hold (`profiles.planning`).
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from profiles import canonical
 from profiles.arrays import Float32Array
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import check_rows
-from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, Treatment
+from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, TreatmentName
 from profiles.ranking import RankingName
 from profiles.strict import Strict, defect
+from profiles.treatments import FULL, TREATMENTS, Treatment
 
 PLAN_FORMAT: Final = "vhserve.pruning-plan"
 
@@ -23,6 +24,16 @@ PLAN_FORMAT: Final = "vhserve.pruning-plan"
 Head = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
 
 ROUNDING = 1e-6
+
+
+def _registered(name: str) -> str:
+    if name not in TREATMENTS:
+        *others, last = map(repr, TREATMENTS)
+        raise defect(WrongValue, "", f"is {name!r:.60}", expected=f"{', '.join(others)} or {last}")
+    return name
+
+
+RegisteredTreatment = Annotated[TreatmentName, AfterValidator(_registered)]
 
 
 class Selection(Strict):
@@ -53,6 +64,15 @@ class Selection(Strict):
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
     rank_by: RankingName = "score"
+
+    def count(self, treatment: Treatment) -> int | None:
+        """Number of heads of a treatment; None for one that has no budget."""
+        return None if treatment.budget is None else getattr(self, treatment.budget)
+
+
+def counts_by_budget(counts: Mapping[TreatmentName, int]) -> dict[str, Any]:
+    """Fields of a `Selection` for numbers of heads by treatment; treatments without a budget are left out."""
+    return {TREATMENTS[name].budget or "": count for name, count in counts.items() if TREATMENTS[name].budget}
 
 
 class Compensation(Strict):
@@ -121,7 +141,7 @@ class PruningPlan(Strict):
     profile_digest: str | None = None
     selection: Selection
     granularity: Granularity
-    treatments: list[list[Treatment]]
+    treatments: list[list[RegisteredTreatment]]
     compensation: Compensation = Compensation()
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -143,10 +163,10 @@ class PruningPlan(Strict):
                 path, found = f"selection.protected[{index}]", f"is head {head} of layer {layer}"
                 raise defect(WrongValue, path, found, expected="a head of the model")
             treatment = self.treatments[layer][head]
-            if treatment != "full":
+            if treatment != FULL.name:
                 path, found = f"treatments[{layer}][{head}]", f"is {treatment}, but selection.protected lists the head"
                 fix = "make the plan again with a smaller budget or a lower --protect-top"
-                raise defect(ProtectedHeadTreated, path, found, expected="full", fix=fix)
+                raise defect(ProtectedHeadTreated, path, found, expected=FULL.name, fix=fix)
 
     def _check_groups(self) -> None:
         if self.granularity == "query_head":
@@ -164,22 +184,23 @@ class PruningPlan(Strict):
         if (means is None) != (self.compensation.method == "none"):
             found = f"is {'null' if means is None else 'given'} with method {self.compensation.method}"
             raise defect(WrongValue, path, found, expected="means with method mean, and null with method none")
-        shape = (len(self.heads("removed")), self.geometry.head_size)
+        shape = (len(self.uncomputed), self.geometry.head_size)
         if means is not None and means.shape != shape:
             expected = f"{list(shape)} (removed heads, head size)"
             raise defect(WrongShape, path, f"has shape {list(means.shape)}", expected=expected)
 
     def _check_selection(self) -> None:
         stage = stage_layers(self.selection.stage, self.geometry.layers)
-        outside = [head for head in (*self.heads("removed"), *self.heads("text_only")) if head[0] not in stage]
+        treated = [head for name in reversed(TREATMENTS) if name != FULL.name for head in self.heads(name)]
+        outside = [head for head in treated if head[0] not in stage]
         if outside:
             found = f"is {self.selection.stage}, but layer {outside[0][0]} is treated"
             raise defect(WrongValue, "selection.stage", found, expected="the stage of every treated head")
-        counts = {"remove": len(self.heads("removed")), "text_only": len(self.heads("text_only"))}
-        for field, count in counts.items():
-            claimed = getattr(self.selection, field)
-            if claimed != count:
-                raise defect(WrongValue, f"selection.{field}", f"is {claimed}", expected=f"{count}, as in treatments")
+        for treatment in TREATMENTS.values():
+            count, claimed = len(self.heads(treatment.name)), self.selection.count(treatment)
+            if claimed is not None and claimed != count:
+                path = f"selection.{treatment.budget}"
+                raise defect(WrongValue, path, f"is {claimed}", expected=f"{count}, as in treatments")
 
     @classmethod
     def unpruned(cls, model: ModelRef, geometry: ModelGeometry) -> Self:
@@ -192,28 +213,28 @@ class PruningPlan(Strict):
         model: ModelRef,
         geometry: ModelGeometry,
         *,
-        removed: Iterable[tuple[int, int]] = (),
-        text_only: Iterable[tuple[int, int]] = (),
         granularity: Granularity = "query_head",
         compensation: Compensation = Compensation(),  # noqa: B008  # frozen
+        **heads: Iterable[tuple[int, int]],
     ) -> Self:
-        """A plan from lists of ``(layer, head)``; every other head is full."""
-        removed, text_only = set(removed), set(text_only)
-
-        def treatment(head: tuple[int, int]) -> Treatment:
-            return "removed" if head in removed else "text_only" if head in text_only else "full"
-
-        heads = range(geometry.query_heads)
+        """A plan from lists of ``(layer, head)`` by treatment, such as ``removed=…``; every other head is full."""
+        treatments: list[list[TreatmentName]] = [[FULL.name] * geometry.query_heads for _ in range(geometry.layers)]
+        given = {name: set(heads.pop(name, ())) for name in TREATMENTS}
+        if heads:
+            raise TypeError(f"unknown treatments {sorted(heads)}: expected some of {list(TREATMENTS)}")
+        for name, chosen in given.items():
+            for layer, head in chosen:
+                treatments[layer][head] = name
         return cls(
             model=model,
             geometry=geometry,
-            selection=Selection(method="manual", remove=len(removed), text_only=len(text_only)),
+            selection=Selection(method="manual", **counts_by_budget({name: len(own) for name, own in given.items()})),
             granularity=granularity,
-            treatments=[[treatment((layer, head)) for head in heads] for layer in range(geometry.layers)],
+            treatments=treatments,
             compensation=compensation,
         )
 
-    def heads(self, treatment: Treatment) -> list[tuple[int, int]]:
+    def heads(self, treatment: TreatmentName) -> list[tuple[int, int]]:
         """Heads ``(layer, head)`` of a treatment, in order."""
         return [
             (layer, head)
@@ -221,6 +242,11 @@ class PruningPlan(Strict):
             for head, given in enumerate(row)
             if given == treatment
         ]
+
+    @property
+    def uncomputed(self) -> list[tuple[int, int]]:
+        """Heads ``(layer, head)`` that put out a constant, in order: the rows of `compensation.means`."""
+        return sorted(head for one in TREATMENTS.values() if not one.computed for head in self.heads(one.name))
 
     @property
     def digest(self) -> str:

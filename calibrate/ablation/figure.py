@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from calibrate.ablation.results import Ablation, Row
-from calibrate.ablation.tables import DONE, of_family
+from calibrate.ablation.tables import of_family
+from calibrate.ablation.treatments import phrase_of
 from calibrate.drawing import SERIES, new_figure, svg
 from calibrate.masking.accuracy import ALL
 
@@ -25,7 +26,10 @@ def accuracy_curve(ablation: Ablation) -> str:
         for panel, stage in zip(panels, stages, strict=True):
             _draw_stage(panel, ablation, [row for row in ablation.rows if row.stage == stage])
             where = "all layers" if stage == "all" else f"{stage} layers"
-            panel.set(title=where, xlabel=f"share of the heads of {where}, {DONE[ablation.treatment]} (%)")
+            panel.set(
+                title=where,
+                xlabel=f"share of the heads of {where}, {phrase_of(ablation.treatment)} (%)",
+            )
         panels[0].set(ylabel=f"accuracy (%), n = {ablation.samples}, 95% interval", ylim=(-2, 102))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)

@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from profiles.errors import WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
-from profiles.names import STAGES, Granularity, StageOrAll
+from profiles.names import STAGES, Ablated, Granularity, StageOrAll
 from profiles.planning.budget import heads_of
 from profiles.planning.planner import make_plan
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import FULL
 
 Select = Literal["top", "bottom", "others", "random"]
 """Highest ranked, lowest ranked; drawn among those that are not the highest ranked, or among all, of a stage."""
-
-How = Literal["removed", "mean", "uniform", "text_only"]
-"""What is done to heads: they put out zero, or their mean in the profile; attend uniformly, as under the paper's own
-mask (which cannot be served); or attend to text only."""
 
 
 class Shape(NamedTuple):
@@ -71,19 +69,19 @@ class Configuration:
     k: int
     share: float
     seed: int | None
-    how: How
+    how: Ablated
     plan: PruningPlan
 
     @property
     def heads(self) -> list[tuple[int, int]]:
         """Treated heads, `(layer, head)`, in order."""
-        return self.plan.heads("text_only" if self.how == "text_only" else "removed")
+        return self.plan.heads(ABLATION_TREATMENTS[self.how].plan)
 
     @property
     def treatments(self) -> list[list[str]]:
         """`[layers][query_heads]`, for `calibrate.masking.treatments.treated`."""
-        name = "uniform" if self.how == "uniform" else None
-        return [[name if name and one != "full" else one for one in row] for row in self.plan.treatments]
+        masking = ABLATION_TREATMENTS[self.how].masking
+        return [[one if one == FULL.name else masking for one in row] for row in self.plan.treatments]
 
 
 def configurations(
@@ -94,7 +92,7 @@ def configurations(
     draws: int,
     seed: int,
     granularity: Granularity,
-    how: How = "removed",
+    how: Ablated = "removed",
     rank_by: str = "score",
 ) -> list[Configuration]:
     """Every row of a shape for every budget, random rows once for each draw.
@@ -118,19 +116,20 @@ def configurations(
     ks = {stage: _numbers(profile, budgets, stage, granularity) for _, stage in shape.rows}
     heads = {stage: len(stage_layers(stage, profile.geometry.layers)) * profile.geometry.query_heads for stage in ks}
 
+    treatment = ABLATION_TREATMENTS[how]
+
     def plan(select: Select, stage: StageOrAll, k: int, draw: int | None) -> PruningPlan:
         return make_plan(
             profile,
-            remove=0 if how == "text_only" else k,
-            text_only=k if how == "text_only" else 0,
+            budgets={treatment.plan: k},
             stage=stage,
             select="random" if select == "others" else select,
             protect_top=0,
             seed=draw or 0,
             granularity=granularity,
-            compensation="mean" if how == "mean" else "none",
+            compensation=treatment.compensation,
             rank_by=rank_by,
-            avoid=_treated(plan("top", stage, k, None)) if select == "others" else (),
+            avoid=plan("top", stage, k, None).heads(treatment.plan) if select == "others" else (),
         )
 
     return [
@@ -140,10 +139,6 @@ def configurations(
         if select != "others" or 2 * k <= heads[stage]
         for draw in (range(seed, seed + draws) if select in ("random", "others") else (None,))
     ]
-
-
-def _treated(plan: PruningPlan) -> list[tuple[int, int]]:
-    return plan.heads("text_only") + plan.heads("removed")
 
 
 def _numbers(profile: HeadProfile, budgets: Sequence[str], stage: StageOrAll, granularity: Granularity) -> list[int]:

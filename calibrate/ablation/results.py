@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from calibrate.ablation.plans import How, Select
+from calibrate.ablation.plans import Select
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.masking.accuracy import Right, by_family
 from calibrate.stats.accuracy import Accuracy
 from calibrate.stats.paired_tests import PairedCounts
 from profiles.geometry import ModelRef
 from profiles.head_profile import DatasetRef
-from profiles.names import Granularity, StageOrAll
+from profiles.names import Ablated, Granularity, StageOrAll
 from profiles.ranking import RankingName
 from profiles.strict import JsonScalar, Strict
 
@@ -101,7 +101,7 @@ class Ablation(Strict):
     broken: list[str]
     granularity: Granularity
     rank_by: RankingName
-    treatment: How
+    treatment: Ablated
     block_size: PositiveInt | None
     metric: Metric
     baseline: list[Figures]

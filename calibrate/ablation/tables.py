@@ -12,18 +12,12 @@ from typing import TypeVar
 from rich.table import Table
 
 from calibrate.ablation.results import Ablation, Compared, Figures, Published, Row
+from calibrate.ablation.treatments import phrase_of
 from calibrate.masking.accuracy import ALL
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 NOT = " n.s."
-
-DONE = {
-    "removed": "removed",
-    "mean": "replaced by their mean",
-    "uniform": "attending uniformly",
-    "text_only": "attending to text only",
-}
 
 PUBLISHED = {
     "yes_no": {"f1": "F1", "yes_ratio": "share of yes"},
@@ -55,7 +49,7 @@ def stage_grid(ablation: Ablation) -> Grid:
         cells = [_cell([of_family(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
         rows.append([[label], *cells])
     subject = _subject(ablation)
-    title = f"Accuracy with k heads {DONE[ablation.treatment]}: {subject}"
+    title = f"Accuracy with k heads {phrase_of(ablation.treatment)}: {subject}"
     return Grid(title, ["heads", *(f"k = {k}" for k in ks)], rows, _note(rows))
 
 
@@ -69,7 +63,7 @@ def share_grid(ablation: Ablation) -> Grid:
         rows.append([[label], *(_brief(draws) for draws in found)])
     subject = _subject(ablation)
     header = ["heads", *(f"{100 * share:g}%" for share in shares)]
-    title = f"Accuracy with a share of the heads {DONE[ablation.treatment]}: {subject}"
+    title = f"Accuracy with a share of the heads {phrase_of(ablation.treatment)}: {subject}"
     return Grid(title, header, rows, _note(rows))
 
 
@@ -95,7 +89,7 @@ def family_grid(ablation: Ablation) -> Grid:
         if draws := [row for row in chosen if row.k == k]:
             means = [_mean([of_family(row.figures, family).accuracy for row in draws]) for family in families]
             rows.append([[label], *([_percent(mean)] for mean in means)])
-    return Grid(f"By question family, {k} heads {DONE[ablation.treatment]}", ["heads", *families], rows)
+    return Grid(f"By question family, {k} heads {phrase_of(ablation.treatment)}", ["heads", *families], rows)
 
 
 def drawn(grid: Grid) -> Table:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from calibrate.ablation.figure import accuracy_curve
 from calibrate.ablation.results import Ablation, Compared
 from calibrate.ablation.results import Row as AblationRow
-from calibrate.ablation.tables import DONE, Grid, of_family
+from calibrate.ablation.tables import Grid, of_family
+from calibrate.ablation.treatments import phrase_of
 from calibrate.analysis.section import Row, Section
 from calibrate.analysis.words import number, percent
 from calibrate.drawing import Drawing
@@ -23,8 +24,9 @@ def ablation_section(ablation: Ablation) -> Section:
     return Section(
         name="ablation",
         title="What heads are worth: ablation",
-        look_for=f"Heads are {DONE[ablation.treatment]}, chosen by {ablation.rank_by.replace('_', ' ')}. Each cell of "
-        "the table is what that costs in accuracy against the whole model on the same samples, in percentage points, "
+        look_for=f"Heads are {phrase_of(ablation.treatment)}, chosen by {ablation.rank_by.replace('_', ' ')}. Each "
+        "cell of the table is what that costs in accuracy against the whole model on the same samples, in percentage "
+        "points, "
         "with its 95% interval (Newcombe's method 10); `n.s.`: not significant, McNemar's exact p is 0.05 or more. Of "
         "random draws, mean and range. In the paper the top heads of early layers cost most, those of late layers "
         "little, and random ones least. Many cells are tested: one in twenty is significant by chance alone.",

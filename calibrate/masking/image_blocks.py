@@ -1,6 +1,6 @@
-"""Image blocks: which positions of a sequence lie in a block that holds nothing but image tokens.
+"""Image blocks: which positions of a sequence lie in a block that holds nothing but image tokens, and in which.
 
-Owns the rule (a function of the sequence and the block size, nothing else). Knows no model and no treatment.
+Owns the rule (a function of the sequence and the block size, nothing else). Does not know models or treatments.
 """
 
 import torch
@@ -33,3 +33,21 @@ def image_blocks(image: Tensor, valid: Tensor, block_size: int | None = None) ->
     held = torch.zeros(batch, n // block_size + 1, dtype=torch.long, device=image.device)
     held.scatter_add_(1, block, image.long())
     return image & (held.gather(1, block) == block_size)
+
+
+def image_block_numbers(image: Tensor, valid: Tensor, block_size: int | None = None) -> Tensor:
+    """Number of each position's image block within its image, from 0; -1 outside image blocks.
+
+    An image is a run of image tokens. Parameters as for `image_blocks`.
+
+    Returns
+    -------
+    `(batch, n)`, int64.
+    """
+    inside = image_blocks(image, valid, block_size)
+    position = torch.arange(image.shape[1], device=image.device)
+    starts = inside.clone()
+    starts[:, 1:] &= ~inside[:, :-1]
+    # Blocks of two images never touch: a token between them makes its block one that is no image block.
+    start = torch.where(starts, position, 0).cummax(1).values
+    return torch.where(inside, (position - start) // (block_size or 1), -1)

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from calibrate.masking.cached_forward import CachedForward
-from calibrate.masking.layer_treatments import LayerTreatment, Positions, layers_treated
+from calibrate.masking.layer_treatments import LayerTreatment, layers_treated
+from calibrate.masking.positions import Positions
 from calibrate.masking.treatments import layer_treatments
 from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
+from profiles.treatments import FULL
 
 STATES_BYTES: Final = 2**30
 """Memory limit of the hidden states that are held at the same time."""
@@ -144,4 +146,4 @@ def _keys(treatments: Sequence[Sequence[str]], layers: list[LayerTreatment]) -> 
 
 def _first_treated(keys: list[_Key]) -> int:
     """Index of the first treated layer; the number of layers if there is none."""
-    return next((layer for layer, (row, _) in enumerate(keys) if set(row) != {"full"}), len(keys))
+    return next((layer for layer, (row, _) in enumerate(keys) if set(row) != {FULL.name}), len(keys))

@@ -4,28 +4,66 @@ Does not know blocks, groups or lanes of a KV cache: that is the engine's.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Self
 
 from profiles.errors import LayoutRefused
-from profiles.names import Treatment
+from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import FULL, TEXT_ONLY, TREATMENTS, Treatment
+
+
+@dataclass(frozen=True)
+class TreatedHeads:
+    """Heads of one layer that share a treatment; both tuples ascending.
+
+    Attributes
+    ----------
+    queries, kv
+        Query heads, and the KV heads that these read. KV head ``i`` serves the ``i``-th run of
+        ``len(queries) / len(kv)`` query heads.
+    """
+
+    queries: tuple[int, ...] = ()
+    kv: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """Heads one layer keeps, each tuple ascending; a server lays them out ``[full | text_only]``.
+    """Heads that one layer keeps, by the name of their treatment; a server lays them out in this order.
 
     Attributes
     ----------
-    full, text_only
-        Query heads that attend to everything, and to text only.
-    kv_full, kv_text
-        The KV heads these read. Entry ``i`` serves the ``i``-th run of ``len(full) / len(kv_full)`` query heads.
+    kept
+        Of every treatment under which heads are computed, in the order of the registry, ones without heads included.
     """
 
-    full: tuple[int, ...]
-    text_only: tuple[int, ...]
-    kv_full: tuple[int, ...]
-    kv_text: tuple[int, ...]
+    kept: dict[TreatmentName, TreatedHeads]
+
+    @classmethod
+    def of(cls, **kept: TreatedHeads) -> Self:
+        """A layout of heads by treatment; the other treatments have none."""
+        return cls({one.name: kept.get(one.name, TreatedHeads()) for one in TREATMENTS.values() if one.computed})
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """Query heads that attend to everything."""
+        return self.kept[FULL.name].queries
+
+    @property
+    def text_only(self) -> tuple[int, ...]:
+        """Query heads that attend to text only."""
+        return self.kept[TEXT_ONLY.name].queries
+
+    @property
+    def kv_full(self) -> tuple[int, ...]:
+        """KV heads that `full` reads."""
+        return self.kept[FULL.name].kv
+
+    @property
+    def kv_text(self) -> tuple[int, ...]:
+        """KV heads that `text_only` reads."""
+        return self.kept[TEXT_ONLY.name].kv
 
 
 def layer_layouts(plan: PruningPlan) -> tuple[LayerLayout, ...]:
@@ -34,40 +72,43 @@ def layer_layouts(plan: PruningPlan) -> tuple[LayerLayout, ...]:
     Raises
     ------
     LayoutRefused
-        The KV heads that a layer keeps for a treatment don't keep equally many query heads; one KV head has full and
-        text-only query heads, so that its text would be cached twice; or no head is left in the whole model.
+        The KV heads that a layer keeps for a treatment don't keep equally many query heads; one KV head has query heads
+        of two treatments (full and text-only, say), so that its text would be cached twice; or no head is left in the
+        whole model.
     """
     layouts = tuple(_layer_layout(plan, layer) for layer in range(plan.geometry.layers))
-    if not any(layout.full or layout.text_only for layout in layouts):
+    if not any(heads.queries for layout in layouts for heads in layout.kept.values()):
         raise LayoutRefused("the plan removes every head", expected="at least one head kept", fix="remove fewer heads")
     return layouts
 
 
 def _layer_layout(plan: PruningPlan, layer: int) -> LayerLayout:
-    full, kv_full = _kept(plan, layer, "full")
-    text_only, kv_text = _kept(plan, layer, "text_only")
-    both = sorted(set(kv_full) & set(kv_text))
-    if both:
-        raise LayoutRefused(
-            f"layer {layer}: KV head {both[0]} has full and text-only query heads, which would cache its text twice",
-            expected="one of the two treatments for each KV head",
-            fix="make the plan with --granularity kv_group",
-        )
-    return LayerLayout(full, text_only, kv_full, kv_text)
+    computed = [treatment for treatment in TREATMENTS.values() if treatment.computed]
+    kept = {treatment.name: _heads(plan, layer, treatment) for treatment in computed}
+    for one, other in combinations(computed, 2):
+        both = sorted(set(kept[one.name].kv) & set(kept[other.name].kv))
+        if both:
+            raise LayoutRefused(
+                f"layer {layer}: KV head {both[0]} has {one.label} and {other.label} query heads, which would cache "
+                "its text twice",
+                expected="one of the two treatments for each KV head",
+                fix="make the plan with --granularity kv_group",
+            )
+    return LayerLayout(kept)
 
 
-def _kept(plan: PruningPlan, layer: int, treatment: Treatment) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _heads(plan: PruningPlan, layer: int, treatment: Treatment) -> TreatedHeads:
     """Query heads of a treatment, and the KV heads they read."""
     row, group_size = plan.treatments[layer], plan.geometry.group_size
-    heads = tuple(head for head, given in enumerate(row) if given == treatment)
+    heads = tuple(head for head, name in enumerate(row) if name == treatment.name)
     readers: dict[int, int] = {}
     for head in heads:
         readers[head // group_size] = readers.get(head // group_size, 0) + 1
     if len(set(readers.values())) > 1:
         uneven = ", ".join(f"{count} of KV head {kv_head}" for kv_head, count in readers.items())
         raise LayoutRefused(
-            f"layer {layer}: keeps {uneven} ({treatment} query heads)",
+            f"layer {layer}: keeps {uneven} ({treatment.name} query heads)",
             expected="equally many query heads for every KV head that is kept",
             fix="make the plan with `vhserve plan`, which chooses heads that a layout can hold",
         )
-    return heads, tuple(readers)
+    return TreatedHeads(heads, tuple(readers))

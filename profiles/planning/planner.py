@@ -5,7 +5,7 @@ come from, or how a plan is served.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -13,33 +13,26 @@ import numpy as np
 from profiles.errors import MeansMissing, ProtectedHeadTreated, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
-from profiles.names import (
-    TREATED,
-    CompensationMethod,
-    Granularity,
-    Select,
-    StageOrAll,
-    Treatment,
-)
+from profiles.names import CompensationMethod, Granularity, Select, StageOrAll, TreatmentName
 from profiles.planning.budget import check_budget, check_multiple
 from profiles.planning.layout import layer_layouts
 from profiles.planning.rankings import Table, ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import Compensation, PruningPlan, Selection
+from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget
+from profiles.treatments import FULL, REMOVED, TREATMENTS, budgeted
 
 
 def make_plan(
     profile: HeadProfile,
     *,
-    remove: int,
+    budgets: Mapping[TreatmentName, int],
     stage: StageOrAll,
     select: Select,
     protect_top: float,
     seed: int,
     granularity: Granularity,
     compensation: CompensationMethod,
-    text_only: int = 0,
     rank_by: str = "score",
     avoid: Collection[tuple[int, int]] = (),
 ) -> PruningPlan:
@@ -47,9 +40,10 @@ def make_plan(
 
     Parameters
     ----------
-    remove, text_only
-        Query heads to remove, and to make text-only: the first units of the order of `select`, and the first ones of
-        the others' order. Both orders are the same unless the ranking has a table for each treatment.
+    budgets
+        Query heads to treat, by treatment; none for a treatment that is left out. Removed heads are the first units of
+        the order of `select`, text-only ones the first of the others' order, and so on (`treatments.budgeted`). The
+        orders are the same unless the ranking has a table for each treatment.
     select
         ``bottom``: lowest ranked first; ``top``: highest first; ``random``: an order in which a unit's place depends
         on the seed and the unit alone. Equally ranked ones go by layer and head.
@@ -80,18 +74,23 @@ def make_plan(
         The plan leaves no head, or mixes text-only and full query heads of one KV head.
     """
     geometry = profile.geometry
-    check_multiple(remove, "remove", geometry, granularity)
-    check_multiple(text_only, "text-only", geometry, granularity)
-    worth = {treatment: ranking(profile, rank_by, treatment) for treatment in TREATED}
-    protected = protected_heads(worth["removed"], protect_top)
-    everything = units(geometry, worth["removed"], granularity)
-    treatments: list[list[Treatment]] = [["full"] * geometry.query_heads for _ in range(geometry.layers)]
+    counts = {one.name: budgets.get(one.name, 0) for one in budgeted()}
+    if unknown := budgets.keys() - counts.keys():
+        raise ValueError(f"no budgets for {sorted(unknown)}: expected some of {list(counts)}")
+    for name, budget in counts.items():
+        check_multiple(budget, TREATMENTS[name].flag, geometry, granularity)
+    worth = {name: ranking(profile, rank_by, name) for name in counts if counts[name] or name == REMOVED.name}
+    protected = protected_heads(worth[REMOVED.name], protect_top)
+    everything = units(geometry, worth[REMOVED.name], granularity)
+    treatments: list[list[TreatmentName]] = [[FULL.name] * geometry.query_heads for _ in range(geometry.layers)]
     size, taken = unit_size(geometry, granularity), set[tuple[int, int]]()
-    for treatment, budget in zip(TREATED, (remove, text_only), strict=True):
+    for treatment, budget in counts.items():
+        if not budget:
+            continue
         order = _order(everything, worth[treatment], stage, select, seed)
         pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
         pool = [unit for unit in pool if _is_free(unit, set(avoid))]
-        check_budget(remove + text_only, stage, len(order) * size, len(pool) * size, protect_top)
+        check_budget(sum(counts.values()), stage, len(order) * size, len(pool) * size, protect_top)
         chosen = [unit for unit in pool if _is_free(unit, taken)][: budget // size]
         _refuse_protected(chosen, protected, protect_top)
         for unit in chosen:
@@ -105,8 +104,7 @@ def make_plan(
         selection=Selection(
             method=select,
             stage=stage,
-            remove=remove,
-            text_only=text_only,
+            **counts_by_budget(counts),
             protect_top=protect_top,
             protected=sorted(protected),
             seed=seed if select == "random" else None,
@@ -165,7 +163,9 @@ def _refuse_protected(treated: list[Unit], protected: set[tuple[int, int]], prot
             )
 
 
-def _compensation(profile: HeadProfile, treatments: list[list[Treatment]], method: CompensationMethod) -> Compensation:
+def _compensation(
+    profile: HeadProfile, treatments: list[list[TreatmentName]], method: CompensationMethod
+) -> Compensation:
     if method == "none":
         return Compensation()
     if profile.mean_output is None:
@@ -174,4 +174,5 @@ def _compensation(profile: HeadProfile, treatments: list[list[Treatment]], metho
             expected="a profile with mean outputs for --compensation mean",
             fix="calibrate again with mean outputs, or use --compensation none",
         )
-    return Compensation(method="mean", means=profile.mean_output[np.array(treatments) == "removed"])
+    constant = [one.name for one in TREATMENTS.values() if not one.computed]
+    return Compensation(method="mean", means=profile.mean_output[np.isin(treatments, constant)])

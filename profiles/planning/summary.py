@@ -6,7 +6,7 @@ Does not know how it is shown.
 from typing import TypedDict
 
 from profiles.geometry import stage_layers
-from profiles.names import STAGES, TREATMENTS, Stage, Treatment
+from profiles.names import STAGES, Stage, TreatmentName
 from profiles.planning.savings import (
     ideal_concurrency,
     kv_bytes_baseline,
@@ -15,6 +15,7 @@ from profiles.planning.savings import (
     weight_bytes_saved,
 )
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import TREATMENTS
 
 # A question with its chat template, in the data sets of the paper.
 USUAL_TEXT_TOKENS = 70
@@ -44,7 +45,7 @@ class Summary(TypedDict):
     plan_digest: str
     model: str
     dtype: str
-    heads: dict[Stage, dict[Treatment, int]]
+    heads: dict[Stage, dict[TreatmentName, int]]
     kv_bytes_per_token: KvBytes
     kv_bytes_per_image_token: KvBytes
     weight_bytes_saved: int
@@ -52,11 +53,11 @@ class Summary(TypedDict):
     ideal_concurrency: float
 
 
-def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[Treatment, int]]:
+def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[TreatmentName, int]]:
     """Number of query heads of each stage and treatment, zeros included."""
     layers = {stage: stage_layers(stage, plan.geometry.layers) for stage in STAGES}
     return {
-        stage: {given: sum(plan.treatments[layer].count(given) for layer in layers[stage]) for given in TREATMENTS}
+        stage: {name: sum(plan.treatments[layer].count(name) for layer in layers[stage]) for name in TREATMENTS}
         for stage in STAGES
     }
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from profiles.names import Granularity
+from profiles.names import Ablated, Granularity
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
 from vhserve.commands.ranking_option import AnyRanking
@@ -42,7 +42,7 @@ class Ablate(MaskedRunOptions):
         description="what heads are ranked by; effect and gradient need a profile made with --effects, sparsemm and "
         "duo_attention one that they were imported into",
     )
-    treatment: Literal["removed", "mean", "uniform", "text_only"] = Field(
+    treatment: Ablated = Field(
         "removed",
         description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
         "the paper's mask; attention to text only",

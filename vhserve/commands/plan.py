@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from profiles.planning.summary import Summary
+    from profiles.treatments import Treatment
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -74,6 +75,7 @@ class Plan(BaseModel):
         from profiles.planning.planner import make_plan
         from profiles.planning.summary import summarise
         from profiles.store import load_profile, save
+        from profiles.treatments import budgeted
 
         profile = load_profile(self.profile)
         self._check_budget_given()
@@ -83,8 +85,10 @@ class Plan(BaseModel):
         granularity = self.granularity or ("kv_group" if geometry.group_size > 1 else "query_head")
         plan = make_plan(
             profile,
-            remove=heads_of(self.remove or "0", "remove", geometry, self.stage, granularity),
-            text_only=heads_of(self.text_only or "0", "text-only", geometry, self.stage, granularity),
+            budgets={
+                one.name: heads_of(self._budget(one) or "0", one.flag, geometry, self.stage, granularity)
+                for one in budgeted()
+            },
             stage=self.stage,
             select=self.select,
             protect_top=self.protect_top,
@@ -104,10 +108,17 @@ class Plan(BaseModel):
 
     def _check_budget_given(self) -> None:
         from profiles.errors import WrongValue
+        from profiles.treatments import budgeted
 
-        if self.remove is None and self.text_only is None:
-            wrong = "neither --remove nor --text-only is given"
+        treatments = budgeted()
+        if all(self._budget(one) is None for one in treatments):
+            wrong = f"neither {' nor '.join(f'--{one.flag}' for one in treatments)} is given"
             raise WrongValue(wrong, expected="a number of heads", fix="give --remove 8 (or 0 for an empty plan)")
+
+    def _budget(self, treatment: "Treatment") -> str | None:
+        """What was given for a treatment's flag."""
+        given: str | None = getattr(self, treatment.budget or "")
+        return given
 
     def _out(self) -> Path:
         from profiles.errors import FileUnwritable
@@ -123,11 +134,13 @@ def _heads_table(summary: "Summary") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
+    from profiles.treatments import TREATMENTS
+
     table = Table(title=f"Plan for {escape(summary['model'])}: heads by stage", title_justify="left")
     table.add_column("stage")
     treatments = list(next(iter(summary["heads"].values())))
     for treatment in treatments:
-        table.add_column(treatment.replace("_", "-"), justify="right")
+        table.add_column(TREATMENTS[treatment].label, justify="right")
     for stage, counts in summary["heads"].items():
         table.add_row(stage, *(str(counts[treatment]) for treatment in treatments))
     table.add_section()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from calibrate.datasets import Dataset, open_dataset
 from profiles.head_profile import HeadProfile
-from profiles.names import TREATMENTS
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, load_profile
+from profiles.treatments import TREATMENTS
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.options import DemoOptions
 from vhserve.demo.processes import VHSERVE, free_port, run_step, serving

@@ -15,9 +15,8 @@ from calibrate.drawing import SERIES, new_figure, svg
 from profiles.geometry import stage_layers
 from profiles.names import STAGES
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import TREATMENTS
 from vhserve.demo.results import DemoArmResult
-
-_TREATMENTS = {"full": ("#f3f3f3", ""), "text_only": ("#56b4e9", "////"), "removed": ("#d55e00", "xxxx")}
 
 
 def head_map(values: npt.NDArray[np.float64], label: str) -> str:
@@ -40,10 +39,18 @@ def treatment_map(plan: PruningPlan) -> str:
     with new_figure(*_map_size(layers, heads, 1.5)) as figure:
         axes = figure.add_subplot()
         for layer, row in enumerate(plan.treatments):
-            for head, treatment in enumerate(row):
-                colour, hatch = _TREATMENTS[treatment]
+            for head, name in enumerate(row):
+                treatment = TREATMENTS[name]
                 axes.add_patch(
-                    Rectangle((head, layer), 1, 1, facecolor=colour, hatch=hatch, edgecolor="#666666", linewidth=0.4)
+                    Rectangle(
+                        (head, layer),
+                        1,
+                        1,
+                        facecolor=treatment.colour,
+                        hatch=treatment.hatch,
+                        edgecolor="#666666",
+                        linewidth=0.4,
+                    )
                 )
         protected = plan.selection.protected
         if protected:
@@ -51,9 +58,9 @@ def treatment_map(plan: PruningPlan) -> str:
                 [head + 0.5 for _, head in protected], [layer + 0.5 for layer, _ in protected], "k.", label="protected"
             )
         marks = [
-            Patch(facecolor=colour, hatch=hatch, edgecolor="#666666", label=treatment.replace("_", "-"))
-            for treatment, (colour, hatch) in _TREATMENTS.items()
-            if any(treatment in row for row in plan.treatments)
+            Patch(facecolor=one.colour, hatch=one.hatch, edgecolor="#666666", label=one.label)
+            for one in TREATMENTS.values()
+            if any(one.name in row for row in plan.treatments)
         ]
         dots, _ = axes.get_legend_handles_labels()
         figure.legend(handles=[*marks, *dots], loc="outside right upper", frameon=False)

@@ -9,9 +9,10 @@ from typing import Any, Final
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from profiles.geometry import stage_of
-from profiles.names import STAGES, TREATMENTS
+from profiles.names import STAGES
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import TREATMENTS
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.server.metric_definitions import collector
 from vhserve.server.settings import settings_of

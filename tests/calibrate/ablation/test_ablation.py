@@ -2,7 +2,6 @@
 
 import signal
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ import torch
 from profile_factories import profile_of
 
 from calibrate.ablation.figure import accuracy_curve
-from calibrate.ablation.plans import TABLE, How, configurations
+from calibrate.ablation.plans import TABLE, configurations
 from calibrate.ablation.results import Ablation, compared, figures
 from calibrate.ablation.run import ablate
 from calibrate.ablation.tables import drawn, family_grid, markdown, stage_grid
+from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from calibrate.datasets import Dataset, Sample, open_dataset
 from calibrate.errors import OutOfDeviceMemory, StateMismatch
 from calibrate.masking import masked_runs
@@ -104,7 +104,7 @@ def test_configurations_that_cannot_be(profile):
         chosen_for(profile, (9,))
 
 
-@pytest.mark.parametrize("how", get_args(How))
+@pytest.mark.parametrize("how", ABLATION_TREATMENTS)
 def test_replay_is_the_full_pass(model, how):
     samples = list(open_dataset("synthetic", samples=4, seed=2))
     batch, masked = make_batch(model, samples), make_batch(model, samples, "left")

@@ -1,12 +1,11 @@
 """Variants that share what they have in common, against one full pass for each."""
 
-from typing import get_args
-
 import pytest
 import torch
 from profile_factories import profile_of
 
-from calibrate.ablation.plans import How, configurations
+from calibrate.ablation.plans import configurations
+from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from calibrate.datasets import open_dataset
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
@@ -26,7 +25,7 @@ def variants_of(model, how):
 
 
 @pytest.mark.parametrize("together", [1, 3])
-@pytest.mark.parametrize("how", get_args(How))
+@pytest.mark.parametrize("how", ABLATION_TREATMENTS)
 def test_every_variant_is_its_own_full_pass(model, how, together):
     samples = list(open_dataset("synthetic", samples=3, seed=2))
     batch, masked = make_batch(model, samples), make_batch(model, samples, "left")

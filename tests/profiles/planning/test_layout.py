@@ -8,7 +8,7 @@ from hypothesis import given
 
 from profiles.errors import LayoutRefused
 from profiles.geometry import ModelGeometry
-from profiles.planning.layout import LayerLayout, layer_layouts
+from profiles.planning.layout import LayerLayout, TreatedHeads, layer_layouts
 from profiles.pruning_plan import PruningPlan
 
 GQA = ModelGeometry(layers=3, query_heads=6, kv_heads=2, head_size=4, hidden_size=25, image_tokens=7)
@@ -16,33 +16,38 @@ MHA = GQA.model_copy(update={"kv_heads": 6})
 
 
 Heads = Sequence[tuple[int, int]]
+Ints = tuple[int, ...]
 
 
 def manual(geometry: ModelGeometry, removed: Heads, text_only: Heads = ()) -> PruningPlan:
     return PruningPlan.manual(MODEL, geometry, removed=removed, text_only=text_only)
 
 
+def layout_of(full: Ints, text_only: Ints, kv_full: Ints, kv_text: Ints) -> LayerLayout:
+    return LayerLayout.of(full=TreatedHeads(full, kv_full), text_only=TreatedHeads(text_only, kv_text))
+
+
 def test_multi_head_attention_keeps_any_heads() -> None:
     plan = manual(MHA, [(0, 1), (1, 0), (1, 2), (1, 5)], [(0, 3), (0, 0)])
     assert layer_layouts(plan) == (
-        LayerLayout(full=(2, 4, 5), text_only=(0, 3), kv_full=(2, 4, 5), kv_text=(0, 3)),
-        LayerLayout(full=(1, 3, 4), text_only=(), kv_full=(1, 3, 4), kv_text=()),
-        LayerLayout(full=tuple(range(6)), text_only=(), kv_full=tuple(range(6)), kv_text=()),
+        layout_of(full=(2, 4, 5), text_only=(0, 3), kv_full=(2, 4, 5), kv_text=(0, 3)),
+        layout_of(full=(1, 3, 4), text_only=(), kv_full=(1, 3, 4), kv_text=()),
+        layout_of(full=tuple(range(6)), text_only=(), kv_full=tuple(range(6)), kv_text=()),
     )
 
 
 def test_grouped_query_attention_frees_kv_by_whole_groups() -> None:
     plan = manual(GQA, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 5)], [(2, 3), (2, 4), (2, 5)])
     assert layer_layouts(plan) == (
-        LayerLayout(full=(3, 4, 5), text_only=(), kv_full=(1,), kv_text=()),
-        LayerLayout(full=(1, 2, 3, 4), text_only=(), kv_full=(0, 1), kv_text=()),
-        LayerLayout(full=(0, 1, 2), text_only=(3, 4, 5), kv_full=(0,), kv_text=(1,)),
+        layout_of(full=(3, 4, 5), text_only=(), kv_full=(1,), kv_text=()),
+        layout_of(full=(1, 2, 3, 4), text_only=(), kv_full=(0, 1), kv_text=()),
+        layout_of(full=(0, 1, 2), text_only=(3, 4, 5), kv_full=(0,), kv_text=(1,)),
     )
 
 
 def test_a_layer_may_lose_every_head() -> None:
     plan = manual(GQA, [(1, head) for head in range(6)])
-    assert layer_layouts(plan)[1] == LayerLayout((), (), (), ())
+    assert layer_layouts(plan)[1] == LayerLayout.of()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from profiles.planning.units import unit_size, units
 from profiles.pruning_plan import PruningPlan
 from profiles.ranking import Ranking
 from profiles.store import load_plan, save
+from profiles.treatments import budgeted
 
 DEFAULTS: dict[str, Any] = {
     "remove": 0,
@@ -41,7 +42,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 def plan_for(profile: HeadProfile, **options: Any) -> PruningPlan:
-    return make_plan(profile, **(DEFAULTS | options))
+    options = DEFAULTS | options
+    budgets = {one.name: options.pop(one.budget) for one in budgeted() if one.budget in options}
+    return make_plan(profile, budgets=budgets, **options)
 
 
 @st.composite

@@ -110,7 +110,7 @@ def test_savings_against_counting_heads(plan: PruningPlan) -> None:
 def test_summary() -> None:
     profile = profile_of(np.arange(24, dtype=float).reshape(6, 4))
     plan = make_plan(
-        profile, remove=2, text_only=3, stage="early", select="bottom", protect_top=0, seed=0,
+        profile, budgets={"removed": 2, "text_only": 3}, stage="early", select="bottom", protect_top=0, seed=0,
         granularity="query_head", compensation="none",
     )  # fmt: skip
     summary = summarise(plan, "float16", 2)

@@ -8,24 +8,24 @@ from engine_host import EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
 
-from profiles.names import Treatment
+from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
 
 pytestmark = pytest.mark.vllm
 
 PROMPTS = 6
 WORDS = ["how", "many", "red", "blue", "circles", "squares", "yes", "no", "in", "the", "picture"]
-TREATMENTS: tuple[Treatment, ...] = ("full", "text_only", "text_only", "removed")
+TREATMENTS: tuple[TreatmentName, ...] = ("full", "text_only", "text_only", "removed")
 
 
 def draw_plan(rng: random.Random, model: TinyModel) -> PruningPlan:
     """Any treatment for each group of query heads that shares a KV head, with at least one text-only head."""
     geometry = model.geometry
-    given: dict[tuple[int, int], Treatment] = {}
+    given: dict[tuple[int, int], TreatmentName] = {}
     for layer in range(geometry.layers):
         every = rng.choice([None, None, None, "text_only", "full", "removed"])
         for group in range(geometry.kv_heads):
-            treatment: Treatment = every or rng.choice(TREATMENTS)  # type: ignore[assignment]
+            treatment: TreatmentName = every or rng.choice(TREATMENTS)
             for head in range(group * geometry.group_size, (group + 1) * geometry.group_size):
                 given[layer, head] = treatment
     for head in range(geometry.group_size):

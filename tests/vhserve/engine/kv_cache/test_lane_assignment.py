@@ -11,7 +11,7 @@ from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from profiles.planning.layout import LayerLayout
+from profiles.planning.layout import LayerLayout, TreatedHeads
 from vhserve.engine.kv_cache import spec as kv_cache_spec
 from vhserve.engine.kv_cache.lane_assignment import LaneAssignment, LayerLanes, assign_lanes, padded_layers
 from vhserve.engine.kv_cache.lanes import Lanes, Partition, PromptBlocks, choose_lanes
@@ -76,9 +76,9 @@ def test_without_padding_vllm_would_split_a_lane() -> None:
 
 def test_each_layer_gets_the_lanes_of_the_heads_that_it_has() -> None:
     full, text, none = (
-        LayerLayout((0, 1), (), (0, 1), ()),
-        LayerLayout((), (0, 1), (), (0, 1)),
-        LayerLayout((), (), (), ()),
+        LayerLayout.of(full=TreatedHeads((0, 1), (0, 1))),
+        LayerLayout.of(text_only=TreatedHeads((0, 1), (0, 1))),
+        LayerLayout.of(),
     )
     assert assign_lanes([full, full], image_tokens=576, block_size=32) is None
     assigned = assign_lanes([full, text, none], image_tokens=576, block_size=32)
