@@ -14,6 +14,7 @@ from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.names import KNOWN_RANKINGS
 from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
 from profiles.ranking import RANGES, Ranking
+from profiles.treatments import TREATMENTS
 
 MODEL = ModelRef(
     name="llava-hf/llava-1.5-7b-hf",
@@ -211,7 +212,7 @@ def profiles(draw: st.DrawFn) -> HeadProfile:
 def plans(draw: st.DrawFn) -> PruningPlan:
     """Plans by hand: any treatments, at most some of them protected, with and without means and measurements."""
     geometry = draw(geometries())
-    treatment = st.sampled_from(["full", "text_only", "removed"])
+    treatment = st.sampled_from(list(TREATMENTS))
     row = st.lists(treatment, min_size=geometry.query_heads, max_size=geometry.query_heads)
     treatments = draw(st.lists(row, min_size=geometry.layers, max_size=geometry.layers))
     heads = [(layer, head) for layer in range(geometry.layers) for head in range(geometry.query_heads)]

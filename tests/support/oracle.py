@@ -36,7 +36,7 @@ class Oracle:
         said = [*answer.reply_ids, IMAGE_TOKEN]
         ids = torch.tensor([answer.prompt_ids + said[: said.index(IMAGE_TOKEN)]])
         given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
-        with plan_treated(self.model, plan, block_size=BLOCK):
+        with plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=[len(answer.prompt_ids)]):
             logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 

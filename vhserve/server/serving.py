@@ -17,6 +17,7 @@ from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import served_by
 from vhserve.engine.checks.error_relay import raise_relayed_errors
 from vhserve.engine.checks.plan_transport import KEY, pack_plan
+from vhserve.engine.checks.served_treatments import check_treatments
 from vhserve.engine.checks.unsupported_options import check_arguments
 from vhserve.errors import FlagRefused
 from vhserve.server import engine_exit, hardening
@@ -79,6 +80,7 @@ def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
     ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     check_arguments(arguments)
+    check_treatments(plan)
     text_only_options.check_flags(plan, arguments)
     ours = engine_overrides(plan)
     for flag, attribute, key in (

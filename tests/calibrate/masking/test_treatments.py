@@ -8,11 +8,13 @@ from tiny_models import make_tiny_llava, make_tiny_llava_next
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from calibrate.masking.ablations import ABLATIONS
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.decoder import decoder_layers
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import Compensation, PruningPlan
+from profiles.treatments import NO_BLOCKS, TREATMENTS
 
 GEOMETRIES = {
     "mha": (make_tiny_llava, {"query_heads": 5}),
@@ -78,7 +80,8 @@ def slow_log_probabilities(model, embeddings, image, treatments, means, block_si
                 heads[:, head] = v.mean(0)
             else:
                 for i in range(n):
-                    gone = dropped if treatment == "text_only" else np.zeros(n, bool)
+                    seen = TREATMENTS[treatment].seen_in_prompt
+                    gone = dropped if seen == NO_BLOCKS else np.zeros(n, bool)
                     if gone[i]:
                         continue
                     p = np.where(gone | (np.arange(n) > i), 0, np.exp(logits[i]))
@@ -103,7 +106,8 @@ def embeddings_of(model, inputs):
 
 
 def random_treatments(rng, layers, heads):
-    rows = rng.choice(["full", "text_only", "removed", "uniform"], size=(layers, heads), p=[0.3, 0.3, 0.3, 0.1])
+    weights = [0.9 / len(TREATMENTS)] * len(TREATMENTS) + [0.1 / len(ABLATIONS)] * len(ABLATIONS)
+    rows = rng.choice([*TREATMENTS, *ABLATIONS], size=(layers, heads), p=weights)
     rows[0, 0], rows[1, :] = "text_only", "removed"  # one layer loses every head
     return rows.tolist()
 

@@ -19,6 +19,7 @@ from profiles.planning.savings import (
 )
 from profiles.planning.summary import heads_by_stage, summarise
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import TREATMENTS
 
 LLAVA_7B = ModelGeometry(layers=32, query_heads=32, kv_heads=32, head_size=128, hidden_size=4096, image_tokens=576)
 MISTRAL_7B = ModelGeometry(layers=32, query_heads=32, kv_heads=8, head_size=128, hidden_size=4096, image_tokens=2304)
@@ -103,7 +104,7 @@ def test_savings_against_counting_heads(plan: PruningPlan) -> None:
     assert kv == kv_bytes_baseline(geometry, 2) - gone * width
     assert weight_bytes_saved(plan, 2) == (len(plan.heads("removed")) + gone) * width * geometry.hidden_size
     counts = heads_by_stage(plan)
-    for treatment in ("full", "text_only", "removed"):
+    for treatment in TREATMENTS:
         assert sum(stage[treatment] for stage in counts.values()) == len(plan.heads(treatment))
 
 

@@ -11,7 +11,9 @@ from profiles.geometry import ModelGeometry, ModelRef
 from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.ranking import Ranking
 from profiles.store import load_plan, load_profile, save
+from profiles.treatments import budgeted
 from vhserve.cli import main
+from vhserve.commands.plan import Plan
 
 
 def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool = True) -> Path:
@@ -177,3 +179,7 @@ def test_a_damaged_profile_is_named(damage: Any, profile: Path, capsys: pytest.C
     assert f"{profile}: " in error
     assert "expected" in error
     assert not (profile.parent / "plan.json").exists()
+
+
+def test_every_budget_of_a_treatment_has_a_flag() -> None:
+    assert {one.budget for one in budgeted()} <= set(Plan.model_fields)

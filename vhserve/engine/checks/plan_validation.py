@@ -13,6 +13,7 @@ from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import stock_architecture
 from vhserve.engine.checks.plan_transport import require_plan
+from vhserve.engine.checks.served_treatments import check_treatments
 from vhserve.engine.checks.unsupported_options import check_config
 
 
@@ -24,6 +25,7 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     PlanMissing, PlanAltered, FlagRefused, ModelMismatch, TreatmentUnsupported
     """
     plan = require_plan(vllm_config.additional_config)
+    check_treatments(plan)
     check_config(vllm_config)
     text_only_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
