@@ -10,18 +10,22 @@ the same answers. Owns the arms; measures `calibrate` as it is.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import offline
 from benchmarks.calibration_cost import machine
 from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
+sys.path.insert(0, str(offline.ROOT / "tests" / "support"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from profile_factories import profile_of  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -31,35 +35,13 @@ from calibrate.masking.prefix_sharing import PrefixSharing, Variant  # noqa: E40
 from calibrate.masking.treatments import treated  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
 from calibrate.models.prompts import make_batch, next_token_logits  # noqa: E402
-from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
-from profiles.ranking import Ranking  # noqa: E402
 from profiles.store import load_profile  # noqa: E402
 
 SHAPES = {"paper": TABLE, "short": SHORT, "curve": CURVE}
 BATCH = 8
 
 Tokens = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def made_up(loaded: LoadedModel) -> HeadProfile:
-    """Scores that fall with the layer, as real ones do, where no profile is given."""
-    shape = (loaded.geometry.layers, loaded.geometry.query_heads)
-    scores = np.random.default_rng(0).random(shape) / (1 + np.arange(shape[0])[:, None])
-    rows = scores.tolist()
-    return HeadProfile(
-        model=loaded.ref,
-        geometry=loaded.geometry,
-        dataset=DatasetRef(name="none", digest=None, split=None, settings={}),
-        samples=1,
-        samples_skipped=0,
-        samples_with_box=0,
-        seed=0,
-        formula=ScoreFormula(name="layer*weight*concentration", layer_function="inverse", epsilon=1e-12),
-        settings={},
-        versions={},
-        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(rows)),
-    )
 
 
 def naive(loaded: LoadedModel, dataset: Dataset, chosen: list[Configuration]) -> Tokens:
@@ -139,7 +121,7 @@ def main() -> None:
     arguments = parser.parse_args()
     about = machine()
     loaded = load_model(arguments.model, "float32", "cpu")
-    profile = load_profile(arguments.profile) if arguments.profile else made_up(loaded)
+    profile = load_profile(arguments.profile) if arguments.profile else profile_of(loaded, falling=True)
     shape = SHAPES[arguments.rows]
     granularity = "kv_group" if profile.geometry.group_size > 1 else "query_head"
     chosen = configurations(profile, shape.budgets, shape=shape, draws=arguments.draws, seed=0, granularity=granularity)

@@ -3,18 +3,22 @@
 Owns its geometry (any registered model's, or any other) and a vocabulary of words. Does not know what is measured.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaProcessor, PreTrainedTokenizerFast
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from benchmarks import offline
+
+sys.path.insert(0, str(offline.ROOT / "tests" / "support"))
+
+from llava_parts import SPECIAL, llava_processor, word_tokenizer
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from calibrate.models.registry import KNOWN
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import PruningPlan
 
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 WORDS = tuple(f"word{number}" for number in range(995))
 REVISION = "sha256:" + "0" * 64
 
@@ -82,25 +86,8 @@ def write(path: Path, geometry: Geometry, positions: int = 16384) -> Path:
     if side * side != geometry.image_tokens:
         raise ValueError(f"{geometry.image_tokens} image tokens are not a square of patches")
     pixels = 14 * side
-    model = Tokenizer(models.WordLevel({word: i for i, word in enumerate((*SPECIAL, *WORDS))}, unk_token="<unk>"))
-    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=model,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels}
-        ),
-        tokenizer=tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
+    tokenizer = word_tokenizer((*SPECIAL, *WORDS), pre_tokenizer=WhitespaceSplit())
+    processor = llava_processor(tokenizer, pixels, patch_size=14)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=geometry.vision_hidden,

@@ -6,7 +6,7 @@ Does not know how anything was measured.
 import numpy as np
 from matplotlib.axes import Axes
 
-from calibrate.ablation.results import Ablation, Row
+from calibrate.ablation.results import Ablation, AblationRow
 from calibrate.ablation.tables import of_family
 from calibrate.ablation.treatments import phrase_of
 from calibrate.drawing import SERIES, new_figure, svg
@@ -36,7 +36,7 @@ def accuracy_curve(ablation: Ablation) -> str:
         return svg(figure)
 
 
-def _draw_stage(axes: Axes, ablation: Ablation, rows: list[Row]) -> None:
+def _draw_stage(axes: Axes, ablation: Ablation, rows: list[AblationRow]) -> None:
     base = of_family(ablation.baseline, ALL)
     axes.axhspan(100 * base.low, 100 * base.high, color="#999999", alpha=0.3, linewidth=0)
     axes.axhline(100 * base.accuracy, color="#555555", linewidth=0.8, linestyle="--", label="no head")

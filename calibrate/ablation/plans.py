@@ -21,24 +21,24 @@ Select = Literal["top", "bottom", "others", "random"]
 """Highest ranked, lowest ranked; drawn among those that are not the highest ranked, or among all, of a stage."""
 
 
-class Shape(NamedTuple):
+class RowLayout(NamedTuple):
     """Rows of an ablation, each a way to choose heads and where; and the budgets of each row if none are given."""
 
     rows: tuple[tuple[Select, StageOrAll], ...]
     budgets: tuple[str, ...]
 
 
-TABLE: Final = Shape(
+TABLE: Final = RowLayout(
     tuple((select, stage) for stage in STAGES for select in ("top", "others", "random", "bottom")), ("4", "8", "16")
 )
 """The paper's table: in each stage the highest ranked heads, as many others, random and lowest ranked ones."""
 
-SHORT: Final = Shape(
+SHORT: Final = RowLayout(
     (("top", "early"), ("top", "middle"), ("top", "late"), ("bottom", "late"), ("random", "late")), ("4", "8", "16")
 )
 """Of the table, what costs a third of it: highest ranked heads of each stage, the controls in the late one only."""
 
-CURVE: Final = Shape(
+CURVE: Final = RowLayout(
     (
         *(("bottom", "late"), ("random", "late"), ("top", "late")),
         *(("bottom", "all"), ("random", "all"), ("top", "all")),
@@ -88,7 +88,7 @@ def configurations(
     profile: HeadProfile,
     budgets: Sequence[str],
     *,
-    shape: Shape = TABLE,
+    shape: RowLayout = TABLE,
     draws: int,
     seed: int,
     granularity: Granularity,

@@ -10,21 +10,20 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from calibrate.ablation.plans import Select
 from calibrate.datasets.metrics import Counted, Metric, count
+from calibrate.documents import MeasuredDocument
 from calibrate.masking.accuracy import Right, by_family
 from calibrate.stats.accuracy import Accuracy
 from calibrate.stats.paired_tests import PairedCounts
-from profiles.geometry import ModelRef
-from profiles.head_profile import DatasetRef
 from profiles.names import Ablated, Granularity, StageOrAll
 from profiles.ranking import RankingName
-from profiles.strict import JsonScalar, Strict
+from profiles.strict import Strict
 
 Published = dict[str, dict[str, float | None]]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Figures(Strict):
+class FamilyFigures(Strict):
     """One question family, or `all`: accuracy with its 95% Wilson interval."""
 
     family: str
@@ -35,7 +34,7 @@ class Figures(Strict):
     high: Fraction
 
 
-class Compared(Figures):
+class ComparedFigures(FamilyFigures):
     """Figures, and how they differ from the baseline's on the same samples.
 
     Attributes
@@ -56,7 +55,7 @@ class Compared(Figures):
     p: Fraction
 
 
-class Row(Strict):
+class AblationRow(Strict):
     """One set of heads treated.
 
     Attributes
@@ -77,44 +76,35 @@ class Row(Strict):
     share: Fraction
     seed: int | None
     heads: list[list[NonNegativeInt]]
-    figures: list[Compared]
+    figures: list[ComparedFigures]
     published: Published
 
 
-class Ablation(Strict):
+class Ablation(MeasuredDocument):
     """Everything that one run found; `figures` of each row start with the family `all`.
 
     Attributes
     ----------
-    treatment, block_size
-        What was done to heads; the size of image blocks of text-only ones, `None` for single image tokens.
+    treatment
+        What was done to heads.
     metric
         How the dataset's authors count (`calibrate.datasets.metrics`).
     """
 
     format: Literal["vhserve.ablation"] = "vhserve.ablation"
     version: Literal[1] = 1
-    model: ModelRef
-    profile_digest: str
-    dataset: DatasetRef
-    samples: PositiveInt
-    broken: list[str]
     granularity: Granularity
     rank_by: RankingName
     treatment: Ablated
-    block_size: PositiveInt | None
     metric: Metric
-    baseline: list[Figures]
+    baseline: list[FamilyFigures]
     baseline_published: Published
-    rows: list[Row]
-    settings: dict[str, JsonScalar]
-    versions: dict[str, str]
-    commit: str | None
+    rows: list[AblationRow]
 
 
-def figures(families: Sequence[str], right: Right) -> list[Figures]:
+def figures(families: Sequence[str], right: Right) -> list[FamilyFigures]:
     """Accuracy of `right`, `(samples,)`, per family; `all` first."""
-    return [Figures(family=family, **_share(right[own])) for family, own in by_family(families).items()]
+    return [FamilyFigures(family=family, **_share(right[own])) for family, own in by_family(families).items()]
 
 
 def published(metric: Metric, counted: Sequence[Counted]) -> Published:
@@ -122,14 +112,14 @@ def published(metric: Metric, counted: Sequence[Counted]) -> Published:
     return {} if metric == "accuracy" else count(metric, counted)
 
 
-def compared(families: Sequence[str], baseline: Right, right: Right) -> list[Compared]:
+def compared(families: Sequence[str], baseline: Right, right: Right) -> list[ComparedFigures]:
     """Accuracy of `right` per family, against `baseline`; both `(samples,)`, of the same samples in the same order."""
     rows = []
     for family, own in by_family(families).items():
         pairs = PairedCounts.of(baseline[own], right[own])
         low, high = pairs.interval
         rows.append(
-            Compared(
+            ComparedFigures(
                 family=family,
                 **_share(right[own]),
                 difference=pairs.difference,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from calibrate.ablation.plans import Configuration
-from calibrate.ablation.results import Ablation, Row, compared, figures, published
+from calibrate.ablation.results import Ablation, AblationRow, compared, figures, published
 from calibrate.datasets import Dataset
 from calibrate.masking.masked_runs import Answers, MaskedRunSettings, answer_variants, masked_run_identity
 from calibrate.masking.prefix_sharing import Variant
@@ -77,7 +77,7 @@ def _results(
         baseline=figures(families, baseline),
         baseline_published=published(dataset.metric, answers.counted(loaded, None)),
         rows=[
-            Row(
+            AblationRow(
                 select=one.select,
                 stage=one.stage,
                 k=one.k,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rich.table import Table
 
-from calibrate.ablation.results import Ablation, Compared, Figures, Published, Row
+from calibrate.ablation.results import Ablation, AblationRow, ComparedFigures, FamilyFigures, Published
 from calibrate.ablation.treatments import phrase_of
 from calibrate.masking.accuracy import ALL
 
@@ -27,7 +27,7 @@ PUBLISHED = {
 
 SIGNIFICANT = 0.05
 
-Kind = TypeVar("Kind", bound=Figures)
+AnyFigures = TypeVar("AnyFigures", bound=FamilyFigures)
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,15 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _groups(ablation: Ablation) -> list[tuple[str, list[Row]]]:
+def _groups(ablation: Ablation) -> list[tuple[str, list[AblationRow]]]:
     """Rows by how heads were chosen, in order of appearance."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[AblationRow]] = {}
     for row in ablation.rows:
         groups.setdefault(f"{row.select} {row.stage}", []).append(row)
     return list(groups.items())
 
 
-def _cell(draws: list[Compared]) -> list[str]:
+def _cell(draws: list[ComparedFigures]) -> list[str]:
     if not draws:
         return [NONE]
     interval = _interval(_mean([one.difference_low for one in draws]), _mean([one.difference_high for one in draws]))
@@ -139,7 +139,7 @@ def _cell(draws: list[Compared]) -> list[str]:
     return cell
 
 
-def _together(draws: list[Compared]) -> float:
+def _together(draws: list[ComparedFigures]) -> float:
     """One p of all draws; see the head of this file."""
     return draws[0].p if len(draws) == 1 else min(2 * _mean([one.p for one in draws]), 1.0)
 
@@ -165,7 +165,7 @@ def _subject(ablation: Ablation) -> str:
     return f"{ablation.model.name} on {ablation.dataset.name}, n = {ablation.samples}{ranked}"
 
 
-def _brief(draws: list[Compared]) -> list[str]:
+def _brief(draws: list[ComparedFigures]) -> list[str]:
     if not draws:
         return [""]
     accuracies = [one.accuracy for one in draws]
@@ -175,7 +175,7 @@ def _brief(draws: list[Compared]) -> list[str]:
     return [_percent(_mean(accuracies)), f"{_percent(min(accuracies))} to {_percent(max(accuracies))}", *weak]
 
 
-def of_family(figures: Sequence[Kind], family: str) -> Kind:
+def of_family(figures: Sequence[AnyFigures], family: str) -> AnyFigures:
     """Figures of one question family, or of `all`."""
     return next(one for one in figures if one.family == family)
 

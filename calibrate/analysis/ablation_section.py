@@ -6,16 +6,12 @@ Owns the layout; the figures are `calibrate.ablation.run`'s.
 from collections.abc import Sequence
 
 from calibrate.ablation.figure import accuracy_curve
-from calibrate.ablation.results import Ablation, Compared
-from calibrate.ablation.results import Row as AblationRow
-from calibrate.ablation.tables import Grid, of_family
+from calibrate.ablation.results import Ablation, AblationRow, ComparedFigures
+from calibrate.ablation.tables import SIGNIFICANT, Grid, of_family
 from calibrate.ablation.treatments import phrase_of
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.words import number, percent
 from calibrate.drawing import Drawing
-from calibrate.masking.accuracy import ALL
-
-SIGNIFICANT = 0.05
 
 
 def ablation_section(ablation: Ablation) -> Section:
@@ -63,7 +59,7 @@ def _table(ablation: Ablation) -> Grid:
     )
 
 
-def _cell(draws: Sequence[Compared]) -> list[str]:
+def _cell(draws: Sequence[ComparedFigures]) -> list[str]:
     if len(draws) == 1:
         one = draws[0]
         interval = f"({number(one.difference_low, 1, 100)} to {number(one.difference_high, 1, 100)})"
@@ -74,8 +70,8 @@ def _cell(draws: Sequence[Compared]) -> list[str]:
     return [number(sum(changes) / len(changes), 1, 100), ends, *([f"{few} of {len(draws)} n.s."] if few else [])]
 
 
-def _rows(ablation: Ablation) -> list[Row]:
-    rows: list[Row] = [
+def _rows(ablation: Ablation) -> list[CsvRow]:
+    rows: list[CsvRow] = [
         {"category": "no head", "family": one.family, "samples": one.samples, "accuracy": one.accuracy}
         for one in ablation.baseline
     ]
@@ -100,8 +96,3 @@ def _rows(ablation: Ablation) -> list[Row]:
                     }
                 )
     return rows
-
-
-def overall(row: AblationRow) -> Compared:
-    """A row's figures of all families together."""
-    return of_family(row.figures, ALL)

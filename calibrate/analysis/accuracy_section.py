@@ -4,7 +4,7 @@ Owns this section.
 """
 
 from calibrate.ablation.tables import Grid
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, percent
 from calibrate.masking.accuracy import ALL
@@ -24,7 +24,7 @@ def answers_count(measured: Measured) -> bool:
 def accuracy_section(measured: Measured) -> Section:
     """Accuracy of every family with its interval, and the share of answers that are options."""
     never = never_among(measured)
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     for family in measured.groups:
         right, among = measured.right(family), measured.among(family)
         low, high = wilson(int(right.sum()), len(right))
@@ -62,7 +62,7 @@ def accuracy_section(measured: Measured) -> Section:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CsvRow) -> list[str]:
     accuracy, low, high = (row[name] for name in ("accuracy", "low", "high"))
     known = isinstance(accuracy, float) and isinstance(low, float) and isinstance(high, float)
     told = [percent(accuracy), f"{percent(low)} to {percent(high)}"] if known else ["not counted", ""]  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from calibrate.analysis.jackknife import Estimates, jackknife_arrays
 from calibrate.analysis.panels import head_panels
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, number, percent
 from calibrate.drawing import Drawing
@@ -95,8 +95,8 @@ def attention_section(measured: Measured) -> Section:
     )
 
 
-def _head_rows(measured: Measured) -> list[Row]:
-    rows: list[Row] = []
+def _head_rows(measured: Measured) -> list[CsvRow]:
+    rows: list[CsvRow] = []
     for family in measured.groups:
         one = measured.means(family)
         if one is None:
@@ -121,7 +121,7 @@ def _head_rows(measured: Measured) -> list[Row]:
 def drawn_section(measured: Measured) -> Section | None:
     """Plain against drawn box; nothing where the dataset does not have both."""
     tables: dict[str, Array] = {}
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     statements = []
     for plain, drawn in pairs(measured.families):
         for table, words in (("image_weight", "image weight"), ("box_weight", "box weight")):
@@ -163,7 +163,7 @@ def answers_section(measured: Measured) -> Section:
     if min(right, wrong) < FEW_WRONG:
         few = f"Not compared: {counted(right, 'right answer')} and {counted(wrong, 'wrong one')}, "
         return Section(section.name, section.title, about, statements=[f"{few}of which {FEW_WRONG} each are wanted."])
-    tables, rows, statements = {}, list[Row](), []
+    tables, rows, statements = {}, list[CsvRow](), []
     for table, words in (("image_weight", "image weight"), ("concentration", "concentration")):
         found = difference(measured, table, (None, False), (None, True))  # type: ignore[arg-type]
         if found is not None:
@@ -182,7 +182,7 @@ def answers_section(measured: Measured) -> Section:
     return Section(section.name, section.title, about, figures=[figure], statements=statements, rows=rows)
 
 
-def contrast_rows(found: Estimates, fixed: Row) -> list[Row]:
+def contrast_rows(found: Estimates, fixed: CsvRow) -> list[CsvRow]:
     """A row for each head of a difference."""
     return [
         {

@@ -12,7 +12,7 @@ from calibrate.datasets import Dataset, Sample
 from profiles.head_profile import DatasetRef
 
 
-class Joined(Dataset):
+class ConcatenatedDataset(Dataset):
     """Samples of several datasets; a family is called `dataset/family`.
 
     Broken images are counted over all together.

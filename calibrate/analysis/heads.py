@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import jackknife_arrays
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.geometry import stage_layers, stage_of
@@ -120,7 +120,7 @@ def layers_section(measured: Measured) -> Section:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
         drawing = svg(figure)
-    rows: list[Row] = [
+    rows: list[CsvRow] = [
         {
             "family": family,
             "table": name,
@@ -157,7 +157,7 @@ def top_section(measured: Measured) -> Section:
         return None if one is None else one.score
 
     found = jackknife_arrays(measured, scores)
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     places = [(int(layer), int(head)) for layer, head in np.ndindex(*score.shape)]
     for layer, head in sorted(places, key=lambda place: (-score[place], place)):
         stage = stage_of(layer, layers)
@@ -191,7 +191,7 @@ def top_section(measured: Measured) -> Section:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CsvRow) -> list[str]:
     interval = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
     box = "" if row["box_weight"] is None else f"{row['box_weight']:.3f}"
     numbers = [f"{row['score']:.4f}", interval, f"{row['image_weight']:.3f}", f"{row['concentration']:.3f}", box]

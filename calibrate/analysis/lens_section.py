@@ -12,7 +12,7 @@ from scipy.stats import norm, sem
 from calibrate.ablation.tables import Grid
 from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.lens import settled
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import figure as told
 from calibrate.analysis.words import percent
@@ -59,7 +59,7 @@ def lens_section(measured: Measured) -> Section:
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         drawing = svg(figure)
     where = {family: settled_layer(measured, family) for family in families}
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     for index, family in enumerate(families):
         for layer in range(layers):
             own = ranks[family][:, layer]

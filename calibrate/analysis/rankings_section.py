@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.store import load_as
 
@@ -27,7 +27,7 @@ def rankings_section(path: Path) -> Section:
 
     result: Any = load_as(RankingComparison, "vhserve.ranking-comparison", path)
     columns = ["kind", "outcome", "ranking", "n", "rho", "low", "high", "beats_random"]
-    rows: list[Row] = [{name: getattr(one, name) for name in columns} for one in result.correlations]
+    rows: list[CsvRow] = [{name: getattr(one, name) for name in columns} for one in result.correlations]
     return Section(
         name="rankings",
         title="Which ranking finds the heads that matter",

@@ -16,7 +16,7 @@ from calibrate.analysis.claims import Finding
 from calibrate.analysis.findings import findings
 from calibrate.analysis.heads import layers_section, scatter_section, top_section
 from calibrate.analysis.lens_section import lens_section
-from calibrate.analysis.section import Cell, Row, Section, short
+from calibrate.analysis.section import Cell, CsvRow, Section, short
 from calibrate.analysis.similarity_sections import families_section, models_section
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
@@ -60,11 +60,12 @@ class Report:
 
 def _ablation(ablation: Ablation) -> dict[str, Any]:
     """What the ablation was measured on and with, which an earlier run may have been."""
-    told = {"samples", "dataset", "profile_digest", "rank_by", "treatment", "granularity", "commit"}
-    return ablation.model_dump(include=told)
+    document = ablation.model_dump()
+    told = ("profile_digest", "dataset", "samples", "granularity", "rank_by", "treatment", "commit")
+    return {name: document[name] for name in told}
 
 
-def _short(rows: Sequence[Row]) -> list[dict[str, Cell]]:
+def _short(rows: Sequence[CsvRow]) -> list[dict[str, Cell]]:
     return [{name: short(cell) for name, cell in row.items()} for row in rows]
 
 

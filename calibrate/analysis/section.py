@@ -13,7 +13,7 @@ from calibrate.ablation.tables import Grid
 from calibrate.drawing import Drawing
 
 Cell = str | int | float | bool | None
-Row = Mapping[str, Cell]
+CsvRow = Mapping[str, Cell]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Section:
     look_for: str
     figures: Sequence[Drawing] = ()
     statements: Sequence[str] = ()
-    rows: Sequence[Row] = ()
+    rows: Sequence[CsvRow] = ()
     table: Grid | None = None
 
 
@@ -50,7 +50,7 @@ def short(cell: Cell) -> Cell:
     return float(f"{cell:.6g}") if isinstance(cell, float) else cell
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[CsvRow]) -> str:
     """Rows as RFC 4180 has them, the fields' names in the first; nothing is an empty cell."""
     text = io.StringIO(newline="")
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -13,7 +13,7 @@ from calibrate.ablation.results import Ablation
 from calibrate.ablation.tables import of_family
 from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import pairs
-from calibrate.analysis.section import Row, Section
+from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.similarity import earth_movers_distance, mantel, pearson, shuffled_pearson
 from calibrate.analysis.tallies import FOLDS, Means, Measured
 from calibrate.analysis.words import number
@@ -77,7 +77,7 @@ def families_section(measured: Measured, ablation: Ablation | None) -> Section |
         )
     ]
     told = _predictions(measured, ablation, far)
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     for i, j in np.ndindex(*far.shape):
         row: dict[str, str | float | None] = {"first": families[i], "second": families[j]}
         row |= {"pearson": _known(float(alike[i, j])), "earth_movers_distance": _known(float(far[i, j]))}
@@ -137,7 +137,7 @@ def models_section(
     tables |= {name: profile_product(profile) for name, profile in {**variants, **others}.items()}
     names = list(tables)
     alike = np.full((len(names), len(names)), np.nan)
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     for i, j in np.ndindex(*alike.shape):
         first, second = tables[names[i]], tables[names[j]]
         r = pearson(first, second) if first.shape == second.shape else None

@@ -5,8 +5,7 @@ Owns which rows of an ablation decide it. Ablations are `calibrate.ablation.run`
 
 from typing import Final
 
-from calibrate.ablation.results import Ablation
-from calibrate.ablation.results import Row as AblationRow
+from calibrate.ablation.results import Ablation, AblationRow
 from calibrate.ablation.tables import of_family
 from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.jackknife import Estimate

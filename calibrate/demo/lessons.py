@@ -13,18 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from calibrate.datasets.synthetic import questions
 from calibrate.datasets.synthetic.draw import draw
-from calibrate.datasets.synthetic.questions import (
-    Question,
-    colour_question,
-    general_question,
-    multiple_choice_question,
-    no_question,
-    object_question,
-    shape_question,
-    super_question,
-    yes_question,
-)
 from calibrate.datasets.synthetic.scene import Scene, make_scene
 from calibrate.datasets.synthetic.vocabulary import CELLS, MOST, REGIONS
 from calibrate.datasets.synthetic.world import FAMILIES, STREAMS
@@ -51,7 +41,7 @@ NO_REGION: Final = -100
 _FIRST_REGION: Final = TOKENS[REGIONS[0]]
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Arrays of `b` pictures; slot `k` of a picture holds its question `k`."""
 
     pixels: torch.Tensor
@@ -74,7 +64,7 @@ class Batch(NamedTuple):
     """int64, `(b,)`: outlined cell, -1 for none."""
 
 
-class Lessons(Dataset[Batch]):
+class Lessons(Dataset[TrainingBatch]):
     """Batch `i` is what training step `i` sees.
 
     Parameters
@@ -91,13 +81,13 @@ class Lessons(Dataset[Batch]):
     def __init__(self, batch: int, seed: int, curriculum: int) -> None:
         self.batch, self.seed, self.curriculum = batch, seed, curriculum
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TrainingBatch:
         rng = np.random.default_rng([STREAMS["train"], self.seed, _STREAM, step])
         easy = 0.9 * max(0.0, 1 - step / self.curriculum) if self.curriculum else 0.0
         pixels, tokens, ends, answers, kinds, regions, found, cells, outlined = zip(
             *(_lesson(rng, easy) for _ in range(self.batch)), strict=True
         )
-        return Batch(
+        return TrainingBatch(
             torch.from_numpy(np.stack(pixels)),
             torch.from_numpy(np.stack(tokens)),
             torch.tensor(ends),
@@ -130,7 +120,7 @@ def positions() -> torch.Tensor:
 
 
 class _Lesson(NamedTuple):
-    """One picture's row of a batch, in the order of `Batch`."""
+    """One picture's row of a batch, in the order of `TrainingBatch`."""
 
     pixels: NDArray[np.uint8]
     tokens: NDArray[np.int64]
@@ -163,9 +153,11 @@ def _lesson(rng: np.random.Generator, easy: float) -> _Lesson:
     return lesson
 
 
-def _questions(rng: np.random.Generator, scene: Scene, outlined: int | None, easy: float) -> list[tuple[str, Question]]:
+def _questions(
+    rng: np.random.Generator, scene: Scene, outlined: int | None, easy: float
+) -> list[tuple[str, questions.Question]]:
     """Eight questions; four are about the outlined cell, if there is one. `easy` is the extra share of look-ups."""
-    asked: list[tuple[str, Question]] = []
+    asked: list[tuple[str, questions.Question]] = []
     for family in ("general", "object", "super", "look_up", "general", "super", "yes_no", "multiple_choice"):
         about = outlined if len(asked) < 4 else None
         if family in ("general", "super", "multiple_choice") and rng.random() < easy:
@@ -176,23 +168,23 @@ def _questions(rng: np.random.Generator, scene: Scene, outlined: int | None, eas
     return asked
 
 
-def _question(rng: np.random.Generator, scene: Scene, family: str, about: int | None) -> Question:
+def _question(rng: np.random.Generator, scene: Scene, family: str, about: int | None) -> questions.Question:
     cell = _cell_by_count(rng, scene) if about is None else about
     if family == "general":
-        return general_question(scene, cell)
+        return questions.general_question(scene, cell)
     if family == "object":
-        return object_question(scene, cell)
+        return questions.object_question(scene, cell)
     if family == "super":
         return _super(rng, scene, about)
     if family == "yes_no":
-        return yes_question(scene, cell) if rng.random() < 0.5 else no_question(rng, scene)
+        return questions.yes_question(scene, cell) if rng.random() < 0.5 else questions.no_question(rng, scene)
     if family == "look_up":
-        return (colour_question if rng.random() < 0.5 else shape_question)(scene, cell)
-    stem = (object_question, colour_question, shape_question)[int(rng.integers(3))]
-    return multiple_choice_question(rng, scene, stem(scene, cell))
+        return (questions.colour_question if rng.random() < 0.5 else questions.shape_question)(scene, cell)
+    stem = (questions.object_question, questions.colour_question, questions.shape_question)[int(rng.integers(3))]
+    return questions.multiple_choice_question(rng, scene, stem(scene, cell))
 
 
-def _super(rng: np.random.Generator, scene: Scene, about: int | None) -> Question:
+def _super(rng: np.random.Generator, scene: Scene, about: int | None) -> questions.Question:
     totals = np.concatenate([scene.counts.sum(1), scene.counts.sum(0)])
     if about is not None:
         own = np.zeros(8, dtype=bool)
@@ -201,13 +193,13 @@ def _super(rng: np.random.Generator, scene: Scene, about: int | None) -> Questio
     fits = (totals > 0) & (totals <= MOST)
     if not fits.any():
         # Both categories of an outlined object can be too large to count; its kind never is.
-        return object_question(scene, _cell_by_count(rng, scene) if about is None else about)
+        return questions.object_question(scene, _cell_by_count(rng, scene) if about is None else about)
     wanted = rng.integers(1, MOST + 1)
     off = np.where(fits, np.abs(totals - wanted), CELLS)
     category = int(rng.choice(np.flatnonzero(off == off.min())))
     by_colour, value = category < 4, category % 4
     cells = scene.cells_of(value, None) if by_colour else scene.cells_of(None, value)
-    return super_question(scene, int(rng.choice(cells)) if about is None else about, by_colour)
+    return questions.super_question(scene, int(rng.choice(cells)) if about is None else about, by_colour)
 
 
 def _cell_by_count(rng: np.random.Generator, scene: Scene) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from calibrate.demo.build import HIDDEN, build_model, patch_targets
-from calibrate.demo.lessons import EOS_TOKEN, NO_REGION, PREFIX, Batch, block_mask, positions
+from calibrate.demo.lessons import EOS_TOKEN, NO_REGION, PREFIX, TrainingBatch, block_mask, positions
 
 STATE: Final = "state.pt"
 _WARM_UP: Final = 200
@@ -84,9 +84,9 @@ class Trainer:
             * (1 + math.cos(math.pi * self.progress()))
         )
 
-    def train_step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_step(self, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """One step; returns the loss and which answers were right: shape `(b, 8)`, or `(b, 144)` when aligning."""
-        batch = Batch(*(x.to(self.device, non_blocking=True) for x in batch))
+        batch = TrainingBatch(*(x.to(self.device, non_blocking=True) for x in batch))
         if self.step == self.settings.align_steps:
             self.optimizer = self._optimizer()
         for group in self.optimizer.param_groups:
@@ -129,7 +129,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         return True
 
-    def _align(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _align(self, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
         patches = self._project(self._see(batch.pixels)).float()
         outlined = F.one_hot(batch.outlined + 1, PREFIX)[:, 1:]
         place = torch.arange(PREFIX - 1, device=self.device)
@@ -139,7 +139,7 @@ class Trainer:
         loss = loss + F.binary_cross_entropy_with_logits(read[..., -1], outlined.float())
         return loss, (read[..., :-1].argmax(-1) == batch.cells) & ((read[..., -1] > 0) == (outlined == 1))
 
-    def _teach(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _teach(self, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             seen = self._see(batch.pixels)
         words = self.model.model.language_model.embed_tokens(batch.tokens)

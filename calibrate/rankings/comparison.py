@@ -16,9 +16,9 @@ from calibrate.masking.masked_runs import Answers, MaskedRunSettings, answer_var
 from calibrate.masking.prefix_sharing import Variant
 from calibrate.models.loading import LoadedModel
 from calibrate.rankings.results import (
+    AblatedUnit,
     Correlation,
-    Kind,
-    Outcome,
+    LossMeasure,
     RandomRankings,
     RankingComparison,
     Taken,
@@ -41,7 +41,7 @@ RANDOM_ORDERS: Final = 1000
 
 
 @dataclass(frozen=True)
-class Groups:
+class HeadGroups:
     """Groups of heads to take away together: how many, of how many heads, drawn by which seed."""
 
     number: int = 64
@@ -54,7 +54,7 @@ def compare_rankings(
     profile: HeadProfile,
     dataset: Dataset,
     treatment: Treated,
-    groups: Groups,
+    groups: HeadGroups,
     run: MaskedRunSettings,
 ) -> RankingComparison:
     """Measure what every head and every group is worth, compare the profile's rankings, and write the results.
@@ -83,7 +83,7 @@ def compare_rankings(
     return result
 
 
-def draw_groups(geometry: ModelGeometry, groups: Groups) -> list[list[tuple[int, int]]]:
+def draw_groups(geometry: ModelGeometry, groups: HeadGroups) -> list[list[tuple[int, int]]]:
     """Groups of different heads, anywhere in the model.
 
     Raises
@@ -118,7 +118,10 @@ def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table
 
 
 def correlations(
-    tables: Mapping[str, Table], taken: Mapping[Kind, Sequence[Sequence[tuple[int, int]]]], answers: Answers, seed: int
+    tables: Mapping[str, Table],
+    taken: Mapping[AblatedUnit, Sequence[Sequence[tuple[int, int]]]],
+    answers: Answers,
+    seed: int,
 ) -> tuple[list[Correlation], list[RandomRankings]]:
     """Compare rankings with what was measured.
 
@@ -137,7 +140,10 @@ def correlations(
         rows = slice(1 + start, 1 + start + len(groups))
         start += len(groups)
         said = {name: _of_groups(table, groups) for name, table in tables.items()}
-        measured: dict[Outcome, Floats] = {"log_odds": answers.log_odds, "accuracy": answers.right.astype(np.float64)}
+        measured: dict[LossMeasure, Floats] = {
+            "log_odds": answers.log_odds,
+            "accuracy": answers.right.astype(np.float64),
+        }
         for outcome, values in measured.items():
             losses = values[0] - values[rows]
             null = _random_rhos(tables, groups, losses.mean(1), seed)
@@ -147,7 +153,7 @@ def correlations(
 
 
 def _ranked(
-    kind: Kind, outcome: Outcome, said: Mapping[str, Floats], losses: Floats, null: Floats, seed: int
+    kind: AblatedUnit, outcome: LossMeasure, said: Mapping[str, Floats], losses: Floats, null: Floats, seed: int
 ) -> list[Correlation]:
     whole = {name: float(spearman(one, losses.mean(1))) for name, one in said.items()}
     known = {name: rho for name, rho in whole.items() if np.isfinite(rho)}
@@ -200,7 +206,7 @@ def _random_rhos(
     return spearman(np.stack(said, axis=1), losses)
 
 
-def _random(kind: Kind, outcome: Outcome, null: Floats) -> RandomRankings:
+def _random(kind: AblatedUnit, outcome: LossMeasure, null: Floats) -> RandomRankings:
     low, high = _interval(null)
     mean = float(null[np.isfinite(null)].mean()) if low is not None else None
     return RandomRankings(kind=kind, outcome=outcome, mean=mean, low=low, high=high)
@@ -228,7 +234,7 @@ def _result(
     profile: HeadProfile,
     dataset: Dataset,
     treatment: Treated,
-    groups: Groups,
+    groups: HeadGroups,
     run: MaskedRunSettings,
     answers: Answers,
     alone: list[list[tuple[int, int]]],

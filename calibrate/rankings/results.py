@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from profiles.geometry import ModelRef
-from profiles.head_profile import DatasetRef
+from calibrate.documents import MeasuredDocument
 from profiles.names import Treated
-from profiles.strict import JsonScalar, Strict
+from profiles.strict import Strict
 
-Kind = Literal["head", "group"]
-Outcome = Literal["log_odds", "accuracy"]
+AblatedUnit = Literal["head", "group"]
+LossMeasure = Literal["log_odds", "accuracy"]
 
 Rho = Annotated[float, Field(ge=-1, le=1)]
 
@@ -34,8 +33,8 @@ class Correlation(Strict):
     """
 
     ranking: str
-    kind: Kind
-    outcome: Outcome
+    kind: AblatedUnit
+    outcome: LossMeasure
     n: PositiveInt
     rho: Rho | None
     low: Rho | None
@@ -67,25 +66,29 @@ class Taken(Strict):
 class RandomRankings(Strict):
     """Middle and 95% range of rho of random rankings."""
 
-    kind: Kind
-    outcome: Outcome
+    kind: AblatedUnit
+    outcome: LossMeasure
     mean: float | None
     low: float | None
     high: float | None
 
 
-class RankingComparison(Strict):
-    """Everything that one run found."""
+class RankingComparison(MeasuredDocument):
+    """Everything that one run found.
+
+    Attributes
+    ----------
+    accuracy
+        Of the whole model on the samples, 0 to 1.
+    heads, groups
+        What taking away every single head, and every random group of heads, costs.
+    rankings, absent
+        Names of the rankings compared; and of those that the profile lacks, with the reason.
+    """
 
     format: Literal["vhserve.ranking-comparison"] = "vhserve.ranking-comparison"
     version: Literal[1] = 1
-    model: ModelRef
-    profile_digest: str
-    dataset: DatasetRef
-    samples: PositiveInt
-    broken: list[str]
     treatment: Treated
-    block_size: PositiveInt | None
     accuracy: float
     heads: list[Taken]
     groups: list[Taken]
@@ -93,6 +96,3 @@ class RankingComparison(Strict):
     absent: dict[str, str]
     correlations: list[Correlation]
     random: list[RandomRankings]
-    settings: dict[str, JsonScalar]
-    versions: dict[str, str]
-    commit: str | None

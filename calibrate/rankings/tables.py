@@ -6,9 +6,9 @@ Does not know how anything was measured.
 from typing import Final
 
 from calibrate.ablation.tables import MINUS, NONE, Grid
-from calibrate.rankings.results import Correlation, Kind, Outcome, RandomRankings, RankingComparison
+from calibrate.rankings.results import AblatedUnit, Correlation, LossMeasure, RandomRankings, RankingComparison
 
-COLUMNS: Final[tuple[tuple[Kind, Outcome], ...]] = (
+COLUMNS: Final[tuple[tuple[AblatedUnit, LossMeasure], ...]] = (
     ("head", "log_odds"),
     ("head", "accuracy"),
     ("group", "log_odds"),
@@ -32,7 +32,9 @@ def correlation_grid(result: RankingComparison) -> Grid:
     cells = {(one.ranking, (one.kind, one.outcome)): one for one in result.correlations}
     order = sorted(result.rankings, key=lambda name: -_number(cells[name, COLUMNS[0]].rho))
     rows = [[[NAMES.get(name, name)], *(_cell(cells[name, column]) for column in COLUMNS)] for name in order]
-    by_chance: dict[tuple[Kind, Outcome], RandomRankings] = {(one.kind, one.outcome): one for one in result.random}
+    by_chance: dict[tuple[AblatedUnit, LossMeasure], RandomRankings] = {
+        (one.kind, one.outcome): one for one in result.random
+    }
     rows.append([["random"], *(_chance(by_chance[column]) for column in COLUMNS)])
     sizes = {"head": len(result.heads), "group": len(result.groups)}
     heads = {"head": "heads", "group": f"groups of {result.settings['group_size']}"}

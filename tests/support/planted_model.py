@@ -12,19 +12,16 @@ from typing import Final
 
 import numpy as np
 import torch
+from llava_parts import SPECIAL, llava_processor, word_tokenizer
 from PIL import Image
 from tiny_models import CHAT_TEMPLATE, save_as_on_the_hub
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from calibrate.datasets import Dataset, Sample
 from profiles.head_profile import DatasetRef
@@ -41,8 +38,7 @@ COLOURS: Final = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", 
 QUESTIONS: Final = {"plain": "What colour is the square ?", "please": "Please tell me , what colour is the square ?"}
 """By family; they differ in length, so that batches are padded."""
 
-_SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>", "<image>", "USER", "ASSISTANT", ":")
-_WORDS: Final = (*_SPECIAL, *dict.fromkeys(" ".join(QUESTIONS.values()).split()), *COLOURS)
+_WORDS: Final = (*SPECIAL, "USER", "ASSISTANT", ":", *dict.fromkeys(" ".join(QUESTIONS.values()).split()), *COLOURS)
 _IMAGE: Final = _WORDS.index("<image>")
 
 # What the axes of the residual stream mean; the rest is free, and never read for the answer.
@@ -54,33 +50,10 @@ _STILL: Final = HEAD_SIZE // 2 - 1
 
 def make_planted(path: Path, seed: int = 0) -> Path:
     """Write the model; the seed is that of what the other heads see and write. Returns the folder."""
-    words = {word: index for index, word in enumerate(_WORDS)}
-    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-        padding_side="left",
-    )
-    size = SIDE * PATCH
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": size},
-            crop_size={"height": size, "width": size},
-            image_mean=[0.5] * 3,
-            image_std=[0.5] * 3,
-        ),
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
-    model = LlavaForConditionalGeneration(_config(len(words)))
+    tokenizer = word_tokenizer(_WORDS, padding_side="left")
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor = llava_processor(tokenizer, SIDE * PATCH, PATCH, CHAT_TEMPLATE, **half)
+    model = LlavaForConditionalGeneration(_config(len(_WORDS)))
     with torch.no_grad():
         _set_weights(model, torch.Generator().manual_seed(seed))
     return save_as_on_the_hub(Path(path), model, processor)

@@ -1,4 +1,7 @@
-"""Head profiles of a loaded model with random scores, for tests of what is done with scores. Measures nothing."""
+"""Head profiles of a loaded model with random scores, for tests and benchmarks of what is done with scores.
+
+Owns the draws. Measures nothing.
+"""
 
 import numpy as np
 
@@ -7,10 +10,17 @@ from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.ranking import Ranking
 
 
-def profile_of(loaded: LoadedModel, seed: int = 0) -> HeadProfile:
-    """Scores and mean outputs drawn by seed; nothing is protected by them, nothing was measured."""
+def profile_of(loaded: LoadedModel, seed: int = 0, *, falling: bool = False) -> HeadProfile:
+    """Scores and mean outputs drawn by seed; nothing is protected by them, nothing was measured.
+
+    Parameters
+    ----------
+    falling
+        Scores that fall with the layer, as real ones do.
+    """
     shape = (loaded.geometry.layers, loaded.geometry.query_heads)
-    scores = np.random.default_rng(seed).random(shape).tolist()
+    drawn = np.random.default_rng(seed).random(shape)
+    scores = (drawn / (1 + np.arange(shape[0])[:, None]) if falling else drawn).tolist()
     return HeadProfile(
         model=loaded.ref,
         geometry=loaded.geometry,

@@ -7,8 +7,8 @@ are large enough that dropping any one head is seen in the logits. Knows nothing
 from pathlib import Path
 
 import torch
+from llava_parts import SPECIAL, image_sizes, llava_processor, word_tokenizer
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -20,12 +20,10 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from calibrate.datasets.synthetic.vocabulary import WORDS
 
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] != 'system' %}{{ message['role'].upper() }}: {% endif %}"
@@ -61,14 +59,7 @@ def make_tiny_llava(path: Path, *, image_size: int = 72, patch_size: int = 8, **
         image_seq_length=(image_size // patch_size) ** 2,
         architectures=["LlavaForConditionalGeneration"],
     )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(**_image_sizes(image_size)),
-        tokenizer=tokenizer,
-        patch_size=patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
+    processor = llava_processor(tokenizer, image_size, patch_size, CHAT_TEMPLATE)
     return _write(Path(path), LlavaForConditionalGeneration(config), processor, seed)
 
 
@@ -90,7 +81,7 @@ def make_tiny_llava_next(path: Path, *, image_size: int = 40, patch_size: int = 
         architectures=["LlavaNextForConditionalGeneration"],
     )
     processor = LlavaNextProcessor(
-        image_processor=LlavaNextImageProcessorPil(**_image_sizes(image_size), image_grid_pinpoints=pinpoints),
+        image_processor=LlavaNextImageProcessorPil(**image_sizes(image_size), image_grid_pinpoints=pinpoints),
         tokenizer=tokenizer,
         patch_size=patch_size,
         vision_feature_select_strategy="default",
@@ -143,25 +134,10 @@ def _vision_config(image_size: int, patch_size: int) -> CLIPVisionConfig:
     )
 
 
-def _image_sizes(image_size: int) -> dict[str, dict[str, int]]:
-    return {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
-
-
 def _tokenizer() -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark; knows every word of the synthetic world."""
-    words = dict.fromkeys((*SPECIAL, "USER", "ASSISTANT", "SYSTEM", *WORDS))
-    model = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    model.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=model,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-        padding_side="left",
-        model_max_length=2048,
-    )
+    words = (*SPECIAL, "USER", "ASSISTANT", "SYSTEM", *WORDS)
+    return word_tokenizer(words, padding_side="left", model_max_length=2048)
 
 
 @torch.no_grad()

@@ -158,9 +158,9 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     def _dataset(self, samples: int) -> "Dataset":
         opened = [open_dataset(name, self, samples=samples) for name in self.dataset]
 
-        from calibrate.analysis.concatenated import Joined
+        from calibrate.analysis.concatenated import ConcatenatedDataset
 
-        return opened[0] if len(opened) == 1 else Joined(opened)
+        return opened[0] if len(opened) == 1 else ConcatenatedDataset(opened)
 
     def _ablation(
         self,

@@ -39,9 +39,9 @@ class Rankings(MaskedRunOptions):
         name = self.model or profile.model.name
         check_before_loading(name, self.out)
         loaded, dataset, run = open_masked_run(self, profile, name)
-        from calibrate.rankings.comparison import Groups, compare_rankings
+        from calibrate.rankings.comparison import HeadGroups, compare_rankings
 
-        groups = Groups(self.groups, self.group_size, self.seed)
+        groups = HeadGroups(self.groups, self.group_size, self.seed)
         with can_be_continued(self.out):
             result = compare_rankings(loaded, profile, dataset, self.treatment, groups, run)
         if self.json_:

@@ -16,7 +16,7 @@ NONE = "-"
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """A figure: one cell for each arm, then one for each arm but the first, which says how it compares."""
 
     label: str
@@ -26,24 +26,24 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ArmSection:
     """Rows that belong together."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRow, ...]
 
 
-def sections(results: DemoResults) -> list[Section]:
+def sections(results: DemoResults) -> list[ArmSection]:
     """Word everything that was measured: accuracy, KV cache, then latency for each concurrency."""
     arms = results.arms
     return [
-        Section("Accuracy [95%]", tuple(_accuracy(results))),
-        Section(f"KV cache, {results.kv_cache_gib:g} GiB", tuple(_cache(arms))),
+        ArmSection("Accuracy [95%]", tuple(_accuracy(results))),
+        ArmSection(f"KV cache, {results.kv_cache_gib:g} GiB", tuple(_cache(arms))),
         *(
-            Section("Latency, " + _streams(one.concurrency), tuple(_latency(arms, one.concurrency)))
+            ArmSection("Latency, " + _streams(one.concurrency), tuple(_latency(arms, one.concurrency)))
             for one in arms[0].latency
         ),
-        Section("Server", (_row("seconds until ready", arms, lambda arm: arm.startup_seconds, "{:.0f}"),)),
+        ArmSection("Server", (_row("seconds until ready", arms, lambda arm: arm.startup_seconds, "{:.0f}"),)),
     ]
 
 
@@ -51,22 +51,22 @@ def _streams(concurrency: int) -> str:
     return "1 stream" if concurrency == 1 else f"{concurrency} streams"
 
 
-def _accuracy(results: DemoResults) -> list[Row]:
+def _accuracy(results: DemoResults) -> list[ArmRow]:
     rows = []
     for family in [figures.family for figures in results.arms[0].accuracy.figures]:
         cells = tuple(interval(_of_family(arm, family)) for arm in results.arms)
         against = tuple(difference(_pair(results, arm, family)) for arm in results.arms[1:])
         label = "all families" if family == ALL else family
-        rows.append(Row(label, cells, against, strong=family == ALL))
+        rows.append(ArmRow(label, cells, against, strong=family == ALL))
     counted = [_of_family(arm, ALL) for arm in results.arms]
     paired = [_pair(results, arm, ALL) for arm in results.arms[1:]]
     flips = tuple(f"{one.only_first} lost, {one.only_second} won" if one else NONE for one in paired)
-    rows.append(Row("right / answered", _of_each(counted, lambda one: f"{one.correct} / {one.answered}"), flips))
+    rows.append(ArmRow("right / answered", _of_each(counted, lambda one: f"{one.correct} / {one.answered}"), flips))
     exact = tuple(NONE if one is None or one.p is None else f"{one.p:.3g}" for one in paired)
-    rows.append(Row("McNemar's exact p", ("",) * len(counted), exact))
+    rows.append(ArmRow("McNemar's exact p", ("",) * len(counted), exact))
     if any(one and (one.off_list or one.errors) for one in counted):
         cells = _of_each(counted, lambda one: f"{one.off_list} / {one.errors}")
-        rows.append(Row("off list / failed", cells, ("",) * len(paired)))
+        rows.append(ArmRow("off list / failed", cells, ("",) * len(paired)))
     return rows
 
 
@@ -85,7 +85,7 @@ def _pair(results: DemoResults, arm: DemoArmResult, family: str) -> Paired | Non
     )
 
 
-def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
+def _cache(arms: Sequence[DemoArmResult]) -> list[ArmRow]:
     treatments = list(dict.fromkeys(treatment for arm in arms for treatment in arm.heads))
     shown = [treatment for treatment in treatments if any(arm.heads.get(treatment) for arm in arms)]
     heads = tuple(", ".join(f"{arm.heads.get(name, 0)} {name.replace('_', '-')}" for name in shown) for arm in arms)
@@ -93,14 +93,14 @@ def _cache(arms: Sequence[DemoArmResult]) -> list[Row]:
     per_token = tuple(f"{arm.kv_bytes_per_token:,.0f}{marks[arm.kv_bytes_source]}" for arm in arms)
     factors = _factors([arm.kv_bytes_per_token for arm in arms])
     return [
-        Row("heads", heads, ("",) * (len(arms) - 1)),
-        Row("bytes per text token", per_token, factors),
+        ArmRow("heads", heads, ("",) * (len(arms) - 1)),
+        ArmRow("bytes per text token", per_token, factors),
         _row("capacity in text tokens", arms, lambda arm: arm.capacity_tokens, "{:,}"),
         _row("capacity in image prompts", arms, lambda arm: arm.capacity_image_prompts, "{:.1f}", strong=True),
     ]
 
 
-def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
+def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[ArmRow]:
     def at(arm: DemoArmResult) -> LatencyFigures | None:
         return next((one for one in arm.latency if one.concurrency == concurrency), None)
 
@@ -108,7 +108,7 @@ def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
     rows = [
         _quantile_row("TTFT ms, median (p90)", [one.ttft_ms if one else None for one in found]),
         _quantile_row("TPOT ms, median (p90)", [one.tpot_ms if one else None for one in found]),
-        Row(
+        ArmRow(
             "output tokens per second",
             tuple(f"{one.output_tokens_per_second:.1f}" if one else NONE for one in found),
             _factors([one.output_tokens_per_second if one else None for one in found]),
@@ -116,13 +116,13 @@ def _latency(arms: Sequence[DemoArmResult], concurrency: int) -> list[Row]:
     ]
     if any(one and one.failed for one in found):
         cells = tuple(str(one.failed) if one else NONE for one in found)
-        rows.append(Row("failed requests", cells, ("",) * (len(arms) - 1)))
+        rows.append(ArmRow("failed requests", cells, ("",) * (len(arms) - 1)))
     return rows
 
 
-def _quantile_row(label: str, quantiles: Sequence[Quantiles | None]) -> Row:
+def _quantile_row(label: str, quantiles: Sequence[Quantiles | None]) -> ArmRow:
     cells = tuple(f"{one.p50:.1f} ({one.p90:.1f})" if one else NONE for one in quantiles)
-    return Row(label, cells, _factors([one.p50 if one else None for one in quantiles]))
+    return ArmRow(label, cells, _factors([one.p50 if one else None for one in quantiles]))
 
 
 def _row(
@@ -131,10 +131,10 @@ def _row(
     value: Callable[[DemoArmResult], float | None],
     form: str,
     strong: bool = False,
-) -> Row:
+) -> ArmRow:
     values = [value(arm) for arm in arms]
     cells = tuple(NONE if one is None else form.format(one) for one in values)
-    return Row(label, cells, _factors(values), strong)
+    return ArmRow(label, cells, _factors(values), strong)
 
 
 def _factors(values: Sequence[float | None]) -> tuple[str, ...]:

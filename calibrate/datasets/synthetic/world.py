@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
+from calibrate.datasets.synthetic import questions
 from calibrate.datasets.synthetic.draw import draw
-from calibrate.datasets.synthetic.questions import (
-    Question,
-    colour_question,
-    general_question,
-    multiple_choice_question,
-    no_question,
-    object_question,
-    shape_question,
-    super_question,
-    yes_question,
-)
 from calibrate.datasets.synthetic.scene import Scene, make_scene
 from calibrate.datasets.synthetic.vocabulary import MOST, region_box
 
@@ -39,7 +29,7 @@ FAMILIES: Final = (
     "yes_no",
     "multiple_choice",
 )
-"""Question families; in those named `_box` the region is drawn on the picture as well."""
+"""questions.Question families; in those named `_box` the region is drawn on the picture as well."""
 
 STREAMS: Final = {"train": 1, "held_out": 2}
 """First word of every sample's seed, by split. Training scenes use `train` too, with a word of their own behind it."""
@@ -99,21 +89,21 @@ def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out",
         yield make_sample(families[i % len(families)], i // len(families), split, seed)
 
 
-def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, Question]:
+def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, questions.Question]:
     """Draw the answer first, then scenes until one gives it: answers come out uniform."""
     if family == "yes_no":
         scene = make_scene(rng)
         yes = rng.random() < 0.5
-        return scene, yes_question(scene, _any_cell(rng, scene)) if yes else no_question(rng, scene)
+        return scene, questions.yes_question(scene, _any_cell(rng, scene)) if yes else questions.no_question(rng, scene)
     if family == "multiple_choice":
         scene, stem = _ask(rng, ("object", "colour", "shape")[int(rng.integers(3))])
-        return scene, multiple_choice_question(rng, scene, stem)
+        return scene, questions.multiple_choice_question(rng, scene, stem)
     if family == "colour":
         scene = make_scene(rng)
-        return scene, colour_question(scene, _any_cell(rng, scene))
+        return scene, questions.colour_question(scene, _any_cell(rng, scene))
     if family == "shape":
         scene = make_scene(rng)
-        return scene, shape_question(scene, _any_cell(rng, scene))
+        return scene, questions.shape_question(scene, _any_cell(rng, scene))
     wanted = int(rng.integers(1, MOST + 1))
     by_colour = rng.random() < 0.5
     while True:
@@ -125,11 +115,13 @@ def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, Question]:
             if fits.any():
                 value = int(rng.choice(np.flatnonzero(fits)))
                 cells = scene.cells_of(value, None) if by_colour else scene.cells_of(None, value)
-                return scene, super_question(scene, int(rng.choice(cells)), by_colour)
+                return scene, questions.super_question(scene, int(rng.choice(cells)), by_colour)
         elif (scene.counts == wanted).any():
             colour, shape = divmod(int(rng.choice(np.flatnonzero(scene.counts == wanted))), 4)
             cell = int(rng.choice(scene.cells_of(colour, shape)))
-            return scene, (general_question if family == "general" else object_question)(scene, cell)
+            return scene, (questions.general_question if family == "general" else questions.object_question)(
+                scene, cell
+            )
 
 
 def _any_cell(rng: np.random.Generator, scene: Scene) -> int:

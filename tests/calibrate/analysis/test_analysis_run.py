@@ -21,7 +21,7 @@ from transformers import (
 from calibrate.ablation.results import Ablation
 from calibrate.analysis.ablating import head_profile, run_ablation
 from calibrate.analysis.accuracy_section import accuracy_section, answers_count
-from calibrate.analysis.concatenated import Joined
+from calibrate.analysis.concatenated import ConcatenatedDataset
 from calibrate.analysis.lens import logit_lens, settled
 from calibrate.analysis.measure import analysis_loop, measure
 from calibrate.analysis.report import make_report
@@ -275,15 +275,15 @@ def test_the_report_of_the_planted_model(planted, planted_run, planted_ablation)
 
 
 def test_several_datasets_are_kept_apart(planted, tmp_path):
-    joined = Joined([PlantedWorld(10), Renamed(PlantedWorld(7, seed=1))])
-    assert len(joined) == 17
-    measured = run(planted, joined, tmp_path)
+    concatenated = ConcatenatedDataset([PlantedWorld(10), Renamed(PlantedWorld(7, seed=1))])
+    assert len(concatenated) == 17
+    measured = run(planted, concatenated, tmp_path)
     assert measured.families == ["planted/plain", "planted/please", "other/plain", "other/please"]
     alone = run(planted, PlantedWorld(7, seed=1), folder_of(tmp_path, "alone"))
     for family in alone.families:
         found, expected = measured.means(f"other/{family}"), alone.means(family)
         np.testing.assert_allclose(found.image_weight, expected.image_weight, atol=1e-6)
-    assert joined.ref().name == "planted,other"
+    assert concatenated.ref().name == "planted,other"
 
 
 class Renamed(Reversed):

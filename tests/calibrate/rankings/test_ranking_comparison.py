@@ -14,7 +14,7 @@ from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import treated
 from calibrate.models.loading import load_model
 from calibrate.models.prompts import make_batch, next_token_logits
-from calibrate.rankings.comparison import Groups, compare_rankings, draw_groups, tables_of
+from calibrate.rankings.comparison import HeadGroups, compare_rankings, draw_groups, tables_of
 from calibrate.rankings.results import RankingComparison
 from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
@@ -26,7 +26,7 @@ from profiles.store import save
 from vhserve.cli import main
 
 SAMPLES = 16
-GROUPS = Groups(number=40, size=6, seed=3)
+GROUPS = HeadGroups(number=40, size=6, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_ranking_that_knows_nothing_does_not_beat_random(planted, profile, tmp
         unknowing[head] = 0.5  # neither liked nor disliked
     blind = profile.model_copy(update={"rankings": profile.rankings | {"score": Ranking.of(unknowing)}})
     run = MaskedRunSettings(tmp_path / "rankings.json", show_progress=False)
-    found = compare_rankings(planted, blind, PlantedWorld(SAMPLES, seed=1), "removed", Groups(20, 6, 3), run)
+    found = compare_rankings(planted, blind, PlantedWorld(SAMPLES, seed=1), "removed", HeadGroups(20, 6, 3), run)
     (score,) = (
         one for one in found.correlations if (one.ranking, one.kind, one.outcome) == ("score", "head", "accuracy")
     )
@@ -130,7 +130,7 @@ def test_a_full_device_is_a_mistake_to_mend(planted, profile, tmp_path, monkeypa
     monkeypatch.setattr(masked_runs, "make_batch", full)
     run = MaskedRunSettings(tmp_path / "rankings.json", show_progress=False)
     with pytest.raises(OutOfDeviceMemory, match="--batch-size 4, which continues"):
-        compare_rankings(planted, profile, PlantedWorld(SAMPLES, seed=1), "removed", Groups(20, 6, 3), run)
+        compare_rankings(planted, profile, PlantedWorld(SAMPLES, seed=1), "removed", HeadGroups(20, 6, 3), run)
 
 
 def test_the_table_and_the_verdict_say_what_was_found(result):
@@ -151,7 +151,7 @@ def test_text_only_compares_the_effects_of_text_only(planted, profile):
     norms = np.linalg.norm(tables["gradient_by_layer"], axis=1)
     np.testing.assert_allclose(norms, 1)
     with pytest.raises(BudgetTooLarge, match="30"):
-        draw_groups(planted.geometry, Groups(size=30))
+        draw_groups(planted.geometry, HeadGroups(size=30))
 
 
 def test_the_command(llava, tmp_path, capsys):
