@@ -1,5 +1,21 @@
-"""Looks at a model with transformers: scores heads, masks heads, measures accuracy.
+"""Looks at a model with transformers: owns how heads are scored and treated, how accuracy is measured and shown.
 
-Importing this package is cheap: torch and transformers are imported by the modules that use them. Does not know vLLM,
-nor how a plan is served.
+Does not know vLLM, nor how a plan is served. Importing this package is cheap: torch and transformers are imported by
+the modules that use them.
 """
+
+__all__ = [
+    "ablation",
+    "analysis",
+    "datasets",
+    "demo",
+    "documents",
+    "drawing",
+    "errors",
+    "masking",
+    "models",
+    "rankings",
+    "runs",
+    "scoring",
+    "stats",
+]

@@ -27,13 +27,21 @@ class EncodedArray(Strict):
 
 
 def encode(array: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """JSON form of an array."""
+    """JSON form of an array of any shape."""
     raw = np.ascontiguousarray(array, dtype=LITTLE_ENDIAN).tobytes()
     return {"shape": list(array.shape), "base64": base64.b64encode(raw).decode("ascii")}
 
 
 def decode(encoded: EncodedArray) -> npt.NDArray[np.float32]:
-    """Array of a JSON form. Allocates what the text holds, never what `shape` claims."""
+    """Array of a JSON form. Allocates what the text holds, never what `shape` claims.
+
+    Raises
+    ------
+    WrongValue
+        The text is not base64.
+    WrongShape
+        It holds more or fewer bytes than the shape has.
+    """
     try:
         raw = base64.b64decode(encoded.base64, validate=True)
     except (binascii.Error, ValueError):

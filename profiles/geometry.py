@@ -85,6 +85,11 @@ def stage_layers(stage: StageOrAll, layers: int) -> range:
 def stage_of(layer: int, layers: int) -> Stage:
     """Stage that a layer belongs to.
 
+    Raises
+    ------
+    IndexError
+        There is no such layer.
+
     >>> [stage_of(layer, 3) for layer in range(3)]
     ['early', 'middle', 'late']
     """

@@ -1,4 +1,6 @@
-"""What heads are worth: accuracy with chosen heads treated, against the untreated model, as tables and curves.
+"""What heads are worth: owns accuracy with chosen heads treated, against the untreated model, as tables and curves.
 
 Does not know how a head is treated, nor how scores are measured.
 """
+
+__all__ = ["figure", "plans", "results", "run", "tables"]

@@ -22,7 +22,13 @@ from profiles.store import load_as
 
 
 def head_profile(loaded: LoadedModel, dataset: Dataset, measured: Measured) -> HeadProfile:
-    """What `vhserve calibrate` would write of these samples, without mean outputs."""
+    """What `vhserve calibrate` would write of these samples, without mean outputs.
+
+    Raises
+    ------
+    ValueError
+        Nothing was measured.
+    """
     means = measured.means()
     if means is None:
         raise ValueError("nothing was measured")

@@ -183,7 +183,7 @@ def answers_section(measured: Measured) -> Section:
 
 
 def contrast_rows(found: Estimates, fixed: CsvRow) -> list[CsvRow]:
-    """A row for each head of a difference."""
+    """A row for each head of a difference, `(layers, query heads)`; every row has the fields `fixed` too."""
     return [
         {
             **fixed,

@@ -64,7 +64,7 @@ def _of_means(
 
 
 def layer_share(product: Array) -> float:
-    """Share of the variance among heads that lies between layers, 0 to 1 (eta squared)."""
+    """Share of the variance among heads, `(layers, query heads)`, that lies between layers: 0 to 1 (eta squared)."""
     spread = float(np.square(product - product.mean()).sum())
     between = product.shape[1] * float(np.square(product.mean(1) - product.mean()).sum())
     return between / spread if spread else 0.0

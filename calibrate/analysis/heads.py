@@ -146,7 +146,13 @@ def layers_section(measured: Measured) -> Section:
 
 
 def top_section(measured: Measured) -> Section:
-    """The heads with the highest scores of each stage."""
+    """The heads with the highest scores of each stage.
+
+    Raises
+    ------
+    ValueError
+        Nothing was measured.
+    """
     means = measured.means()
     if means is None:
         raise ValueError("nothing was measured")

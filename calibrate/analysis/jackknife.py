@@ -68,7 +68,7 @@ def jackknife(measured: Measured, figure: Callable[[Sequence[int]], float | None
 
 
 def jackknife_arrays(measured: Measured, figure: Callable[[Sequence[int]], Array | None]) -> Estimates | None:
-    """The same of a figure that is an array."""
+    """`jackknife` of a figure that is an array of any shape, the same for all folds; intervals are of each element."""
     used = np.flatnonzero(measured.tally.arrays["samples"].sum(axis=(0, 1))).tolist()
     value = figure(used)
     if value is None:

@@ -23,7 +23,7 @@ DRAWS: Final = 10_000
 
 
 def pearson(first: Array, second: Array) -> float | None:
-    """Pearson's r of two tables of one shape; `None` where one of them does not vary."""
+    """Pearson's r of two tables of one shape, such as `(layers, query heads)`; `None` where one does not vary."""
     spread = first.std() * second.std() * first.size
     if spread <= 1e-12 * max(1.0, abs(first.mean() * second.mean())):
         return None
@@ -34,6 +34,11 @@ def shuffled_pearson(
     first: Array, second: Array, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float] | None:
     """Pearson's r with the heads of each layer of `second` shuffled: what the layers alone explain.
+
+    Parameters
+    ----------
+    first, second
+        `(layers, query heads)`.
 
     Returns
     -------

@@ -122,7 +122,7 @@ def _predictions(measured: Measured, ablation: Ablation | None, far: Array) -> d
 
 
 def profile_product(profile: HeadProfile) -> Array:
-    """Mean image weight times mean concentration of every head."""
+    """Mean image weight times mean concentration of every head, `(layers, query heads)`, each 0 to 1."""
     return ranking(profile, "image_weight") * ranking(profile, "concentration")
 
 

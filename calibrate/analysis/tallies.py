@@ -139,6 +139,7 @@ class Means:
 
     @property
     def score(self) -> Array:
+        """Head scores, `(layers, query heads)`; higher looks more at the image."""
         factors = np.array([layer_factor(layer, "inverse") for layer in range(len(self.product))])
         return factors[:, None] * self.product
 
@@ -192,11 +193,11 @@ class Measured:
         return np.ones(len(numbers), np.bool_) if family is None else numbers == self.families.index(family)
 
     def right(self, family: str | None = None) -> npt.NDArray[np.bool_]:
-        """Which of a family's samples are answered rightly."""
+        """Which of a family's samples are answered rightly, `(samples of the family,)`."""
         return self.tally.arrays["right"][self.own(family)].astype(np.bool_)
 
     def among(self, family: str | None = None) -> npt.NDArray[np.bool_]:
-        """Which of a family's samples are answered by one of their options."""
+        """Which of a family's samples are answered by one of their options, `(samples of the family,)`."""
         return self.tally.arrays["among"][self.own(family)].astype(np.bool_)
 
     def ranks(self, family: str | None = None) -> npt.NDArray[np.int64]:

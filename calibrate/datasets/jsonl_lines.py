@@ -10,7 +10,8 @@ from typing import Final
 
 from calibrate.datasets.pictures import FilePicture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Box, Record, json_lines, shown
+from calibrate.datasets.records import Record, json_lines, shown
+from calibrate.datasets.sample import Box
 
 REQUIRED: Final = ("image", "question", "answer")
 OPTIONAL: Final = ("family", "options", "box", "id")

@@ -22,7 +22,15 @@ class Picture(Protocol):
     def name(self) -> str: ...
 
     def load(self) -> Image.Image:
-        """The picture, RGB; raises whatever its decoder raises, `FileNotFoundError` where there is none."""
+        """Decode the picture, RGB.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        Exception
+            Whatever its decoder raises.
+        """
         ...
 
 

@@ -22,7 +22,8 @@ from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.choices import WORD
 from calibrate.datasets.pictures import MarkedPicture, Picture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Box, Record, json_document, json_records, read_bytes
+from calibrate.datasets.records import Record, json_document, json_records, read_bytes
+from calibrate.datasets.sample import Box
 from calibrate.errors import DatasetBroken
 
 NUMBERS: Final = ("1", "2", "3", "4", "5", "6", "7")

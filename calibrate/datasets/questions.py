@@ -12,8 +12,8 @@ import numpy as np
 
 from calibrate.datasets.base import BrokenImage, Dataset
 from calibrate.datasets.pictures import Picture
-from calibrate.datasets.records import Box, Record
-from calibrate.datasets.sample import Sample
+from calibrate.datasets.records import Record
+from calibrate.datasets.sample import Box, Sample
 from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
 from profiles.head_profile import DatasetRef
 

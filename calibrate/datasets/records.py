@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibrate.datasets.sample import Box
 from calibrate.errors import DatasetBroken
 from profiles.errors import FileUnreadable
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+Box = tuple[float, float, float, float]
+"""A region of a picture, `(x0, y0, x1, y1)` in pixels."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -39,5 +42,5 @@ class Sample:
     answer: str
     family: str
     options: tuple[str, ...]
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     group: str | None = None

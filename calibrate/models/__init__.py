@@ -1,4 +1,6 @@
-"""Models as transformers loads them: names, weights, prompts, and access to a decoder's attention.
+"""Models as transformers loads them: owns names, weights, prompts, and access to a decoder's attention.
 
 Does not know scores, treatments or the files of datasets.
 """
+
+__all__ = ["answer_tokens", "boxes", "decoder", "decoder_attention", "hub", "loading", "prompts", "registry"]

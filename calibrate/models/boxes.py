@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers.image_processing_utils import select_best_resolution
 
-Box = tuple[float, float, float, float]
+from calibrate.datasets.sample import Box
+
 Mask = npt.NDArray[np.bool_]
 
 

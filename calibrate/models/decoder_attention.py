@@ -21,6 +21,13 @@ def decoder_attention(loaded: LoadedModel, attend: Callable[..., tuple[Tensor, N
     """Let the decoder attend by `attend`, which transformers calls as it calls its own, with the masks that SDPA gets.
 
     The model's attention implementation and transformers' registries are as before when the context ends.
+
+    Parameters
+    ----------
+    attend
+        Takes the module, queries `(batch, query heads, n, head size)`, keys and values
+        `(batch, KV heads, n, head size)`, the mask and further keyword arguments; returns the output,
+        `(batch, n, query heads, head size)`, and `None`.
     """
     decoder: Any = loaded.language_model
     before = decoder.config._attn_implementation

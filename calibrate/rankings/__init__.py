@@ -1,4 +1,6 @@
-"""Which ranking of heads is right: rank correlations with what heads cost when they are treated.
+"""Which ranking of heads is right: owns rank correlations with what heads cost when they are treated.
 
 Does not know how a ranking was measured.
 """
+
+__all__ = ["comparison", "results", "tables"]

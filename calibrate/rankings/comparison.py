@@ -102,7 +102,7 @@ def draw_groups(geometry: ModelGeometry, groups: HeadGroups) -> list[list[tuple[
 
 
 def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table], dict[str, str]]:
-    """The profile's rankings by name, and why the others are not there."""
+    """The profile's rankings by name, each `(layers, query heads)`, higher = keep; and why the others are not there."""
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
     for name in dict.fromkeys((*KNOWN_RANKINGS, *ranking_names(profile))):
@@ -127,6 +127,8 @@ def correlations(
 
     Parameters
     ----------
+    tables
+        Rankings by name, each `(layers, query heads)`, higher = keep.
     taken
         Heads taken away, by kind, in the order of the variants of `answers`. What a ranking says of several heads is
         the mean of what it says of each.

@@ -1,6 +1,6 @@
-"""Statistics of right answers and of ranks: intervals, paired tests, correlations.
+"""Statistics of right answers and of ranks: owns intervals, paired tests and correlations, arrays in and numbers out.
 
-Owns arrays in, numbers out. Does not know models or datasets.
+Does not know models or datasets.
 """
 
 __all__ = ["accuracy", "correlation", "intervals", "paired_tests", "rank_correlation"]

@@ -1,4 +1,6 @@
-"""The report: one self-contained page, and the same table for the terminal.
+"""Reports: owns the self-contained pages, the demo's table for the terminal, and how head profiles are shown there.
 
-Knows results, profile and plans. Measures nothing and calls no server.
+Does not know how anything was measured, and calls no server.
 """
+
+__all__ = ["analysis", "figures", "html", "page", "profile_views", "rows", "summary"]

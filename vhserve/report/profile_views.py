@@ -50,7 +50,13 @@ def head_map(values: Floats, title: str, *, numbers: bool = False) -> Text:
 
 
 def difference_map(first: Floats, second: Floats) -> Text:
-    """Second minus first, of ranks: how many places each head has moved, as a share of all heads."""
+    """Second minus first, of ranks: how many places each head has moved, as a share of all heads.
+
+    Parameters
+    ----------
+    first, second
+        `(layers, query heads)`, in any unit: only their order counts.
+    """
     moved = (_ranks(second) - _ranks(first)) / max(first.size - 1, 1)
     widest = float(np.abs(moved).max()) or 1.0
 
@@ -89,7 +95,7 @@ def _colour(share: float, colours: Sequence[tuple[int, int, int]]) -> tuple[int,
 
 
 def heads_table(values: Floats, top: int) -> Table:
-    """The highest heads, and each stage's share of the whole."""
+    """The `top` highest heads of `(layers, query heads)`, with their stage and value."""
     table = Table(title="Highest heads", title_justify="left")
     for name in ("layer", "head"):
         table.add_column(name, justify="right")
@@ -101,7 +107,7 @@ def heads_table(values: Floats, top: int) -> Table:
 
 
 def table_document(profile: HeadProfile, name: str, values: Floats) -> str:
-    """The table as JSON, with its profile's digest and the mean of each stage."""
+    """The table, `(layers, query heads)`, as JSON, with its profile's digest and the mean of each stage."""
     stages = {stage: values[list(stage_layers(stage, len(values)))] for stage in STAGES}
     means = {stage: float(rows.mean()) if rows.size else None for stage, rows in stages.items()}
     document = {"profile": profile.digest, "model": profile.model.name, "table": name, "stage_means": means}
@@ -138,7 +144,17 @@ class Comparison(BaseModel):
 def compared(
     profiles: Sequence[HeadProfile], names: tuple[str, str], first: Floats, second: Floats, top: int
 ) -> Comparison:
-    """Compare two tables of one shape."""
+    """Compare two tables of one shape.
+
+    Parameters
+    ----------
+    profiles, names
+        Where both tables come from, and what they are called there.
+    first, second
+        `(layers, query heads)`.
+    top
+        How many of the highest heads, and of those that have moved most, to look at.
+    """
     ranks = _ranks(first), _ranks(second)
     places = _order(np.abs(ranks[1] - ranks[0]))[:top]
     stages = {stage: list(stage_layers(stage, len(first))) for stage in STAGES}

@@ -82,7 +82,13 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
 
 
 def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> "Iterator[Sample]":
-    """Make the first `n` samples, taking the families in turn (round robin)."""
+    """Make the first `n` samples, taking the families in turn (round robin).
+
+    Raises
+    ------
+    ValueError
+        For no family, and as `make_sample`.
+    """
     if not families:
         raise ValueError(f"no question family given: expected some of {', '.join(FAMILIES)}")
     for i in range(n):
