@@ -1,6 +1,6 @@
 """The whole analysis: which sections there are, in their order, and the document of all numbers.
 
-Owns the order and the JSON. Each section is its own module's; the page is `vhserve.report.analysis`'s.
+Owns the order and the JSON. Each section is its own module's; the page is `vhserve.report.analysis_page`'s.
 """
 
 import json

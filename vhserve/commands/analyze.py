@@ -1,6 +1,6 @@
 """`vhserve analyze`: the flags, and which files are written.
 
-What is analysed is in `calibrate.analysis`; the page is `vhserve.report.analysis`'s.
+What is analysed is in `calibrate.analysis`; the page is `vhserve.report.analysis_page`'s.
 """
 
 from dataclasses import dataclass
@@ -193,7 +193,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     def _write(self, files: Files, report: "Report") -> None:
         from calibrate.analysis.section import as_csv
         from profiles.files import write_atomically
-        from vhserve.report.analysis import render
+        from vhserve.report.analysis_page import render
 
         for section in report.sections:
             if section.rows:

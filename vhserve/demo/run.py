@@ -22,7 +22,7 @@ from vhserve.evaluation import provenance
 from vhserve.evaluation.attach import attach
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import save
-from vhserve.report.page import render
+from vhserve.report.demo_page import render
 
 
 def run(options: DemoOptions, console: Console) -> DemoResults:

@@ -3,4 +3,4 @@
 Does not know how anything was measured, and calls no server.
 """
 
-__all__ = ["analysis", "figures", "html", "page", "profile_views", "rows", "summary"]
+__all__ = ["analysis_page", "demo_page", "figures", "html", "profile_views", "rows", "summary"]

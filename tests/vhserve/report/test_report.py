@@ -12,7 +12,7 @@ from rich.console import Console
 
 from profiles.ranking import Ranking
 from vhserve.demo.results import DemoResults
-from vhserve.report.page import render
+from vhserve.report.demo_page import render
 from vhserve.report.rows import sections
 from vhserve.report.summary import summary_table
 
