@@ -147,9 +147,9 @@ def main() -> None:
     for error in found.errors:
         console.print(f"failed: {error.count} x {error.kind}: {error.first}", markup=False)
     for latency in ("ttft", "tpot", "e2e"):
-        told = getattr(figures, latency)
-        if told is not None:
-            console.print(f"{latency}: p50 {told.p50:.3f} s, p90 {told.p90:.3f} s, p99 {told.p99:.3f} s")
+        quantiles = getattr(figures, latency)
+        if quantiles is not None:
+            console.print(f"{latency}: p50 {quantiles.p50:.3f} s, p90 {quantiles.p90:.3f} s, p99 {quantiles.p99:.3f} s")
     table = Table("process", "second quarter, MiB", "last quarter, MiB", "growth")
     for name, share in grown.items():
         seen = samples[name]

@@ -147,8 +147,8 @@ def _together(draws: list[ComparedFigures]) -> float:
 def _note(rows: list[list[list[str]]]) -> str:
     said = [line for row in rows[1:] for cell in row for line in cell]
     tests = sum(len(cell) > 1 for row in rows[1:] for cell in row[1:])
-    told = f"n.s.: not significant, p at least {SIGNIFICANT}; p is not corrected for the {tests} cells."
-    return told if any(line.endswith(NOT.strip()) for line in said) else ""
+    note = f"n.s.: not significant, p at least {SIGNIFICANT}; p is not corrected for the {tests} cells."
+    return note if any(line.endswith(NOT.strip()) for line in said) else ""
 
 
 def _published(names: dict[str, str], draws: list[Published]) -> list[str]:
@@ -197,5 +197,5 @@ def _interval(low: float, high: float) -> str:
 
 
 def _p(p: float) -> str:
-    told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return told + NOT if p >= SIGNIFICANT else told
+    words = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return words + NOT if p >= SIGNIFICANT else words

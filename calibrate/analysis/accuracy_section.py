@@ -65,5 +65,5 @@ def accuracy_section(measured: Measured) -> Section:
 def _cells(row: CsvRow) -> list[str]:
     accuracy, low, high = (row[name] for name in ("accuracy", "low", "high"))
     known = isinstance(accuracy, float) and isinstance(low, float) and isinstance(high, float)
-    told = [percent(accuracy), f"{percent(low)} to {percent(high)}"] if known else ["not counted", ""]  # type: ignore[arg-type]
-    return [str(row["family"]), f"{row['samples']:,}", *told, percent(float(row["among_options"] or 0))]
+    shown = [percent(accuracy), f"{percent(low)} to {percent(high)}"] if known else ["not counted", ""]  # type: ignore[arg-type]
+    return [str(row["family"]), f"{row['samples']:,}", *shown, percent(float(row["among_options"] or 0))]

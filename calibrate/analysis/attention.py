@@ -19,7 +19,7 @@ from calibrate.drawing import Drawing
 from calibrate.masking.accuracy import ALL
 
 Array = npt.NDArray[np.float64]
-Table = Literal["image_weight", "box_weight", "concentration", "product"]
+TableName = Literal["image_weight", "box_weight", "concentration", "product"]
 
 DRAWN: Final = "_box"
 """End of the name of a family whose box is drawn on the picture; without it, the same questions on plain pictures."""
@@ -34,7 +34,7 @@ def pairs(families: Sequence[str]) -> list[tuple[str, str]]:
 
 def difference(
     measured: Measured,
-    table: Table,
+    table: TableName,
     first: tuple[str | None, bool | None],
     second: tuple[str | None, bool | None],
 ) -> Estimates | None:

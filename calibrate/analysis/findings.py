@@ -22,8 +22,7 @@ from calibrate.analysis.similarity import pearson
 from calibrate.analysis.similarity_sections import profile_product
 from calibrate.analysis.stages_finding import stages_finding
 from calibrate.analysis.tallies import Means, Measured
-from calibrate.analysis.words import figure as told
-from calibrate.analysis.words import number, percent
+from calibrate.analysis.words import number, percent, with_ci
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import Stage
@@ -94,15 +93,15 @@ def _gathering(measured: Measured) -> Finding:
                 "heads of one layer are more alike than heads thrown together at random",
                 share,
                 chance,
-                f"layers account for {told(share, 2)} of the variance of weight times concentration among heads; "
+                f"layers account for {with_ci(share, 2)} of the variance of weight times concentration among heads; "
                 f"shuffled heads reach {number(chance, 2)} in one of forty draws",
             ),
             above(
                 "early and middle layers hold more of it than their share of layers",
                 early_and_middle,
                 even,
-                f"{told(early_and_middle, 1, 100, '%')} of weight times concentration lies in early and middle layers, "
-                f"which are {percent(even)} of the layers",
+                f"{with_ci(early_and_middle, 1, 100, '%')} of weight times concentration lies in early and middle "
+                f"layers, which are {percent(even)} of the layers",
             ),
         ],
     )
@@ -142,7 +141,7 @@ def _context(measured: Measured) -> Finding:
             "drawing the box hardly changes how much heads look at the image",
             box,
             LITTLE,
-            f"drawing it changes a head's image weight by {told(box, 1, 100, '%')} of the mean image weight, on "
+            f"drawing it changes a head's image weight by {with_ci(box, 1, 100, '%')} of the mean image weight, on "
             f"average over heads ({asked}); hardly is less than {percent(LITTLE, 0)}",
             "the dataset does not have the same questions with and without a drawn box",
         ),
@@ -150,7 +149,7 @@ def _context(measured: Measured) -> Finding:
             "the kind of question changes it more than the drawn box does",
             ratio,
             1.0,
-            f"other questions change it {told(ratio, 2)} times as much",
+            f"other questions change it {with_ci(ratio, 2)} times as much",
             "the dataset does not have several kinds of questions with and without a drawn box",
         ),
     ]
@@ -170,7 +169,7 @@ def _context(measured: Measured) -> Finding:
                     most,
                     LITTLE,
                     f"the head that gains most, layer {place[0]} head {place[1]}, gains "
-                    f"{told(most)} in image weight, the largest of {everything.size} heads; waking is more than "
+                    f"{with_ci(most)} in image weight, the largest of {everything.size} heads; waking is more than "
                     f"{LITTLE:g}",
                 )
             )
@@ -193,9 +192,9 @@ def _settling(measured: Measured) -> Finding:
         quick = [settled_layer(measured, family) for family in once]
         settles = max(quick, key=lambda one: one.value)
         later = minus(slow, settles)
-        each = "; ".join(f"{name} {told(one, 2)}" for name, one in zip(once, quick, strict=True))
-        words = f"{twice[0]} settles at layer {told(slow, 2)} of 0 to {layers - 1}, {told(later, 2)} layers behind "
-        words += "the last of the others"
+        each = "; ".join(f"{name} {with_ci(one, 2)}" for name, one in zip(once, quick, strict=True))
+        words = f"{twice[0]} settles at layer {with_ci(slow, 2)} of 0 to {layers - 1}, {with_ci(later, 2)} layers "
+        words += "behind the last of the others"
         first_words = f"mean settled layer: {each}; the first third ends before layer {layers // 3}"
     why = "needs general questions (PointQA's) beside other benchmarks"
     return Finding(
@@ -223,7 +222,7 @@ def _concentration(measured: Measured) -> Finding:
 
     def deeper(stage: Stage) -> Claim:
         gain = later(stage)
-        words = f"concentration, heads counted by their image weight, is {told(gain)} higher there"
+        words = f"concentration, heads counted by their image weight, is {with_ci(gain)} higher there"
         return above(f"{stage} layers look more narrowly than early ones", gain, 0.0, words, "needs three layers")
 
     def narrower(folds: Sequence[int]) -> float | None:
@@ -247,7 +246,7 @@ def _concentration(measured: Measured) -> Finding:
                 "attention is narrower when the answer is right",
                 gain,
                 0.0,
-                f"concentration, heads counted by their image weight, is {told(gain, 4)} higher",
+                f"concentration, heads counted by their image weight, is {with_ci(gain, 4)} higher",
                 f"{right} right and {wrong} wrong answers; {FEW_WRONG} of each are wanted",
             ),
         ],
@@ -270,7 +269,7 @@ def _models(measured: Measured, variants: Mapping[str, HeadProfile], others: Map
                 if r is not None:
                     found[name] = _fisher(r, table.size)
         worst = (min if higher else max)(found.values(), key=lambda one: one.value, default=None)
-        each = "; ".join(f"{name} r = {told(one, 2)}" for name, one in found.items())
+        each = "; ".join(f"{name} r = {with_ci(one, 2)}" for name, one in found.items())
         words = f"{each} (intervals by Fisher's z, as if heads were independent)"
         why = "no profile of another model of the same size was given"
         claims.append((above if higher else below)(claim, worst, bound, words, why))

@@ -14,8 +14,7 @@ from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.lens import settled
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
-from calibrate.analysis.words import figure as told
-from calibrate.analysis.words import percent
+from calibrate.analysis.words import percent, with_ci
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.geometry import stage_layers
 from profiles.names import STAGES
@@ -78,7 +77,12 @@ def lens_section(measured: Measured) -> Section:
                 }
             )
     shown = [
-        [[family], [told(where[family], 2)], [_most_settled(measured, family)], [percent(float(first[index, -2]), 1)]]
+        [
+            [family],
+            [with_ci(where[family], 2)],
+            [_most_settled(measured, family)],
+            [percent(float(first[index, -2]), 1)],
+        ]
         for index, family in enumerate(families)
         if layers > 1
     ]

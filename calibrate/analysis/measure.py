@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from calibrate.analysis.lens import Lens, logit_lens
-from calibrate.analysis.tallies import FOLDS, SCORED, Answers, Measured, Tally
+from calibrate.analysis.tallies import FOLDS, SCORED, JudgedBatch, Measured, Tally
 from calibrate.datasets import Dataset, Sample
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.loading import LoadedModel
@@ -76,7 +76,7 @@ class _Tallies(Measurement):
         scores = {scorer.name: scorer.values(signals)[ALL] for scorer in SCORED}
         tokens = lens.tokens.tolist()
         options = [self._matcher.option_of(token, sample) for token, sample in zip(tokens, samples, strict=True)]
-        answers = Answers(
+        answers = JudgedBatch(
             [sample.id for sample in samples],
             [sample.family for sample in samples],
             self._matcher.matches(lens.tokens, samples).tolist(),

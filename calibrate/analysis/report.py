@@ -61,8 +61,8 @@ class Report:
 def _ablation(ablation: Ablation) -> dict[str, Any]:
     """What the ablation was measured on and with, which an earlier run may have been."""
     document = ablation.model_dump()
-    told = ("profile_digest", "dataset", "samples", "granularity", "rank_by", "treatment", "commit")
-    return {name: document[name] for name in told}
+    shown = ("profile_digest", "dataset", "samples", "granularity", "rank_by", "treatment", "commit")
+    return {name: document[name] for name in shown}
 
 
 def _short(rows: Sequence[CsvRow]) -> list[dict[str, Cell]]:

@@ -76,12 +76,12 @@ def families_section(measured: Measured, ablation: Ablation | None) -> Section |
             "does.",
         )
     ]
-    told = _predictions(measured, ablation, far)
+    predictions = _predictions(measured, ablation, far)
     rows: list[CsvRow] = []
     for i, j in np.ndindex(*far.shape):
         row: dict[str, str | float | None] = {"first": families[i], "second": families[j]}
         row |= {"pearson": _known(float(alike[i, j])), "earth_movers_distance": _known(float(far[i, j]))}
-        row |= {name: float(other[i, j]) for name, (other, _) in told.items()}
+        row |= {name: float(other[i, j]) for name, (other, _) in predictions.items()}
         rows.append(row)
     return Section(
         name="similar-families",
@@ -91,7 +91,7 @@ def families_section(measured: Measured, ablation: Ablation | None) -> Section |
         "no larger than that between two halves of one family is none. The paper suggests that the distance tells how "
         "accuracy on another benchmark will move; Mantel's test below asks that of these families.",
         figures=figures,
-        statements=[statement for _, statement in told.values()],
+        statements=[statement for _, statement in predictions.values()],
         rows=rows,
     )
 

@@ -9,7 +9,7 @@ from calibrate.ablation.results import Ablation, AblationRow
 from calibrate.ablation.tables import of_family
 from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.jackknife import Estimate
-from calibrate.analysis.words import figure, percent
+from calibrate.analysis.words import percent, with_ci
 from calibrate.masking.accuracy import ALL
 
 TOP_SHARE: Final = 60 / 1024
@@ -74,13 +74,13 @@ def _apart(claim: str, first: Loss | None, second: Loss | None) -> Claim:
     if first is None or second is None:
         return Claim(claim, "the ablation has no such rows", "not measured")
     gap = minus(first[0], second[0])
-    words = f"{first[1]} costs {figure(first[0], 1, 100)} points, {second[1]} {figure(second[0], 1, 100)}: "
-    words += f"{figure(gap, 1, 100)} more"
+    words = f"{first[1]} costs {with_ci(first[0], 1, 100)} points, {second[1]} {with_ci(second[0], 1, 100)}: "
+    words += f"{with_ci(gap, 1, 100)} more"
     return above(claim, gap, 0.0, words)
 
 
 def _little(claim: str, loss: Loss | None) -> Claim:
     if loss is None:
         return Claim(claim, "the ablation has no such rows", "not measured")
-    words = f"{loss[1]}, {percent(loss[2], 0)} of the late heads, costs {figure(loss[0], 1, 100)} points; little is "
+    words = f"{loss[1]}, {percent(loss[2], 0)} of the late heads, costs {with_ci(loss[0], 1, 100)} points; little is "
     return below(claim, loss[0], FEW_POINTS, words + f"less than {percent(FEW_POINTS, 0).rstrip('%')}")

@@ -36,7 +36,7 @@ def fold_of(name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Answers:
+class JudgedBatch:
     """What a batch's samples are and what the model said, a value for each sample.
 
     Attributes
@@ -82,7 +82,7 @@ class Tally:
     def samples(self) -> int:
         return len(self.arrays["family"])
 
-    def plus(self, answers: Answers, scores: Mapping[str, Tensor], has_box: Sequence[bool], ranks: Array) -> "Tally":
+    def plus(self, answers: JudgedBatch, scores: Mapping[str, Tensor], has_box: Sequence[bool], ranks: Array) -> "Tally":
         """This tally with one batch more.
 
         Parameters

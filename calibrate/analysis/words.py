@@ -7,7 +7,7 @@ from calibrate.ablation.tables import MINUS
 from calibrate.analysis.jackknife import Estimate
 
 
-def figure(estimate: Estimate | None, digits: int = 3, scale: float = 1.0, unit: str = "") -> str:
+def with_ci(estimate: Estimate | None, digits: int = 3, scale: float = 1.0, unit: str = "") -> str:
     """A figure with its 95% interval, as in `0.31 (0.29 to 0.33)`; nothing of none."""
     if estimate is None:
         return ""

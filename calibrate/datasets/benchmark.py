@@ -65,9 +65,9 @@ class Benchmark(Questions):
                 digest.update(raw)
                 for record in self.records(file, raw, split):
                     questions += self.questions(record, self.picture(record, file.parent))
-            told = ",".join(file.name for file in files)
+            source_name = ",".join(file.name for file in files)
         elif path.exists() or hub.is_id(source):
-            told, split = path.name if path.exists() else source, split or self.HUB_SPLIT
+            source_name, split = path.name if path.exists() else source, split or self.HUB_SPLIT
             for record, picture in self._rows(source, split):
                 digest.update(json.dumps(record.data, sort_keys=True, default=str).encode())
                 questions += self.questions(record, picture)
@@ -82,7 +82,7 @@ class Benchmark(Questions):
             seed=seed,
             split=split,
             families=families,
-            source=told,
+            source=source_name,
         )
 
     @abstractmethod

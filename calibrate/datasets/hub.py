@@ -66,8 +66,8 @@ def read_rows(source: str, split: str) -> Iterator[tuple[Record, Picture]]:
             expected=f"pictures in it, beside {', '.join(rows.column_names)}",
             fix="give the dataset's own files (docs/datasets.md)",
         )
-    pictures, told = rows.select_columns([PICTURE]), rows.remove_columns([PICTURE])
-    for number, row in enumerate(told):
+    pictures, fields = rows.select_columns([PICTURE]), rows.remove_columns([PICTURE])
+    for number, row in enumerate(fields):
         yield Record(source, f"row {number}", number, row), RowPicture(pictures, number)
 
 

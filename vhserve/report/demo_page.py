@@ -66,7 +66,7 @@ def _treatments(name: str, plan: PruningPlan) -> Drawing:
 def _effect_maps(profile: HeadProfile) -> list[Drawing]:
     if "effect" not in profile.rankings:
         return []
-    told: tuple[tuple[Treated, str, str], ...] = (
+    maps: tuple[tuple[Treated, str, str], ...] = (
         ("removed", "removing each head", "change if removed (nats)"),
         ("text_only", "hiding the image from each head", "change if text-only (nats)"),
     )
@@ -76,7 +76,7 @@ def _effect_maps(profile: HeadProfile) -> list[Drawing]:
             f"Heat map of what {doing} would do, by layer and head",
             f"What {doing} would do to the log-odds of the right answer, to first order.",
         )
-        for treatment, doing, label in told
+        for treatment, doing, label in maps
     ]
 
 

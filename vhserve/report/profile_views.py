@@ -185,10 +185,10 @@ def compared(
 
 def difference_table(comparison: Comparison) -> Table:
     """The correlations in the title, and the heads that have moved most."""
-    said = ", ".join(f"{stage} {_told(rho)}" for stage, rho in comparison.by_stage.items())
+    by_stage = ", ".join(f"{stage} {_signed(rho)}" for stage, rho in comparison.by_stage.items())
     title = (
-        f"Spearman {_told(comparison.spearman)} ({said}), Pearson {_told(comparison.pearson)}, n = {comparison.heads}; "
-        f"of the {comparison.top} highest {comparison.common} in common"
+        f"Spearman {_signed(comparison.spearman)} ({by_stage}), Pearson {_signed(comparison.pearson)}, "
+        f"n = {comparison.heads}; of the {comparison.top} highest {comparison.common} in common"
     )
     table = Table(title=title, title_justify="left")
     for name in ("layer", "head", "first", "second", "rank, first", "rank, second"):
@@ -199,7 +199,7 @@ def difference_table(comparison: Comparison) -> Table:
     return table
 
 
-def _told(value: float | None) -> str:
+def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 

@@ -17,7 +17,7 @@ from calibrate.analysis.jackknife import Estimate, jackknife
 from calibrate.analysis.lens import rank_of, settled
 from calibrate.analysis.section import as_csv
 from calibrate.analysis.similarity import ALL_ORDERS, earth_movers_distance, mantel, pearson, shuffled_pearson
-from calibrate.analysis.tallies import FOLDS, Answers, Measured, Tally, fold_of
+from calibrate.analysis.tallies import FOLDS, JudgedBatch, Measured, Tally, fold_of
 from profiles.geometry import ModelGeometry
 
 GEOMETRY = ModelGeometry(layers=3, query_heads=5, kv_heads=5, head_size=32, hidden_size=120, image_tokens=7)
@@ -157,7 +157,7 @@ def tally(given, order, sizes):
         begin += size
         tables = {"image_weight": "image", "box_weight": "box", "concentration": "concentration"}
         scores = {table: torch.from_numpy(given[name][:, chosen]) for table, name in tables.items()}
-        answers = Answers(*([given[name][i] for i in chosen] for name in ("names", "families", "right", "among")))
+        answers = JudgedBatch(*([given[name][i] for i in chosen] for name in ("names", "families", "right", "among")))
         result = result.plus(answers, scores, given["has_box"][chosen].tolist(), given["ranks"][chosen])
     assert begin == len(order)
     return Measured(result)
