@@ -3,4 +3,4 @@
 Does not know how a head is treated, nor how scores are measured.
 """
 
-__all__ = ["figure", "plans", "results", "run", "tables"]
+__all__ = ["figure", "plans", "results", "run", "tables", "treatments"]

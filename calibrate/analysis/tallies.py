@@ -82,7 +82,9 @@ class Tally:
     def samples(self) -> int:
         return len(self.arrays["family"])
 
-    def plus(self, answers: JudgedBatch, scores: Mapping[str, Tensor], has_box: Sequence[bool], ranks: Array) -> "Tally":
+    def plus(
+        self, answers: JudgedBatch, scores: Mapping[str, Tensor], has_box: Sequence[bool], ranks: Array
+    ) -> "Tally":
         """This tally with one batch more.
 
         Parameters

@@ -1,4 +1,4 @@
-"""The document of a comparison of rankings: what heads cost when they were taken away, and who foresaw it.
+"""The document of a comparison of rankings: what heads cost when they were taken away, and how rankings correlate.
 
 Owns the schema. Does not know how anything was measured.
 """

@@ -14,7 +14,8 @@ from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import treated
 from calibrate.models.loading import load_model
 from calibrate.models.prompts import make_batch, next_token_logits
-from calibrate.rankings.comparison import HeadGroups, compare_rankings, draw_groups, tables_of
+from calibrate.rankings.comparison import HeadGroups, compare_rankings, draw_groups
+from calibrate.rankings.correlations import tables_of
 from calibrate.rankings.results import RankingComparison
 from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
