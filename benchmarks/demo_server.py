@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vhserve.demo.processes import VHSERVE, ending_on_signals, free_port, serving
+from vhserve.child_processes import VHSERVE, ending_on_signals, free_port, serving
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "8", "--enforce-eager")
 """Enough for the demo model's prompts; few streams, so that two cores can be saturated and blocks run short."""

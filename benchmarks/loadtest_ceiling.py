@@ -16,7 +16,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from vhserve.demo.processes import free_port
+from vhserve.child_processes import free_port
 from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import Server
 from vhserve.loadtest.options import LoadtestOptions

@@ -3,3 +3,27 @@
 Knows pydantic and numpy. Does not know how a profile is measured (`calibrate`) or how a plan is served (`vhserve`),
 and never imports torch, transformers or vllm.
 """
+
+__all__ = [
+    "arrays",
+    "canonical",
+    "defects",
+    "error_text",
+    "errors",
+    "files",
+    "fingerprint",
+    "geometry",
+    "head_profile",
+    "names",
+    "planning",
+    "provenance",
+    "pruning_plan",
+    "ranking",
+    "reading",
+    "store",
+    "strict",
+    "torchvision_import",
+    "transformers_config",
+    "treatments",
+    "version_1",
+]

@@ -1,32 +1,92 @@
-"""The dependency direction, read off fresh interpreters: importing these modules must not bring in those."""
+"""The dependency direction: of every file, read off the source; and what imports cost, read off fresh interpreters."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from import_graph import PACKAGES, circles, read_graph
+
+GRAPH = read_graph(Path(__file__).parents[1])
+
+ORDER = {
+    "profiles": (
+        "profiles.torchvision_import",
+        "profiles.errors",
+        "profiles.treatments",
+        "profiles.names",
+        "profiles",
+        "profiles.planning",
+    ),
+    "calibrate": (
+        "calibrate",
+        "calibrate.errors",
+        "calibrate.drawing",
+        "calibrate.stats",
+        "calibrate.datasets",
+        "calibrate.documents",
+        "calibrate.demo",
+        "calibrate.models",
+        "calibrate.runs",
+        "calibrate.masking",
+        "calibrate.scoring",
+        "calibrate.ablation",
+        "calibrate.rankings",
+        "calibrate.analysis",
+    ),
+    "vhserve": (
+        "vhserve",
+        "vhserve.errors",
+        "vhserve.compat",
+        "vhserve.child_processes",
+        "vhserve.server.media",
+        "vhserve.engine.checks",
+        "vhserve.engine.plugin",
+        "vhserve.engine.kv_cache",
+        "vhserve.engine.layer_plan",
+        "vhserve.engine.attention",
+        "vhserve.engine.weights",
+        "vhserve.engine.token_counters",
+        "vhserve.engine.scheduler",
+        "vhserve.engine.models",
+        "vhserve.engine",
+        "vhserve.evaluation",
+        "vhserve.server.api_keys",
+        "vhserve.server.metric_definitions",
+        "vhserve.server.monitoring.settings",
+        "vhserve.server.settings",
+        "vhserve.server.monitoring",
+        "vhserve.server",
+        "vhserve.report",
+        "vhserve.loadtest",
+        "vhserve.demo",
+        "vhserve.commands",
+        "vhserve.cli",
+    ),
+}
+"""Rooms in the order of the dependencies: each imports only from itself and from those before it."""
+
+SHARED = (
+    "calibrate.analysis.document",
+    "calibrate.datasets",
+    "calibrate.drawing",
+    "calibrate.runs.progress",
+    "calibrate.stats",
+)
+"""All that `vhserve` but its commands may import of `calibrate`; none of it imports torch."""
 
 HEAVY = ("torch", "transformers", "vllm", "matplotlib", "scipy")
-ARROWS = {
+COSTS = {
     "profiles": (
         ("profiles", "profiles.planning.planner", "profiles.store", "profiles.torchvision_import"),
         ("calibrate", "vhserve", *HEAVY),
     ),
     "calibrate itself": (("calibrate", "calibrate.models.registry"), ("vhserve", *HEAVY)),
     "what calibrate is made of": (
-        (
-            "calibrate.scoring.calibration",
-            "calibrate.analysis.report",
-            "calibrate.analysis.measure",
-            "calibrate.ablation.run",
-            "calibrate.masking.treatments",
-            "calibrate.demo",
-            "calibrate.demo.train",
-            "calibrate.datasets.synthetic",
-        ),
+        tuple(module for module in GRAPH if module.startswith("calibrate.")),
         ("vhserve", "vllm"),
     ),
+    "what vhserve takes of calibrate": (SHARED, ("torch", "transformers", "vllm")),
     "the command line": (("vhserve", "vhserve.cli"), ("calibrate", *HEAVY)),
     "the load test": (
         ("vhserve.loadtest.run", "vhserve.loadtest.page", "vhserve.loadtest.tables"),
@@ -36,6 +96,7 @@ ARROWS = {
     "what locust runs": (("vhserve.loadtest.locustfile",), ("calibrate", "openai", "httpx", *HEAVY)),
     "the engine": (("vhserve.engine.plugin", "vhserve.engine.models"), ("calibrate",)),
 }
+"""By part: modules, and what importing them must not bring in."""
 
 IMPORT = """
 import importlib, sys
@@ -48,24 +109,62 @@ print(*{name.split(".")[0] for name in sys.modules})
 """
 
 
-@pytest.mark.parametrize("part", ARROWS)
+def below(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def place(module: str) -> int:
+    """Index, in the order of its package, of the narrowest room that a module is in."""
+    order = ORDER[module.split(".")[0]]
+    if module in PACKAGES:
+        return order.index(module)
+    rooms = [
+        room for room in order if below(module, room) and (room not in PACKAGES or "." not in module[len(room) + 1 :])
+    ]
+    assert rooms, f"{module} is in no room of ORDER"
+    return order.index(max(rooms, key=len))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_imports_from_its_own_room_and_those_before_it(package: str) -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, imported in GRAPH.items()
+        for other in sorted(imported)
+        if below(module, package) and below(other, package) and place(other) > place(module)
+    ]
+    assert not wrong
+
+
+def test_packages_import_in_one_direction() -> None:
+    arrows = {(module.split(".")[0], other.split(".")[0]) for module, imported in GRAPH.items() for other in imported}
+    assert {(a, b) for a, b in arrows if a != b} <= {
+        ("calibrate", "profiles"),
+        ("vhserve", "profiles"),
+        ("vhserve", "calibrate"),
+    }
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    assert circles(GRAPH) == []
+
+
+def test_what_vhserve_takes_of_calibrate() -> None:
+    taken = {
+        module: [other for other in imported if below(other, "calibrate") and not any(below(other, s) for s in SHARED)]
+        for module, imported in GRAPH.items()
+        if below(module, "vhserve") and not below(module, "vhserve.commands")
+    }
+    assert {module: others for module, others in taken.items() if others} == {}
+    engine = [module for module in GRAPH if below(module, "vhserve.engine")]
+    assert [module for module in engine if any(below(other, "calibrate") for other in GRAPH[module])] == []
+
+
+@pytest.mark.parametrize("part", COSTS)
 def test_import_brings_in_nothing_forbidden(part: str) -> None:
-    modules, forbidden = ARROWS[part]
+    modules, forbidden = COSTS[part]
     light = "torch" in forbidden
     command = [sys.executable, "-c", IMPORT, "light" if light else "with torch", *modules]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not set(done.stdout.split()) & set(forbidden)
-
-
-@pytest.mark.parametrize(
-    ("package", "forbidden"), [("profiles", ("calibrate", "vhserve")), ("calibrate", ("vhserve",))]
-)
-def test_no_file_of_a_package_names_one_above_it(package: str, forbidden: tuple[str, ...]) -> None:
-    """Imports inside functions and under `if __name__` included, which no import of the module shows."""
-    for file in (Path(__file__).parents[1] / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not {name.split(".")[0] for name in names} & set(forbidden), file

@@ -10,6 +10,7 @@ from vhserve.cli import Vhserve
 from vhserve.server.metric_definitions import DEFINITIONS, table
 
 ROOT = Path(__file__).parents[1]
+TOP = ("profiles", "calibrate", "vhserve")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -17,6 +18,23 @@ def test_the_table_of_metrics_is_the_code_s() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert table() in page
     assert set(re.findall(r"`(vhserve_\w+)`", page)) == set(DEFINITIONS)
+
+
+def test_the_drawing_of_the_house_shows_every_room_once() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = re.search(r"```mermaid\n(.*?)```", page, re.DOTALL)
+    assert drawing is not None
+    rooms = re.findall(r'^ +([\w.]+)\["([\w/]+)<br>', drawing[1], re.MULTILINE)
+    assert all(name == path.replace("/", ".") for name, path in rooms)
+    packages = {
+        ".".join(file.parent.relative_to(ROOT).parts) for top in TOP for file in (ROOT / top).rglob("__init__.py")
+    }
+    assert sorted(name for name, _ in rooms) == sorted(packages - set(TOP))  # the three themselves frame the others
+    named = {name for name, _ in rooms} | set(re.findall(r"^ +(\w+)[(\[]", drawing[1], re.MULTILINE))
+    arrows = [line for line in drawing[1].splitlines() if "-->" in line]
+    assert {end.strip() for line in arrows for end in re.split("-->|&", line)} == named, "a room without an arrow"
+    for room in re.findall(r"`((?:profiles|calibrate|vhserve|tests)/[\w/]+)`", page):
+        assert (ROOT / room).is_dir(), room
 
 
 def commands() -> list[tuple[str, str]]:

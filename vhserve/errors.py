@@ -1,4 +1,7 @@
-"""Mistakes a user can make when serving a plan; see `profiles.errors` for what such an error says."""
+"""Mistakes a user can make when serving a plan, and what can end a command that runs others.
+
+See `profiles.errors` for what such an error says.
+"""
 
 from profiles.errors import UserError
 
@@ -33,3 +36,11 @@ class PlanUnexpected(UserError):
 
 class VllmMissing(UserError):
     """vLLM is not installed."""
+
+
+class StepFailed(UserError):
+    """A command that another one ran ended with an error; the error names the step and its log."""
+
+
+class ServerNotReady(UserError):
+    """A server that a command started ended, or was not ready in time; the error names its log."""

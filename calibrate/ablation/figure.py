@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from calibrate.ablation.results import Ablation, AblationRow
 from calibrate.ablation.tables import of_family
 from calibrate.ablation.treatments import phrase_of
+from calibrate.datasets.families import ALL
 from calibrate.drawing import SERIES, new_figure, svg
-from calibrate.masking.accuracy import ALL
 
 _LABELS = {"bottom": "lowest {} first", "random": "random", "top": "highest {} first", "others": "not the highest {}"}
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from calibrate.ablation.plans import Select
+from calibrate.datasets.families import Right, by_family
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.documents import MeasuredDocument
-from calibrate.masking.accuracy import Right, by_family
 from calibrate.stats.accuracy import Accuracy
 from calibrate.stats.paired_tests import PairedCounts
 from profiles.names import Ablated, Granularity, StageOrAll

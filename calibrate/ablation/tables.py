@@ -13,7 +13,7 @@ from rich.table import Table
 
 from calibrate.ablation.results import Ablation, AblationRow, ComparedFigures, FamilyFigures, Published
 from calibrate.ablation.treatments import phrase_of
-from calibrate.masking.accuracy import ALL
+from calibrate.datasets.families import ALL
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"

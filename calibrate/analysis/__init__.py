@@ -10,6 +10,7 @@ __all__ = [
     "attention",
     "claims",
     "concatenated",
+    "document",
     "findings",
     "heads",
     "jackknife",

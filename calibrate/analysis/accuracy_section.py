@@ -7,7 +7,7 @@ from calibrate.ablation.tables import Grid
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, percent
-from calibrate.masking.accuracy import ALL
+from calibrate.datasets.families import ALL
 from calibrate.stats.intervals import wilson
 
 

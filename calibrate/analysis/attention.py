@@ -10,13 +10,14 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.analysis.jackknife import Estimates, jackknife_arrays
+from calibrate.analysis.jackknife import jackknife_arrays
 from calibrate.analysis.panels import head_panels
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, number, percent
+from calibrate.datasets.families import ALL
 from calibrate.drawing import Drawing
-from calibrate.masking.accuracy import ALL
+from calibrate.stats.estimates import Estimates
 
 Array = npt.NDArray[np.float64]
 TableName = Literal["image_weight", "box_weight", "concentration", "product"]

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from calibrate.analysis.jackknife import Estimate
+from calibrate.stats.estimates import Estimate
 
 Verdict = Literal["holds", "does not hold", "not decided", "not measured"]
 

@@ -16,13 +16,14 @@ from calibrate.analysis.accuracy_section import answers_count
 from calibrate.analysis.attention import DRAWN, FEW_WRONG, pairs
 from calibrate.analysis.claims import Claim, Finding, above, below, minus
 from calibrate.analysis.heads import narrowness
-from calibrate.analysis.jackknife import Estimate, jackknife
+from calibrate.analysis.jackknife import jackknife
 from calibrate.analysis.lens_section import settled_layer
 from calibrate.analysis.similarity import pearson
 from calibrate.analysis.similarity_sections import profile_product
 from calibrate.analysis.stages_finding import stages_finding
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.analysis.words import number, percent, with_ci
+from calibrate.stats.estimates import Estimate
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import Stage

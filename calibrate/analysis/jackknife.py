@@ -5,7 +5,6 @@ nothing of what the figure is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -13,33 +12,9 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from calibrate.analysis.tallies import Measured
+from calibrate.stats.estimates import Estimate, Estimates
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% interval; no interval where there are too few folds to say."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """The same of every head: arrays of one shape."""
-
-    value: Array
-    low: Array | None
-    high: Array | None
-
-    @property
-    def apart(self) -> int | None:
-        """How many intervals do not hold 0; of heads that do not differ, one in twenty would by chance."""
-        if self.low is None or self.high is None:
-            return None
-        return int(((self.low > 0) | (self.high < 0)).sum())
 
 
 def jackknife(measured: Measured, figure: Callable[[Sequence[int]], float | None]) -> Estimate | None:

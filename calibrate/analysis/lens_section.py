@@ -10,12 +10,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy.stats import norm, sem
 
 from calibrate.ablation.tables import Grid
-from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.lens import settled
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import percent, with_ci
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
+from calibrate.stats.estimates import Estimate
 from profiles.geometry import stage_layers
 from profiles.names import STAGES
 

@@ -1,22 +1,20 @@
-"""The whole analysis: which sections there are, in their order, and the document of all numbers.
+"""The whole analysis: which sections there are, in their order, and where they come from.
 
-Owns the order and the JSON. Each section is its own module's; the page is `vhserve.report.analysis_page`'s.
+Owns the order. Each section is its own module's; the page is `vhserve.report.analysis_page`'s.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 from calibrate.ablation.results import Ablation
 from calibrate.analysis.ablation_section import ablation_section
 from calibrate.analysis.accuracy_section import accuracy_section
 from calibrate.analysis.attention import answers_section, attention_section, drawn_section
-from calibrate.analysis.claims import Finding
+from calibrate.analysis.document import Report
 from calibrate.analysis.findings import findings
 from calibrate.analysis.heads import layers_section, scatter_section, top_section
 from calibrate.analysis.lens_section import lens_section
-from calibrate.analysis.section import Cell, CsvRow, Section, short
+from calibrate.analysis.section import Section
 from calibrate.analysis.similarity_sections import families_section, models_section
 from calibrate.analysis.tallies import Measured
 from calibrate.datasets import Dataset
@@ -24,49 +22,12 @@ from calibrate.models.loading import LoadedModel
 from profiles.head_profile import HeadProfile
 from profiles.provenance import git_commit, versions
 
-FORMAT: Final = "vhserve.analysis"
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that a page shows.
-
-    Attributes
-    ----------
-    title, lead
-        Heading, and what was measured, in a line.
-    findings, sections
-        In their order.
-    provenance
-        What made it, by name; enough to make it again.
-    """
-
-    title: str
-    lead: str
-    findings: Sequence[Finding]
-    sections: Sequence[Section]
-    provenance: Mapping[str, Any]
-
-    def document(self) -> str:
-        """The numbers as one JSON document."""
-        found = [asdict(one) | {"verdict": one.verdict} for one in self.findings]
-        sections = {
-            one.name: {"title": one.title, "statements": list(one.statements), "rows": _short(one.rows)}
-            for one in self.sections
-        }
-        content = {"format": FORMAT, "version": 1, **self.provenance, "findings": found, "sections": sections}
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
 
 def _ablation(ablation: Ablation) -> dict[str, Any]:
     """What the ablation was measured on and with, which an earlier run may have been."""
     document = ablation.model_dump()
     shown = ("profile_digest", "dataset", "samples", "granularity", "rank_by", "treatment", "commit")
     return {name: document[name] for name in shown}
-
-
-def _short(rows: Sequence[CsvRow]) -> list[dict[str, Cell]]:
-    return [{name: short(cell) for name, cell in row.items()} for row in rows]
 
 
 def make_report(

@@ -8,9 +8,9 @@ from typing import Final
 from calibrate.ablation.results import Ablation, AblationRow
 from calibrate.ablation.tables import of_family
 from calibrate.analysis.claims import Claim, Finding, above, below, minus
-from calibrate.analysis.jackknife import Estimate
 from calibrate.analysis.words import percent, with_ci
-from calibrate.masking.accuracy import ALL
+from calibrate.datasets.families import ALL
+from calibrate.stats.estimates import Estimate
 
 TOP_SHARE: Final = 60 / 1024
 """Of a stage's heads: the 20 that the paper removes from each third of the 1,024 of a 7B model."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from calibrate.masking.accuracy import ALL
+from calibrate.datasets.families import ALL
 from calibrate.scoring.scorers.box_weight import BoxWeight
 from calibrate.scoring.scorers.concentration import Concentration
 from calibrate.scoring.scorers.image_weight import ImageWeight

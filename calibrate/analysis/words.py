@@ -4,7 +4,7 @@ Knows no analysis.
 """
 
 from calibrate.ablation.tables import MINUS
-from calibrate.analysis.jackknife import Estimate
+from calibrate.stats.estimates import Estimate
 
 
 def with_ci(estimate: Estimate | None, digits: int = 3, scale: float = 1.0, unit: str = "") -> str:

@@ -1,7 +1,7 @@
-"""Datasets that samples are read from; each knows its own files, none knows a model.
+"""Datasets that samples are read from; each knows its own files.
 
-Owns how a name becomes a dataset. A new one is a file with a `Dataset` class here, an entry in `DATASETS` (made on the
-spot) or `BENCHMARKS` (read from its files), and a test.
+Owns how a name becomes a dataset; does not know a model. A new one is a file with a `Dataset` class here, an entry in
+`DATASETS` (made on the spot) or `BENCHMARKS` (read from its files), and a test.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Metric = Literal["accuracy", "yes_no", "circular"]
+from calibrate.datasets.families import ALL
 
-ALL: Final = "all"
-"""Stands for all question families together."""
+Metric = Literal["accuracy", "yes_no", "circular"]
 
 
 @dataclass(frozen=True)

@@ -2,3 +2,16 @@
 
 Does not know which heads are worth treating.
 """
+
+__all__ = [
+    "ablations",
+    "accuracy",
+    "cached_forward",
+    "image_blocks",
+    "layer_treatments",
+    "masked_runs",
+    "masks",
+    "positions",
+    "prefix_sharing",
+    "treatments",
+]

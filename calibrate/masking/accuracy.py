@@ -1,26 +1,19 @@
 """Accuracy of a model on samples: which answers are correct, judged by the first token that greedy decoding gives.
 
-Owns when a token is a correct answer, and which samples belong to which question family. Answers of several tokens are
+Owns when a token is a correct answer. Answers of several tokens are
 compared by their first token, where that differs between a sample's options. Does not know how logits are computed,
 datasets, plans or statistics.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from calibrate.datasets.families import Right
 from calibrate.datasets.sample import Sample
 from calibrate.errors import AnswersAlike
 from calibrate.models.loading import LoadedModel
-
-ALL: Final = "all"
-"""Name of the family that holds every sample."""
-
-Right = npt.NDArray[np.bool_]
-"""`(samples,)`: whether each answer is correct."""
 
 
 class AnswerMatcher:
@@ -77,9 +70,3 @@ class AnswerMatcher:
     def _is_answer(self, token: int, sample: Sample) -> bool:
         same = self._answers.word(token).casefold() == sample.answer.casefold()
         return same or token == self.distinct_first_token(sample)
-
-
-def by_family(families: Sequence[str]) -> dict[str, Right]:
-    """Which samples belong to each family, in order of appearance; `all` comes first."""
-    names = np.array(families)
-    return {ALL: np.ones(len(names), np.bool_)} | {name: names == name for name in dict.fromkeys(families)}

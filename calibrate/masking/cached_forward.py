@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calibrate.models.answer_logits import answer_logits
 from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, answer_logits
+from calibrate.models.prompts import Batch
 
 
 class CachedForward:

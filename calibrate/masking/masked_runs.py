@@ -13,15 +13,16 @@ import numpy.typing as npt
 import torch
 
 from calibrate.datasets import Sample
+from calibrate.datasets.families import Right
 from calibrate.datasets.metrics import Counted
-from calibrate.masking.accuracy import AnswerMatcher, Right
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
+from calibrate.models.answer_logits import log_odds
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Interrupts
 from calibrate.runs.loop import Measurement, ResumableLoop
 from calibrate.runs.settings import RunSettings
-from calibrate.scoring.effects import log_odds
 from profiles.head_profile import HeadProfile
 
 

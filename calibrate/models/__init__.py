@@ -3,4 +3,14 @@
 Does not know scores, treatments or the files of datasets.
 """
 
-__all__ = ["answer_tokens", "boxes", "decoder", "decoder_attention", "hub", "loading", "prompts", "registry"]
+__all__ = [
+    "answer_logits",
+    "answer_tokens",
+    "boxes",
+    "decoder",
+    "decoder_attention",
+    "hub",
+    "loading",
+    "prompts",
+    "registry",
+]

@@ -9,7 +9,7 @@ from pathlib import Path
 from calibrate.errors import ModelOffline, UnknownModel, UnsupportedModel
 
 
-class NotOnHub(Exception):
+class NotOnHub(UnknownModel):
     """The Hub has no such model, or the name can be none."""
 
 
@@ -47,7 +47,11 @@ def config_path(name: str, revision: str | None = None) -> Path:
             f"model {name} is gated on the Hub", expected="a model that you may read", fix="log in with `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise NotOnHub(name) from error
+        raise NotOnHub(
+            f"model {name} is not on the Hub",
+            expected="a Hub id, owner/name",
+            fix="see `vhserve models` for the aliases",
+        ) from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise UnsupportedModel(

@@ -156,28 +156,6 @@ def make_batch(loaded: LoadedModel, samples: Sequence[Sample], padding: Literal[
     return collate(loaded, [make_prompt(loaded, sample) for sample in samples], padding)
 
 
-@torch.inference_mode()
-def next_token_logits(loaded: LoadedModel, batch: Batch) -> Tensor:
-    """Logits of the first answer token, shape `(batch, vocabulary)`, float32."""
-    return answer_logits(
-        loaded.model, loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state, batch.last
-    )
-
-
-def answer_logits(model: Any, hidden: Tensor, last: Tensor) -> Tensor:
-    """Logits of the first answer token, `(batch, vocabulary)`, float32.
-
-    Parameters
-    ----------
-    hidden
-        What the decoder puts out, `(batch, n, hidden)`.
-    last
-        Last prompt position of each sample, `(batch,)`.
-    """
-    logits: Tensor = model.lm_head(hidden[torch.arange(len(hidden), device=hidden.device), last])
-    return logits.float()
-
-
 def _stack_pixels(prompts: Sequence[Prompt], dtype: torch.dtype) -> dict[str, Tensor]:
     """Join the pictures of several prompts; those of LLaVA-1.6 differ in tiles, which the model counts itself."""
     stacked = {}

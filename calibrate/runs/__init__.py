@@ -2,3 +2,5 @@
 
 Does not know what is measured.
 """
+
+__all__ = ["failures", "interrupts", "loop", "processes", "progress", "settings", "state"]

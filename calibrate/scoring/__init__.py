@@ -2,3 +2,5 @@
 
 Does not know what is done with a score.
 """
+
+__all__ = ["attention_rows", "calibration", "effects", "scorers", "sums"]

@@ -17,9 +17,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
+from calibrate.models.answer_logits import answer_logits, log_odds
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, answer_logits
+from calibrate.models.prompts import Batch
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,6 @@ def head_effects(loaded: LoadedModel, block_size: int | None) -> Iterator[Callab
     tap = _Tap(loaded, block_size)
     with decoder_attention(loaded, tap.attend):
         yield tap.run
-
-
-def log_odds(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p − log(1 − p) of tokens, `(batch, vocabulary)` and `(batch,)` to `(batch,)`."""
-    one = logits.gather(1, tokens[:, None])
-    others = logits.scatter(1, tokens[:, None], -torch.inf)
-    return one[:, 0] - others.logsumexp(1)
 
 
 class _Tap:

@@ -3,4 +3,4 @@
 Does not know models or datasets.
 """
 
-__all__ = ["accuracy", "correlation", "intervals", "paired_tests", "rank_correlation"]
+__all__ = ["accuracy", "correlation", "estimates", "intervals", "paired_tests", "rank_correlation"]

@@ -2,3 +2,5 @@
 
 Never writes files, and does not know how anything was measured.
 """
+
+__all__ = ["budget", "fit", "layout", "planner", "published_scores", "rankings", "savings", "summary", "units"]

@@ -28,7 +28,7 @@ from workers import free_port
 from calibrate.datasets.synthetic import FAMILIES, make_sample
 from profiles.pruning_plan import Measurement
 from profiles.store import load_plan, save
-from vhserve.demo.processes import VHSERVE, serving
+from vhserve.child_processes import VHSERVE, serving
 
 PLAN = DEPLOY / "kubernetes" / "overlays" / "cpu" / "plan.json"
 FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager", "--block-size", "32")

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibrate.datasets.families import Right
 from calibrate.datasets.sample import Sample
-from calibrate.masking.accuracy import AnswerMatcher, Right
+from calibrate.masking.accuracy import AnswerMatcher
+from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.models.prompts import make_batch
 from calibrate.runs.loop import batches
 
 

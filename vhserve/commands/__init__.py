@@ -1,4 +1,21 @@
 """The commands, a file for each: its flags as one pydantic model, and the order of its steps.
 
-Owns no work of its own.
+Does not know how a step is carried out.
 """
+
+__all__ = [
+    "ablate",
+    "analyze",
+    "calibrate",
+    "demo",
+    "evaluate",
+    "loadtest",
+    "measuring",
+    "models",
+    "options",
+    "plan",
+    "profile",
+    "ranking_option",
+    "rankings",
+    "serve",
+]

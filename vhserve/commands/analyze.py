@@ -21,7 +21,7 @@ from vhserve.commands.options import (
 
 if TYPE_CHECKING:
     from calibrate.ablation.results import Ablation
-    from calibrate.analysis.report import Report
+    from calibrate.analysis.document import Report
     from calibrate.analysis.tallies import Measured
     from calibrate.datasets import Dataset
     from calibrate.models.loading import LoadedModel

@@ -19,7 +19,7 @@ class Demo(DemoOptions):
 
         from profiles.torchvision_import import ensure_torchvision
         from vhserve.demo.run import run
-        from vhserve.report.summary import summary_table
+        from vhserve.demo.summary import summary_table
 
         ensure_torchvision()
         results = run(self, Console(stderr=True))

@@ -1,14 +1,6 @@
-"""Owns the order in which vhserve's commands show what it does: calibrate, plan, serve each arm, measure it, report.
+"""Owns the order in which vhserve's commands show what it does, from calibration to a page about every arm.
 
 Does not know how any of them works, and measures nothing itself.
 """
 
-__all__ = [
-    "arms",
-    "errors",
-    "options",
-    "processes",
-    "results",
-    "run",
-    "steps",
-]
+__all__ = ["arms", "figures", "options", "page", "results", "rows", "run", "steps", "summary"]

@@ -13,16 +13,16 @@ from rich.console import Console
 from profiles.errors import FileUnwritable
 from profiles.files import check_writable, write_atomically
 from profiles.store import load_plan
+from vhserve.child_processes import ending_on_signals
 from vhserve.demo.arms import demo_arms
 from vhserve.demo.options import DemoOptions
-from vhserve.demo.processes import ending_on_signals
+from vhserve.demo.page import render
 from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.demo.steps import calibrate, measure_arm, open_samples, plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.attach import attach
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import save
-from vhserve.report.demo_page import render
 
 
 def run(options: DemoOptions, console: Console) -> DemoResults:

@@ -13,9 +13,9 @@ from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, load_profile
 from profiles.treatments import TREATMENTS
+from vhserve.child_processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.options import DemoOptions
-from vhserve.demo.processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.results import DemoArmResult
 from vhserve.evaluation.arms import ask_arm
 from vhserve.evaluation.client import RequestLimits

@@ -5,10 +5,10 @@ Owns which samples may be paired. The statistics are in `calibrate.stats`. Knows
 
 from collections.abc import Sequence
 
+from calibrate.datasets.families import ALL
 from calibrate.stats.paired_tests import PairedCounts
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.results import Answer, Arm, Paired
-from vhserve.evaluation.scoring import ALL
 
 
 def pair(first: Arm, second: Arm) -> list[Paired]:

@@ -4,15 +4,12 @@ Owns the rule by which a reply counts as right. Knows no server and no file.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from calibrate.datasets import metrics
+from calibrate.datasets.families import ALL
 from calibrate.datasets.metrics import Metric
 from calibrate.stats.accuracy import Accuracy
 from vhserve.evaluation.results import AccuracyFigures, Answer, ReplyOutcome
-
-ALL: Final = "all"
-"""Name of the family that stands for all of them together."""
 
 _PUNCTUATION = " \t\n\r.,:;!?\"'()*"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from calibrate.datasets.families import ALL
 from vhserve.evaluation.results import AccuracyFigures, Arm, Paired
-from vhserve.evaluation.scoring import ALL
 
 
 def accuracy_table(arms: Sequence[Arm], title: str) -> Table:

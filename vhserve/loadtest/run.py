@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from profiles.files import check_writable, write_atomically
-from vhserve.demo.processes import ending_on_signals
+from vhserve.child_processes import ending_on_signals
 from vhserve.evaluation import provenance
 from vhserve.evaluation.address import check_base_url
 from vhserve.evaluation.keys import api_key

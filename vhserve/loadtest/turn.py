@@ -14,7 +14,7 @@ from pathlib import Path
 
 from profiles.error_text import last_line
 from profiles.provenance import ROOT
-from vhserve.demo.processes import end
+from vhserve.child_processes import end
 from vhserve.evaluation.results import Server
 from vhserve.loadtest.errors import ClientFailed
 from vhserve.loadtest.records import ClientSample, RecordReader, RequestRecord

@@ -1,6 +1,6 @@
-"""Reports: owns the self-contained pages, the demo's table for the terminal, and how head profiles are shown there.
+"""Reports: owns how self-contained pages are made, the analysis' page, and how head profiles look in a terminal.
 
 Does not know how anything was measured, and calls no server.
 """
 
-__all__ = ["analysis_page", "demo_page", "figures", "html", "profile_views", "rows", "summary"]
+__all__ = ["analysis_page", "html", "profile_views"]

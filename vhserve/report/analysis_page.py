@@ -6,7 +6,7 @@ Owns how the facts are worded. What is said and drawn is the analysis' own, the 
 from collections.abc import Mapping
 from typing import Any
 
-from calibrate.analysis.report import Report
+from calibrate.analysis.document import Report
 from vhserve.report import html
 
 

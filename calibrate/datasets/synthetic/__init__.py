@@ -1,6 +1,6 @@
 """The synthetic world that the demo model lives in: PointQA in miniature, made on the spot from seeds.
 
-Owns scenes, pictures and questions. Knows numpy and Pillow; no torch, no model, no tokens.
+Owns scenes, pictures and questions. Knows numpy and Pillow; does not know torch, models or tokens.
 """
 
 from calibrate.datasets.synthetic.world import FAMILIES, make_sample, samples

@@ -15,6 +15,8 @@ from calibrate.scoring.scorers.score import Score
 from profiles.names import TREATED
 from profiles.ranking import ALL, is_well_formed
 
+__all__ = ["SCORERS", "active_scorers", "register"]
+
 SCORERS: Final[dict[str, HeadScorer]] = {}
 """All scorers by name; what a calibration run measures, and the tests go through."""
 

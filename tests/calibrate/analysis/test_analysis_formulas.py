@@ -13,11 +13,12 @@ import torch
 from calibrate.analysis.claims import above, below, minus
 from calibrate.analysis.findings import layer_share
 from calibrate.analysis.heads import narrowness
-from calibrate.analysis.jackknife import Estimate, jackknife
+from calibrate.analysis.jackknife import jackknife
 from calibrate.analysis.lens import rank_of, settled
 from calibrate.analysis.section import as_csv
 from calibrate.analysis.similarity import ALL_ORDERS, earth_movers_distance, mantel, pearson, shuffled_pearson
 from calibrate.analysis.tallies import FOLDS, JudgedBatch, Measured, Tally, fold_of
+from calibrate.stats.estimates import Estimate
 from profiles.geometry import ModelGeometry
 
 GEOMETRY = ModelGeometry(layers=3, query_heads=5, kv_heads=5, head_size=32, hidden_size=120, image_tokens=7)

@@ -6,8 +6,9 @@ import torch
 from answering import answer_all
 
 from calibrate.datasets import Sample, open_dataset
+from calibrate.datasets.families import by_family
 from calibrate.errors import AnswersAlike
-from calibrate.masking.accuracy import AnswerMatcher, by_family
+from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.prompts import make_batch
 
 

@@ -9,8 +9,9 @@ from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from calibrate.datasets import open_dataset
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
+from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.decoder import decoder_layers
-from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.models.prompts import make_batch
 
 
 def variants_of(model, how):

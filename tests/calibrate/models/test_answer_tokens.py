@@ -13,8 +13,9 @@ from calibrate.datasets import Sample, open_dataset
 from calibrate.datasets.pointqa import NUMBERS
 from calibrate.errors import AnswersAlike
 from calibrate.masking.accuracy import AnswerMatcher
+from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.answer_tokens import AnswerTokens
-from calibrate.models.prompts import make_batch, make_prompt, next_token_logits
+from calibrate.models.prompts import make_batch, make_prompt
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 CHARACTERS = (*string.ascii_letters, *string.digits, *":.,?!'()-\n")

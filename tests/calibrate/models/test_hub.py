@@ -54,6 +54,7 @@ def refusing_hub(status: int, code: str) -> Iterator[str]:
         (404, "RepoNotFound", "", "UnknownModel", "'owner/model' is unknown"),
         (403, "GatedRepo", "", "UnknownModel", "gated"),
         (400, "", "", "ModelOffline", "the Hub cannot be reached"),
+        (404, "RepoNotFound", "v2", "NotOnHub", "owner/model is not on the Hub"),
         (404, "RevisionNotFound", "v2", "ModelOffline", "revision v2 of owner/model"),
     ],
 )

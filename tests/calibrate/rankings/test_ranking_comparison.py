@@ -12,8 +12,9 @@ from calibrate.errors import OutOfDeviceMemory
 from calibrate.masking import masked_runs
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import treated
+from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.loading import load_model
-from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.models.prompts import make_batch
 from calibrate.rankings.comparison import HeadGroups, compare_rankings, draw_groups
 from calibrate.rankings.correlations import tables_of
 from calibrate.rankings.results import RankingComparison

@@ -13,10 +13,11 @@ from calibrate.errors import AnswersAlike
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
+from calibrate.models.answer_logits import log_odds, next_token_logits
 from calibrate.models.decoder_attention import decoder_attention
-from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.models.prompts import make_batch
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
-from calibrate.scoring.effects import head_effects, log_odds
+from calibrate.scoring.effects import head_effects
 from calibrate.scoring.scorers.base import BatchSignals
 from calibrate.scoring.scorers.effect import Effect
 from calibrate.scoring.scorers.gradient import Gradient

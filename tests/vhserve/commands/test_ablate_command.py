@@ -13,7 +13,8 @@ from calibrate.ablation.run import ablate
 from calibrate.ablation.tables import markdown, published_grid
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated
-from calibrate.models.prompts import make_batch, next_token_logits
+from calibrate.models.answer_logits import next_token_logits
+from calibrate.models.prompts import make_batch
 from profiles.geometry import stage_layers
 from profiles.store import save
 from vhserve.cli import main

@@ -20,8 +20,8 @@ from calibrate.models.loading import load_model
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
+from vhserve.child_processes import VHSERVE, serving
 from vhserve.cli import main
-from vhserve.demo.processes import VHSERVE, serving
 from vhserve.engine.kv_cache.capacity import groups_of
 from vhserve.engine.kv_cache.lanes import PromptBlocks
 from vhserve.evaluation.latency import LatencyLoad, measure

@@ -8,6 +8,7 @@ __all__ = [
     "error_relay",
     "plan_transport",
     "plan_validation",
+    "served_treatments",
     "text_only_options",
     "unsupported_options",
 ]

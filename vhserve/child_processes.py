@@ -1,4 +1,4 @@
-"""Processes of the demo: a command that runs to its end, and a server that lives as long as a `with` block.
+"""Processes that a command starts: a step that runs to its end, and a server that lives as long as a `with` block.
 
 Owns their logs and their end: whatever happens, no process outlives its block. Knows no commands.
 """
@@ -17,7 +17,7 @@ from types import FrameType
 import httpx
 
 from profiles.error_text import last_line
-from vhserve.demo.errors import ServerNotReady, StepFailed
+from vhserve.errors import ServerNotReady, StepFailed
 
 VHSERVE = (sys.executable, "-m", "vhserve.cli")
 

@@ -11,10 +11,10 @@ from result_factories import demo_results, plan, profile
 from rich.console import Console
 
 from profiles.ranking import Ranking
+from vhserve.demo.page import render
 from vhserve.demo.results import DemoResults
-from vhserve.report.demo_page import render
-from vhserve.report.rows import sections
-from vhserve.report.summary import summary_table
+from vhserve.demo.rows import sections
+from vhserve.demo.summary import summary_table
 
 
 @pytest.fixture(scope="module")

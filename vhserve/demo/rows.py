@@ -6,10 +6,10 @@ The one place that words figures, for the terminal and for the page. Knows no la
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from calibrate.datasets.families import ALL
 from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.evaluation.latency import LatencyFigures, Quantiles
 from vhserve.evaluation.results import AccuracyFigures, Paired
-from vhserve.evaluation.scoring import ALL
 from vhserve.evaluation.tables import difference, interval
 
 NONE = "-"

@@ -1,4 +1,4 @@
-"""Processes of the demo: they are waited for, they are named when they fail, and none outlives the demo."""
+"""Processes that a command starts: waited for, named when they fail, and none outlives the command."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vhserve.demo.errors import ServerNotReady, StepFailed
-from vhserve.demo.processes import free_port, run_step, serving
+from vhserve.child_processes import free_port, run_step, serving
+from vhserve.errors import ServerNotReady, StepFailed
 
 PYTHON = sys.executable
 
@@ -31,7 +31,7 @@ server.serve_forever()
 DEMO = """
 import sys, time
 from pathlib import Path
-from vhserve.demo.processes import ending_on_signals, serving
+from vhserve.child_processes import ending_on_signals, serving
 server, port, told, log = sys.argv[1:]
 with ending_on_signals(), serving("s", [sys.executable, "-c", server, port, told], int(port), Path(log), {}, 60):
     print("serving", flush=True)

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vhserve.demo.results import DemoResults
-from vhserve.report.rows import sections
+from vhserve.demo.rows import sections
 
 
 def summary_table(results: DemoResults) -> Table:

@@ -10,10 +10,10 @@ from profiles.head_profile import HeadProfile
 from profiles.names import Treated
 from profiles.planning.rankings import ranking
 from profiles.pruning_plan import PruningPlan
+from vhserve.demo.figures import accuracy_plot, head_map, treatment_map
 from vhserve.demo.results import DemoResults
+from vhserve.demo.rows import sections
 from vhserve.report import html
-from vhserve.report.figures import accuracy_plot, head_map, treatment_map
-from vhserve.report.rows import sections
 
 
 def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, PruningPlan]) -> str:
