@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests run in so many processes; what shares an engine host or a server runs in one (tests/support/workers.py).
 WORKERS ?= 2
-SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Nothing outside the checkout is changed, caches included.
 export VLLM_CACHE_ROOT ?= $(CURDIR)/.cache/vllm

@@ -5,11 +5,19 @@ file. Does nothing in a run without workers. Knows nothing of what the fixtures 
 """
 
 import contextlib
+import json
 import os
 import random
 import socket
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+FILE = pytest.StashKey[Path]()
 
 PORTS = range(20_000, 30_000)
 """Below those that Linux gives to whoever asks for any: no other process takes one between the choice and its use."""
@@ -34,15 +42,54 @@ def order(item: pytest.Item) -> int:
     return 1 if item.get_closest_marker("vllm") else 2
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist writes the groups into the items' names
+# xdist's own `loadgroup` writes groups into the names of tests. With pytest 9.2 that has no effect: tests are spread
+# one by one, without a word (pytest-xdist's issue 1386). So workers name the groups in a file that the scheduler reads.
+
+
+class Groups(LoadScopeScheduling):
+    """Gives each group to one worker, in the order of collection."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        self.file = config.stash[FILE]
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Group of each test, by the test's name."""
+        groups: dict[str, str] = json.loads(self.file.read_text())
+        return groups
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self.groups[nodeid]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") != "no":
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        config.stash[FILE] = Path(folder.name) / "groups.json"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let a worker know where to name the groups; all collect the same, and one of them is enough."""
+    if node.gateway.id == "gw0":
+        node.workerinput["groups"] = str(node.config.stash[FILE])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group and order the items, in workers only; a group that a test has by a mark of its own is left to it."""
+    """Order the items and name their groups, in workers only."""
     if not hasattr(config, "workerinput"):
         return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=order)
+    if "groups" in config.workerinput:
+        Path(config.workerinput["groups"]).write_text(json.dumps({item.nodeid: group(item) for item in items}))
 
 
 def free_port() -> int:
