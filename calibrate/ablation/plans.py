@@ -17,14 +17,14 @@ from profiles.planning.planner import make_plan
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL
 
-Select = Literal["top", "bottom", "others", "random"]
+AblationSelect = Literal["top", "bottom", "others", "random"]
 """Highest ranked, lowest ranked; drawn among those that are not the highest ranked, or among all, of a stage."""
 
 
 class RowLayout(NamedTuple):
     """Rows of an ablation, each a way to choose heads and where; and the budgets of each row if none are given."""
 
-    rows: tuple[tuple[Select, StageOrAll], ...]
+    rows: tuple[tuple[AblationSelect, StageOrAll], ...]
     budgets: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ class Configuration:
         What serving them so would need; with `uniform`, which cannot be served, it removes them.
     """
 
-    select: Select
+    select: AblationSelect
     stage: StageOrAll
     k: int
     share: float
@@ -118,7 +118,7 @@ def configurations(
 
     treatment = ABLATION_TREATMENTS[how]
 
-    def plan(select: Select, stage: StageOrAll, k: int, draw: int | None) -> PruningPlan:
+    def plan(select: AblationSelect, stage: StageOrAll, k: int, draw: int | None) -> PruningPlan:
         return make_plan(
             profile,
             budgets={treatment.plan: k},

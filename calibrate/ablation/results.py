@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from calibrate.ablation.plans import Select
+from calibrate.ablation.plans import AblationSelect
 from calibrate.datasets.families import Right, by_family
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.documents import MeasuredDocument
@@ -70,7 +70,7 @@ class AblationRow(Strict):
         By family, `all` last: the figures of the dataset's own metric; empty where that is plain accuracy.
     """
 
-    select: Select
+    select: AblationSelect
     stage: StageOrAll
     k: PositiveInt
     share: Fraction

@@ -155,9 +155,9 @@ def _lesson(rng: np.random.Generator, easy: float) -> _Lesson:
 
 def _questions(
     rng: np.random.Generator, scene: Scene, outlined: int | None, easy: float
-) -> list[tuple[str, questions.Question]]:
+) -> list[tuple[str, questions.SceneQuestion]]:
     """Eight questions; four are about the outlined cell, if there is one. `easy` is the extra share of look-ups."""
-    asked: list[tuple[str, questions.Question]] = []
+    asked: list[tuple[str, questions.SceneQuestion]] = []
     for family in ("general", "object", "super", "look_up", "general", "super", "yes_no", "multiple_choice"):
         about = outlined if len(asked) < 4 else None
         if family in ("general", "super", "multiple_choice") and rng.random() < easy:
@@ -168,7 +168,7 @@ def _questions(
     return asked
 
 
-def _question(rng: np.random.Generator, scene: Scene, family: str, about: int | None) -> questions.Question:
+def _question(rng: np.random.Generator, scene: Scene, family: str, about: int | None) -> questions.SceneQuestion:
     cell = _cell_by_count(rng, scene) if about is None else about
     if family == "general":
         return questions.general_question(scene, cell)
@@ -184,7 +184,7 @@ def _question(rng: np.random.Generator, scene: Scene, family: str, about: int | 
     return questions.multiple_choice_question(rng, scene, stem(scene, cell))
 
 
-def _super(rng: np.random.Generator, scene: Scene, about: int | None) -> questions.Question:
+def _super(rng: np.random.Generator, scene: Scene, about: int | None) -> questions.SceneQuestion:
     totals = np.concatenate([scene.counts.sum(1), scene.counts.sum(0)])
     if about is not None:
         own = np.zeros(8, dtype=bool)

@@ -15,27 +15,19 @@ Graph = dict[str, set[str]]
 """Modules, by dotted name, that each module imports."""
 
 
-def read_graph(root: Path, by_name: bool = False) -> Graph:
-    """All modules below a checkout's packages and what they import of each other.
-
-    Parameters
-    ----------
-    by_name
-        Whether what a file hands to vLLM as text, such as ``vhserve.engine.scheduler.PlanScheduler``, counts too.
-    """
+def read_graph(root: Path) -> Graph:
+    """All modules below a checkout's packages and what they import of each other."""
     files = {_module(path.relative_to(root)): path for package in PACKAGES for path in (root / package).rglob("*.py")}
-    return {module: _imported(module, path, files, by_name) for module, path in sorted(files.items())}
+    return {module: _imported(module, path, files) for module, path in sorted(files.items())}
 
 
 def _module(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imported(module: str, path: Path, files: dict[str, Path], by_name: bool) -> set[str]:
+def _imported(module: str, path: Path, files: dict[str, Path]) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if by_name and isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value.rpartition(":")[0] or node.value.rpartition(".")[0])
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -107,10 +99,10 @@ def report(root: Path) -> str:
         f"imports among the files of {package}: {inside(package, graph)}" for package in ("calibrate", "vhserve.engine")
     ]
     lines += [f"circles of files: {circles(graph)}", f"circles of rooms: {circles(rooms(graph))}"]
-    (backend,) = (
-        m for m in graph if m.startswith("vhserve.engine.") and m.endswith((".backend", ".text_only_backend"))
-    )
-    way = longest_way("vhserve.commands.serve", backend, read_graph(root, by_name=True))
+    # vLLM loads the model class in its own process, by the name that `architectures` has for it.
+    parts = {module.rpartition(".")[2]: module for module in graph if module.startswith("vhserve.engine.")}
+    way = longest_way("vhserve.commands.serve", parts["architectures"], graph)
+    way += longest_way("vhserve.engine.models", parts["text_only_backend"], graph)
     lines.append(f"longest way from vhserve serve to the attention back end: {len(way)} files: {' > '.join(way)}")
     return "\n".join(lines)
 

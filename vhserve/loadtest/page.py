@@ -11,7 +11,7 @@ from calibrate.drawing import Drawing
 from vhserve.loadtest.plots import RequestGroups, latency_curves, latency_over_time, ratio_plot, server_side, throughput
 from vhserve.loadtest.records import RequestRecord
 from vhserve.loadtest.results import LoadTest
-from vhserve.loadtest.tables import grids, warnings
+from vhserve.loadtest.tables import load_tables, warnings
 from vhserve.report import html
 
 
@@ -34,7 +34,7 @@ def render(document: LoadTest, requests: Mapping[str, Sequence[Sequence[RequestR
         title=f"Load test of {names}",
         lead=f"{document.started}, {document.arrivals}, {sent:,} requests, {document.seconds:.0f} s in all",
         warnings=list(warnings(document)),
-        tables=list(grids(document)),
+        tables=list(load_tables(document)),
         plots=_plots(document, _groups(document, requests)),
         facts=_facts(document),
     )

@@ -26,7 +26,7 @@ _RATES = ("requests_per_second", "output_tokens_per_second", "goodput_per_second
 
 
 @dataclass(frozen=True)
-class Grid:
+class LoadTable:
     """A table: its title, its columns, and its rows of cells; the first cell of each names it."""
 
     title: str
@@ -34,7 +34,7 @@ class Grid:
     rows: list[tuple[str, ...]]
 
 
-def grids(document: LoadTest) -> Iterator[Grid]:
+def load_tables(document: LoadTest) -> Iterator[LoadTable]:
     """All tables, in order."""
     for one in document.endpoints:
         yield _latencies(one)
@@ -45,19 +45,19 @@ def grids(document: LoadTest) -> Iterator[Grid]:
         (one.name, error.kind, str(error.count), error.first) for one in document.endpoints for error in one.errors
     ]
     if found:
-        yield Grid("Failed requests", ("endpoint", "kind", "requests", "the first said"), found)
+        yield LoadTable("Failed requests", ("endpoint", "kind", "requests", "the first said"), found)
     if document.conditions:
         yield _conditions(document)
 
 
-def _latencies(one: EndpointResult) -> Grid:
+def _latencies(one: EndpointResult) -> LoadTable:
     rows = [(name, *_milliseconds(getattr(one.figures, key))) for key, name in LATENCIES.items()]
     if len(one.kinds) > 1:
         for key in ("ttft", "tpot", "e2e"):
             for kind, figures in one.kinds.items():
                 rows.append((f"{LATENCIES[key]}, {kind}", *_milliseconds(getattr(figures, key))))
     title = f"Latency of {one.server.base_url}, milliseconds"
-    return Grid(
+    return LoadTable(
         title if one.name == SINGLE_ENDPOINT else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows
     )
 
@@ -68,7 +68,7 @@ def _milliseconds(found: Distribution | None) -> tuple[str, ...]:
     return tuple(f"{1000 * value:,.1f}" for value in (found.p50, found.p90, found.p99, found.mean, found.max))
 
 
-def _totals(document: LoadTest) -> Grid:
+def _totals(document: LoadTest) -> LoadTable:
     rows: list[tuple[str, ...]] = []
 
     def add(name: str, cell: Callable[[EndpointResult], str]) -> None:
@@ -87,7 +87,7 @@ def _totals(document: LoadTest) -> Grid:
     add("most running, waiting", lambda one: _running(one))
     add("prefix cache hits", lambda one: _number(one.server_load.prefix_hit_share, "{:.1%}"))
     add("client's share of a core, mean, most", lambda one: _pair(one.client.cpu_mean, one.client.cpu_max))
-    return Grid("Totals", ("", *(one.name for one in document.endpoints)), rows)
+    return LoadTable("Totals", ("", *(one.name for one in document.endpoints)), rows)
 
 
 def _counts(found: LoadFigures) -> str:
@@ -117,7 +117,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _ratios(document: LoadTest) -> Grid:
+def _ratios(document: LoadTest) -> LoadTable:
     known = {ratio.figure: ratio for ratio in document.ratios}
     rows: list[tuple[str, ...]] = [
         (
@@ -129,10 +129,10 @@ def _ratios(document: LoadTest) -> Grid:
         for name in (*_RATIOS, *_RATES)
         if name in known
     ]
-    return Grid("B / A", ("", "all turns", "median of rounds", "rounds"), rows)
+    return LoadTable("B / A", ("", "all turns", "median of rounds", "rounds"), rows)
 
 
-def _conditions(document: LoadTest) -> Grid:
+def _conditions(document: LoadTest) -> LoadTable:
     rows: list[tuple[str, ...]] = []
     for one in document.conditions:
         cells = [
@@ -140,14 +140,14 @@ def _conditions(document: LoadTest) -> Grid:
             for name, value in one.found.items()
         ]
         rows.append((one.expression, ", ".join(cells), "fails" if one.violated else "passes"))
-    return Grid("Conditions", ("fail if", "found", ""), rows)
+    return LoadTable("Conditions", ("fail if", "found", ""), rows)
 
 
 def print_tables(document: LoadTest, console: Console) -> None:
     """Print all tables."""
     if not console.is_terminal:
         console.width = max(console.width, 150)  # a log has no width; rich assumes 80, which folds the cells
-    for grid in grids(document):
+    for grid in load_tables(document):
         table = Table(title=escape(grid.title), title_justify="left", title_style="bold")
         textual = grid.title in ("Failed requests", "Conditions")
         for number, column in enumerate(grid.columns):

@@ -23,7 +23,7 @@ from calibrate.datasets.synthetic.vocabulary import (
 
 
 @dataclass(frozen=True)
-class Question:
+class SceneQuestion:
     """A question, its answer, every answer allowed, and the cell that it is about (`None`: about nothing there is)."""
 
     text: str
@@ -32,45 +32,47 @@ class Question:
     cell: int | None
 
 
-def general_question(scene: Scene, cell: int) -> Question:
+def general_question(scene: Scene, cell: int) -> SceneQuestion:
     """How many are of the kind that lies in a region: the kind is not named, it must be looked up."""
     text = f"How many are there like the one in region {region_name(cell)}?"
-    return Question(text, str(_count(scene, cell)), NUMBERS, cell)
+    return SceneQuestion(text, str(_count(scene, cell)), NUMBERS, cell)
 
 
-def object_question(scene: Scene, cell: int) -> Question:
+def object_question(scene: Scene, cell: int) -> SceneQuestion:
     """How many are of a kind, which is named."""
     colour, shape = divmod(int(scene.kinds[cell]), 4)
     text = f"How many {COLOURS[colour]} {PLURALS[SHAPES[shape]]} are there?"
-    return Question(text, str(_count(scene, cell)), NUMBERS, cell)
+    return SceneQuestion(text, str(_count(scene, cell)), NUMBERS, cell)
 
 
-def super_question(scene: Scene, cell: int, by_colour: bool) -> Question:
+def super_question(scene: Scene, cell: int, by_colour: bool) -> SceneQuestion:
     """How many are of a category: every shape of one colour, or every colour of one shape."""
     colour, shape = divmod(int(scene.kinds[cell]), 4)
     if by_colour:
         text, count = f"How many {COLOURS[colour]} things are there?", scene.counts[colour].sum()
     else:
         text, count = f"How many {PLURALS[SHAPES[shape]]} of any colour are there?", scene.counts[:, shape].sum()
-    return Question(text, str(int(count)), NUMBERS, cell)
+    return SceneQuestion(text, str(int(count)), NUMBERS, cell)
 
 
-def colour_question(scene: Scene, cell: int) -> Question:
+def colour_question(scene: Scene, cell: int) -> SceneQuestion:
     """Which colour lies in a region: no family of its own, but a lesson for training and a stem for options."""
-    return Question(f"What colour is in region {region_name(cell)}?", COLOURS[scene.kinds[cell] // 4], COLOURS, cell)
+    return SceneQuestion(
+        f"What colour is in region {region_name(cell)}?", COLOURS[scene.kinds[cell] // 4], COLOURS, cell
+    )
 
 
-def shape_question(scene: Scene, cell: int) -> Question:
+def shape_question(scene: Scene, cell: int) -> SceneQuestion:
     """Which shape lies in a region; see `colour_question`."""
-    return Question(f"What shape is in region {region_name(cell)}?", SHAPES[scene.kinds[cell] % 4], SHAPES, cell)
+    return SceneQuestion(f"What shape is in region {region_name(cell)}?", SHAPES[scene.kinds[cell] % 4], SHAPES, cell)
 
 
-def yes_question(scene: Scene, cell: int) -> Question:
+def yes_question(scene: Scene, cell: int) -> SceneQuestion:
     """Is there one of a kind that there is."""
-    return Question(_presence(int(scene.kinds[cell])), "yes", YES_NO, cell)
+    return SceneQuestion(_presence(int(scene.kinds[cell])), "yes", YES_NO, cell)
 
 
-def no_question(rng: np.random.Generator, scene: Scene) -> Question:
+def no_question(rng: np.random.Generator, scene: Scene) -> SceneQuestion:
     """Is there one of a kind that there is not.
 
     Half of the time, where it can be, colour and shape are both in the picture, on different objects: the adversarial
@@ -79,10 +81,10 @@ def no_question(rng: np.random.Generator, scene: Scene) -> Question:
     absent = scene.counts == 0
     misleading = absent & (scene.counts.sum(1) > 0)[:, None] & (scene.counts.sum(0) > 0)
     pool = misleading if misleading.any() and rng.random() < 0.5 else absent
-    return Question(_presence(int(rng.choice(np.flatnonzero(pool)))), "no", YES_NO, None)
+    return SceneQuestion(_presence(int(rng.choice(np.flatnonzero(pool)))), "no", YES_NO, None)
 
 
-def multiple_choice_question(rng: np.random.Generator, scene: Scene, stem: Question) -> Question:
+def multiple_choice_question(rng: np.random.Generator, scene: Scene, stem: SceneQuestion) -> SceneQuestion:
     """Offer four options, one of them right, in random order; the answer is a letter."""
     if stem.options == NUMBERS:
         others = [n for n in NUMBERS if n != stem.answer]
@@ -91,7 +93,7 @@ def multiple_choice_question(rng: np.random.Generator, scene: Scene, stem: Quest
         offered = list(stem.options)
     shuffled = [offered[i] for i in rng.permutation(len(offered))]
     listed = " ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=True))
-    return Question(f"{stem.text} {listed}", LETTERS[shuffled.index(stem.answer)], LETTERS, stem.cell)
+    return SceneQuestion(f"{stem.text} {listed}", LETTERS[shuffled.index(stem.answer)], LETTERS, stem.cell)
 
 
 def _presence(kind: int) -> str:

@@ -29,7 +29,7 @@ FAMILIES: Final = (
     "yes_no",
     "multiple_choice",
 )
-"""questions.Question families; in those named `_box` the region is drawn on the picture as well."""
+"""questions.SceneQuestion families; in those named `_box` the region is drawn on the picture as well."""
 
 STREAMS: Final = {"train": 1, "held_out": 2}
 """First word of every sample's seed, by split. Training scenes use `train` too, with a word of their own behind it."""
@@ -95,7 +95,7 @@ def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out",
         yield make_sample(families[i % len(families)], i // len(families), split, seed)
 
 
-def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, questions.Question]:
+def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, questions.SceneQuestion]:
     """Draw the answer first, then scenes until one gives it: answers come out uniform."""
     if family == "yes_no":
         scene = make_scene(rng)

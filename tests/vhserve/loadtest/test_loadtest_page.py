@@ -16,7 +16,7 @@ from load_factories import load_test
 from PIL import Image
 
 from vhserve.loadtest.page import render
-from vhserve.loadtest.tables import grids, warnings
+from vhserve.loadtest.tables import load_tables, warnings
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -50,7 +50,7 @@ def test_what_comes_from_outside_is_escaped(html: str) -> None:
 def test_shows_every_table_and_warning() -> None:
     document, requests = load_test(2)
     page = Page(render(document, requests))
-    for grid in grids(document):
+    for grid in load_tables(document):
         assert grid.title in page.text
         for row in grid.rows:
             assert list(row) in page.rows
