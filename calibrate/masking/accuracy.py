@@ -63,7 +63,7 @@ class AnswerMatcher:
             raise AnswersAlike(
                 f"sample {sample.id}: answers {sample.answer!r} and {alike[0]!r} begin with the same token",
                 expected="answers that this model's first token tells apart",
-                fix="use `vhserve evaluate`, where a server writes whole answers, or calibrate without --effects",
+                fix="use `vhserve evaluate`, where a server writes whole answers, or calibrate with --no-effects",
             )
         return token
 

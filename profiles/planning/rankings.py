@@ -13,8 +13,8 @@ from profiles.names import KNOWN_RANKINGS, Treated
 Table = npt.NDArray[np.float64]
 
 _CURES = {
-    "effect": "calibrate again with --effects",
-    "gradient": "calibrate again with --effects",
+    "effect": "calibrate again without --no-effects",
+    "gradient": "calibrate again without --no-effects",
     "box_weight": "calibrate on a dataset with boxes",
     "sparsemm": "import them with vhserve profile import",
     "duo_attention": "import them with vhserve profile import",
@@ -25,6 +25,15 @@ def ranking_names(profile: HeadProfile) -> list[str]:
     """Names of a profile's rankings: those of this release in their usual order, then the others by name."""
     usual = [name for name in KNOWN_RANKINGS if name in profile.rankings]
     return usual + sorted(profile.rankings.keys() - set(usual))
+
+
+def default_ranking(profile: HeadProfile) -> str:
+    """Name of the ranking that a plan is made by unless the user names one: `effect` where the profile has it.
+
+    The paper's score, which every profile has, says how much a head looks at the image, and not what answers lose
+    without the head (docs/rankings.md).
+    """
+    return "effect" if "effect" in profile.rankings else "score"
 
 
 def ranking(profile: HeadProfile, rank_by: str, treatment: Treated = "removed") -> Table:

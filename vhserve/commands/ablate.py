@@ -39,8 +39,8 @@ class Ablate(MaskedRunOptions):
     )
     rank_by: AnyRanking = Field(
         "score",
-        description="what heads are ranked by; effect and gradient need a profile made with --effects, sparsemm and "
-        "duo_attention one that they were imported into",
+        description="what heads are ranked by; effect and gradient need a profile made without --no-effects, sparsemm "
+        "and duo_attention one that they were imported into",
     )
     treatment: Ablated = Field(
         "removed",

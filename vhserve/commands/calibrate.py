@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
+from pydantic_settings import CliDualFlag
 
 from profiles.names import LayerFunction
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
@@ -39,13 +40,13 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
     samples: Samples = 256
     out: Path = Field(Path("profile.json"), description="head profile to write")
     layer_function: LayerFunction = Field("inverse", description="factor of the head score: 1 / (layer + 1), or 1")
-    effects: bool = Field(
-        False,
-        description="measure what removing each head, and hiding the image from it, would do to the answers; takes a "
-        "gradient, and several times the time and memory",
+    effects: CliDualFlag[bool] = Field(
+        True,
+        description="measure what removing each head, and hiding the image from it, would do to the answers, which is "
+        "what plans are best made by; takes a gradient, and several times the time and memory",
     )
     block_size: PositiveInt | None = Field(
-        None, description="image blocks hidden from heads for --effects, in tokens; single image tokens if not given"
+        None, description="image blocks hidden from heads for effects, in tokens; single image tokens if not given"
     )
 
     def cli_cmd(self) -> None:

@@ -10,13 +10,18 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo
 from pydantic_settings import CliPositionalArg
 
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll
-from vhserve.commands.ranking_option import AnyRanking
+from vhserve.commands.ranking_option import AUTO, AutoRanking
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from profiles.planning.summary import Summary
     from profiles.treatments import Treatment
+
+_RANKED_BY_SCORE = (
+    "ranked by the paper's score, for the profile has no effects: it says how much a head looks at the image, not what "
+    "answers lose without it; calibrate without --no-effects to rank by effect"
+)
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -35,7 +40,7 @@ class Plan(BaseModel):
     """Choose which heads to prune by a head profile, write the pruning plan, and say what it will save.
 
     A budget counts query heads: a number, or a percentage of the stage's heads. The lowest ranked heads go first: by
-    score, the least visual ones.
+    effect, those that answers lose least without; by score, the least visual ones.
     """
 
     profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
@@ -44,10 +49,11 @@ class Plan(BaseModel):
     text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
     stage: StageOrAll = Field("late", description="layers to choose heads from")
     select: Select = Field("bottom", description="lowest ranked first; highest first and random are controls")
-    rank_by: AnyRanking = Field(
-        "score",
-        description="what heads are ranked by; effect is what treating them would do to the answers, and gradient "
-        "Michel et al.'s importance, from a profile made with --effects; sparsemm and duo_attention are imported",
+    rank_by: AutoRanking = Field(
+        AUTO,
+        description="what heads are ranked by; auto is effect where the profile has it, else score; effect is what "
+        "treating heads would do to the answers, and gradient Michel et al.'s importance, both from a profile made "
+        "without --no-effects; sparsemm and duo_attention are imported",
     )
     protect_top: float = Field(
         10.0, ge=0, le=100, description="percentage of the model's heads, the highest ranked, that are never treated"
@@ -67,12 +73,14 @@ class Plan(BaseModel):
     def cli_cmd(self) -> None:
         """Write the plan, then print its numbers."""
         import json
+        import sys
 
         from rich.console import Console
 
         from profiles.files import check_writable
         from profiles.planning.budget import heads_of
         from profiles.planning.planner import make_plan
+        from profiles.planning.rankings import default_ranking
         from profiles.planning.summary import summarise
         from profiles.store import load_profile, save
         from profiles.treatments import budgeted
@@ -83,6 +91,7 @@ class Plan(BaseModel):
         check_writable(out)
         geometry = profile.geometry
         granularity = self.granularity or ("kv_group" if geometry.group_size > 1 else "query_head")
+        rank_by = default_ranking(profile) if self.rank_by == AUTO else self.rank_by
         plan = make_plan(
             profile,
             budgets={
@@ -95,16 +104,20 @@ class Plan(BaseModel):
             seed=self.seed,
             granularity=granularity,
             compensation=self.compensation,
-            rank_by=self.rank_by,
+            rank_by=rank_by,
         )
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype])
         save(plan, out)
+        if self.rank_by == AUTO and rank_by != "effect":
+            print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
         if self.json_:
-            print(json.dumps({"plan": str(out), **summary}, indent=2))
+            print(json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary}, indent=2))
             return
         console = Console(highlight=False)
         console.print(_heads_table(summary), _savings_table(summary), sep="\n")
-        console.print(f"Wrote {out}", markup=False, soft_wrap=True)
+        console.print(f"Wrote {out}: heads chosen by {rank_by.replace('_', ' ')}", markup=False, soft_wrap=True)
+        measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
+        console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
 
     def _check_budget_given(self) -> None:
         from profiles.errors import WrongValue

@@ -21,7 +21,7 @@ class Rankings(MaskedRunOptions):
     continues where it stopped when it is started again with the same flags.
     """
 
-    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate --effects` wrote")
+    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
     samples: Samples = 200
     out: Path = Field(Path("rankings.json"), description="results to write")
     treatment: Treated = Field("removed", description="what is done to the heads: removed, or attention to text only")

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
@@ -101,6 +101,8 @@ class Serve(BaseModel):
         serving.apply_settings(arguments, settings)
         if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
+        if plan is not None and not plan.measured:
+            print(f"vhserve: warning: {self.plan} was never measured: {_MEASURE}", file=sys.stderr)
         serving.run_server(arguments)
 
     def _check_digest(self, found: str | None) -> None:
@@ -143,6 +145,9 @@ class Serve(BaseModel):
             if self.plan is not None:
                 raise
             return None
+
+
+_MEASURE: Final = "what it costs in accuracy is unknown; `vhserve evaluate --base-url URL --attach PLAN` measures it"
 
 
 def _pin(found: "FoundModel", arguments: Namespace) -> Path:

@@ -21,7 +21,8 @@ EPSILON: Final = 1e-10
 
 Need = Literal["attention_rows", "box", "answer_gradient", "image_blocks"]
 """The attention rows of the last prompt position; a box, so that only samples with one count; the pass with the
-gradient of the answer (`vhserve calibrate --effects`); the size of image blocks, which the profile then records."""
+gradient of the answer (left out by `vhserve calibrate --no-effects`); the size of image blocks, which the profile then
+records."""
 
 
 @dataclass(frozen=True)

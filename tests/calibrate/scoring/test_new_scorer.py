@@ -33,7 +33,7 @@ def profile(llava_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("new") / "profile.json"
     register(TextWeight())
     try:
-        flags = ["--model", str(llava_path), "--samples", "5", "--device", "cpu", "--dtype", "float32"]
+        flags = ["--model", str(llava_path), "--samples", "5", "--device", "cpu", "--dtype", "float32", "--no-effects"]
         assert main(["calibrate", *flags, "--out", str(path)]) == 0
     finally:
         del SCORERS["text_weight"]

@@ -318,8 +318,8 @@ def test_every_ranking_orders_by_its_table(rank_by: str) -> None:
 @pytest.mark.parametrize(
     ("rank_by", "cure"),
     [
-        ("effect", "--effects"),
-        ("gradient", "--effects"),
+        ("effect", "--no-effects"),
+        ("gradient", "--no-effects"),
         ("box_weight", "boxes"),
         ("sparsemm", "profile import"),
         ("duo_attention", "profile import"),

@@ -113,6 +113,11 @@ def test_what_it_prints(llava_path, tmp_path, capsys):
     assert all(stage in shown for stage in ("early", "middle", "late"))
     assert f"Wrote {out}: 9 samples" in shown
     assert profile.dataset.split == "train"
+    assert {"effect", "gradient"} <= profile.rankings.keys()  # what plans are made by
+
+    assert main(["calibrate", *flags, "--no-effects", "--out", str(tmp_path / "without.json")]) == 0
+    assert "effect" not in load_profile(tmp_path / "without.json").rankings
+    capsys.readouterr()
 
     assert main(["calibrate", *flags, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

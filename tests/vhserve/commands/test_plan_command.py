@@ -16,12 +16,15 @@ from vhserve.cli import main
 from vhserve.commands.plan import Plan
 
 
-def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool = True) -> Path:
-    """12 layers of 8 heads whose scores fall with the layer and rise with the head, all different."""
+def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool = True, effects: bool = False) -> Path:
+    """12 layers of 8 heads; scores, all different, fall with the layer and rise with the head; effects reverse them."""
     scores = (np.arange(12)[::-1, None] * 8 + np.arange(8)) / 96
     geometry = ModelGeometry(
         layers=12, query_heads=8, kv_heads=kv_heads, head_size=32, hidden_size=192, image_tokens=144
     )
+    rankings = dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(scores))
+    if effects:
+        rankings["effect"] = Ranking(tables=dict.fromkeys(("removed", "text_only"), (1 - scores).tolist()))
     profile = HeadProfile(
         model=ModelRef(name=name, revision="sha256:00", architecture="LlavaForConditionalGeneration"),
         geometry=geometry,
@@ -33,7 +36,7 @@ def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool 
         formula=ScoreFormula(name="layer*weight*concentration", layer_function="none", epsilon=1e-9),
         settings={},
         versions={},
-        rankings=dict.fromkeys(("image_weight", "concentration", "score"), Ranking.of(scores)),
+        rankings=rankings,
         mean_output=np.ones((12, 8, 32), dtype=np.float32) if means else None,
     )
     save(profile, path)
@@ -53,9 +56,31 @@ def grouped(tmp_path: Path) -> Path:
 def numbers(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
     assert main(["plan", *map(str, args), "--json"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert captured.err == "" or captured.err.startswith("vhserve: note: ranked by the paper's score")
     document: dict[str, Any] = json.loads(captured.out)
     return document
+
+
+def test_ranks_by_effect_where_the_profile_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = write_profile(tmp_path / "profile.json", kv_heads=8, effects=True)
+    assert main(["plan", str(profile), "--remove", "8", "--protect-top", "0"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "heads chosen by effect" in shown.out
+    assert "Not measured yet" in shown.out
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.selection.rank_by == "effect"
+    assert plan.heads("removed") == [(8, head) for head in range(8)]  # the late heads of highest score
+
+
+def test_says_so_where_it_has_to_rank_by_score(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(profile), "--remove", "8"]) == 0
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1
+    assert "calibrate without --no-effects" in note
+    assert load_plan(profile.parent / "plan.json").selection.rank_by == "score"
+    assert main(["plan", str(profile), "--remove", "8", "--rank-by", "score"]) == 0
+    assert capsys.readouterr().err == ""  # asked for
 
 
 def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +93,8 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
     assert plan.granularity == "query_head"
     assert shown == {
         "plan": str(profile.parent / "plan.json"),
+        "ranked_by": "score",
+        "measured": False,
         "plan_digest": plan.digest,
         "model": "demo",
         "dtype": "bfloat16",

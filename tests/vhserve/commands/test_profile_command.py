@@ -120,7 +120,7 @@ def test_mistakes_are_one_line(saved: Path, tmp_path: Path, capsys: pytest.Captu
     assert "field '0-9'" in refused(capsys, "import", saved, tmp_path / "scores.txt", "--kind", "sparsemm")
     assert saved.read_bytes() == before
     assert "profile import" in refused(capsys, "show", saved, "--table", "sparsemm")
-    assert "--effects" in refused(capsys, "diff", saved, saved, "--table", "effect")
+    assert "--no-effects" in refused(capsys, "diff", saved, saved, "--table", "effect")
     assert "has no bogus" in refused(capsys, "show", saved, "--table", "bogus")
     assert "what it has: score, image_weight" in refused(capsys, "show", saved, "--table", "bogus")
     small = profile().model_copy(

@@ -79,6 +79,7 @@ def base_url(
     port, log = free_port(), tmp_path_factory.mktemp("served") / "server.log"
     command = (*VHSERVE, "serve", str(MODEL_DIR), "--plan", str(plan_file), "--port", str(port), *FLAGS)
     with serving("demo", (*command, "--host", "127.0.0.1"), port, log, {**os.environ, **vllm_environment}, 400):
+        assert f"{plan_file} was never measured" in log.read_text(errors="replace")
         yield f"http://127.0.0.1:{port}/v1"
 
 
