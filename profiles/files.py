@@ -1,12 +1,14 @@
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all, and outputs that would replace what they must not.
 
-Knows paths and bytes, nothing of what is in them.
+Does not know what is in a file, but for the `format` by which documents of vhserve say what they are.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from profiles.errors import FileUnwritable
@@ -45,6 +47,47 @@ def check_writable(path: Path) -> None:
         _write_beside(_target(path), b"").unlink()
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
+
+
+def check_output(path: Path, *, document: str | None = None, inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse an output path that cannot be written, names an input, or holds something else than is written.
+
+    Parameters
+    ----------
+    document
+        `format` of the document of vhserve that is written, such as ``vhserve.pruning-plan``; an empty file, and a
+        document of the same format, are replaced. None where no document is written (pages, figures, tables): then any
+        file is replaced that is no document of vhserve.
+    inputs
+        What the command reads; what is no file is passed over.
+
+    Raises
+    ------
+    FileUnwritable
+    """
+    check_writable(path)
+    for one in inputs:
+        if os.path.exists(one) and os.path.exists(path) and os.path.samefile(one, path):
+            wrong = f"cannot write {path}: this command reads it"
+            raise FileUnwritable(wrong, expected="another file", fix="give another path")
+    if not path.exists() or not path.stat().st_size:
+        return
+    found = document_format(path)
+    if found != document:
+        held = f"a document of the format {found}" if found else "no document of vhserve"
+        wrong = f"cannot write {path}: it holds {held}"
+        expected = f"a new file, or one of the format {document}" if document else "a file that is no document"
+        raise FileUnwritable(wrong, expected=expected, fix="give another path, or remove the file")
+
+
+def document_format(path: Path) -> str | None:
+    """The `format` of a document of vhserve; None for any other file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = content.get("format") if isinstance(content, dict) else None
+    return found if isinstance(found, str) and found.startswith("vhserve.") else None
 
 
 def reason(error: OSError | ValueError) -> str:

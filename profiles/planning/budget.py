@@ -23,7 +23,8 @@ def parse_budget(text: str, option: str) -> tuple[float, bool]:
     number = float(match[1].rstrip("%")) if match else -1.0
     if match is None or (match[2] and number > 100):
         fix = f"give --{option} 8 or --{option} 10%"
-        raise WrongValue(f"--{option} is {text!r:.40}", expected="a number of heads or a percentage", fix=fix)
+        expected = "a number of heads or a percentage up to 100%"
+        raise WrongValue(f"--{option} is {text!r:.40}", expected=expected, fix=fix)
     return number, match[2] is not None
 
 
@@ -39,7 +40,15 @@ def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll,
         return int(number)
     size = unit_size(geometry, granularity)
     heads = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
-    return int(round(number * heads / 100, 9)) // size * size
+    budget = int(round(number * heads / 100, 9)) // size * size
+    if number and not budget:
+        unit = f"{size} heads, which are treated together" if size > 1 else "1 head"
+        raise WrongValue(
+            f"--{option} is {text.strip()} of {heads} heads, less than {unit}",
+            expected=f"at least {100 * size / heads:.3g}%, or a number of heads",
+            fix=f"give --{option} {size}",
+        )
+    return budget
 
 
 def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:

@@ -67,7 +67,7 @@ class Ablate(MaskedRunOptions):
         profile = load_profile(self.profile)
         shape = CURVE if self.curve else SHORT if self.rows == "short" else TABLE
         name = self.model or profile.model.name
-        check_before_loading(name, *self._outputs())
+        check_before_loading(name, self._outputs(), [self.profile, self.dataset])
         granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
         chosen = configurations(
             profile,
@@ -105,11 +105,12 @@ class Ablate(MaskedRunOptions):
         skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
         console.print(f"Wrote {self.out}: {result.samples} samples{skipped}", markup=False, soft_wrap=True)
 
-    def _outputs(self) -> list[Path]:
+    def _outputs(self) -> dict[Path, str | None]:
         from profiles.errors import WrongValue
 
+        results: dict[Path, str | None] = {self.out: "vhserve.ablation"}
         if self.figure is None:
-            return [self.out]
+            return results
         if not self.curve:
             raise WrongValue("--figure draws a curve", expected="--curve with it", fix="give --curve")
-        return [self.out, self.figure]
+        return results | {self.figure: None}

@@ -81,12 +81,13 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         """Analyse, write page and numbers, and print what becomes of the findings."""
         from rich.console import Console
 
+        from calibrate.analysis.document import FORMAT
         from profiles.store import load_profile
 
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
-        outputs = (files.page, files.document) if files.page.parent.is_dir() else (self.out,)
-        check_before_loading(self.model, *outputs)
+        outputs = {files.page: None, files.document: FORMAT} if files.page.parent.is_dir() else {self.out: None}
+        check_before_loading(self.model, outputs, [*self.dataset, *self.variants, *self.others])
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)

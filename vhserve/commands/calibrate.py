@@ -53,7 +53,9 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
         """Calibrate, write the profile, and print what stands out in it."""
         from rich.console import Console
 
-        check_before_loading(self.model, self.out)
+        from profiles.head_profile import PROFILE_FORMAT
+
+        check_before_loading(self.model, {self.out: PROFILE_FORMAT}, [self.dataset])
         profile = self._measure()
         if int(os.environ.get("RANK", "0")):
             return

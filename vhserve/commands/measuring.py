@@ -4,7 +4,7 @@ Does not know what is measured. Importing it imports nothing of `calibrate`; its
 is imported they make torchvision importable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +18,26 @@ if TYPE_CHECKING:
     from profiles.head_profile import HeadProfile
 
 
-def check_before_loading(model: str, *outputs: Path) -> None:
-    """Refuse unwritable outputs and unknown models before the seconds that importing torch takes.
+def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse outputs that must not be written and unknown models before the seconds that importing torch takes.
+
+    Parameters
+    ----------
+    outputs
+        Paths and the `format` of the document that each is to hold; None for pages and figures.
+    inputs
+        Files that the command reads; names of datasets may be among them.
 
     Raises
     ------
     UserError
-        As `profiles.files.check_writable` and `calibrate.models.registry.find`.
+        As `profiles.files.check_output` and `calibrate.models.registry.find`.
     """
     from calibrate.models.registry import find
-    from profiles.files import check_writable
+    from profiles.files import check_output
 
-    for path in outputs:
-        check_writable(path)
+    for path, document in outputs.items():
+        check_output(path, document=document, inputs=inputs)
     find(model)
 
 

@@ -77,18 +77,19 @@ class Plan(BaseModel):
 
         from rich.console import Console
 
-        from profiles.files import check_writable
+        from profiles.files import check_output
         from profiles.planning.budget import heads_of
         from profiles.planning.planner import make_plan
         from profiles.planning.rankings import default_ranking
         from profiles.planning.summary import summarise
+        from profiles.pruning_plan import PLAN_FORMAT
         from profiles.store import load_profile, save
         from profiles.treatments import budgeted
 
         profile = load_profile(self.profile)
         self._check_budget_given()
-        out = self._out()
-        check_writable(out)
+        out = self.out or self.profile.with_name("plan.json")
+        check_output(out, document=PLAN_FORMAT, inputs=[self.profile])
         geometry = profile.geometry
         granularity = self.granularity or ("kv_group" if geometry.group_size > 1 else "query_head")
         rank_by = default_ranking(profile) if self.rank_by == AUTO else self.rank_by
@@ -132,15 +133,6 @@ class Plan(BaseModel):
         """What was given for a treatment's flag."""
         given: str | None = getattr(self, treatment.budget or "")
         return given
-
-    def _out(self) -> Path:
-        from profiles.errors import FileUnwritable
-
-        out = self.out or self.profile.with_name("plan.json")
-        if out.resolve() == self.profile.resolve():
-            wrong = f"cannot write {out}: it is the profile itself"
-            raise FileUnwritable(wrong, expected="another file", fix="give another --out")
-        return out
 
 
 def _heads_table(summary: "Summary") -> "Table":

@@ -98,7 +98,8 @@ class Import(BaseModel):
         from rich.console import Console
 
         from profiles.errors import WrongValue
-        from profiles.files import check_writable
+        from profiles.files import check_output
+        from profiles.head_profile import PROFILE_FORMAT
         from profiles.planning.published_scores import read_scores, with_scores
         from profiles.store import load_profile, save
 
@@ -108,7 +109,7 @@ class Import(BaseModel):
             wrong = f"{self.scores}: its name does not say whose scores it holds"
             raise WrongValue(wrong, expected="a name that ends in .json or .tsv", fix="give --kind")
         profile, out = load_profile(self.profile), self.out or self.profile
-        check_writable(out)
+        check_output(out, document=PROFILE_FORMAT, inputs=[self.scores])
         scores = read_scores(self.scores, kind, profile.geometry)
         save(with_scores(profile, kind, scores), out)
         line = f"Wrote {out}: with {kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"

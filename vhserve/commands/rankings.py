@@ -37,7 +37,7 @@ class Rankings(MaskedRunOptions):
 
         profile = load_profile(self.profile)
         name = self.model or profile.model.name
-        check_before_loading(name, self.out)
+        check_before_loading(name, {self.out: "vhserve.ranking-comparison"}, [self.profile, self.dataset])
         loaded, dataset, run = open_masked_run(self, profile, name)
         from calibrate.rankings.comparison import HeadGroups, compare_rankings
 

@@ -4,8 +4,9 @@ Owns the order, so that nothing is asked when the end could not be written. Asks
 """
 
 from calibrate.datasets import Dataset, open_dataset
-from profiles.files import check_writable
+from profiles.files import check_output
 from profiles.head_profile import DatasetRef
+from profiles.pruning_plan import PLAN_FORMAT
 from profiles.store import load_plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.arms import arm_names, ask_arm
@@ -31,9 +32,11 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
         raise ResultsMismatch(
             "--compare and --against are both given", expected="one second arm", fix="leave one of them out"
         )
-    for path in (options.out, options.attach):
-        if path is not None:
-            check_writable(path)
+    if options.out is not None:
+        read = [path for path in (options.against, options.attach, options.dataset) if path is not None]
+        check_output(options.out, document="vhserve.evaluation", inputs=read)
+    if options.attach is not None:
+        check_output(options.attach, document=PLAN_FORMAT)
     key = api_key(options.api_key_env)
     dataset = _open(options)
     earlier = _earlier(options, dataset.ref())

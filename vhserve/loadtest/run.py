@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from profiles.files import check_writable, write_atomically
+from profiles.files import check_output, write_atomically
 from vhserve.child_processes import ending_on_signals
 from vhserve.evaluation import provenance
 from vhserve.evaluation.address import check_base_url
@@ -63,9 +63,9 @@ def loadtest(options: LoadtestOptions) -> LoadTestRun:
     limits = parse_conditions(options.fail_if, options.compare)
     urls = _urls(options.urls, options.compare)
     _check_load(options)
-    for path in (options.out, options.csv, options.html):
+    for path, kind in ((options.out, "vhserve.loadtest"), (options.csv, None), (options.html, None)):
         if path is not None:
-            check_writable(path)
+            check_output(path, document=kind)
     key = api_key(options.api_key_env)
     servers = [identify(url, options.model, key) for url in urls]
     started, clock = provenance.now(), time.monotonic()

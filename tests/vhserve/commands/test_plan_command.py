@@ -180,7 +180,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--text-only", "-4"], "--text-only"),
         (["--remove", "8", "--out", "missing/plan.json"], "missing/plan.json"),
         (["--remove", "8", "--out", "."], "cannot write ."),
-        (["--remove", "8", "--out", "profile.json"], "it is the profile itself"),
+        (["--remove", "8", "--out", "profile.json"], "this command reads it"),
         (["--remove", "8", "--compensation", "mean"], "no mean outputs"),
     ],
 )
