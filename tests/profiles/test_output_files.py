@@ -70,6 +70,8 @@ COMMANDS = [
     ["loadtest", "http://127.0.0.1:9/v1", "--csv", "{plan}"],
     ["loadtest", "http://127.0.0.1:9/v1", "--out", "{profile}"],
     ["analyze", "--out", "{page}"],
+    ["analyze", "--ablation", "{page}", "--out", "{page}"],
+    ["demo", "--out", "{folder}"],
 ]
 
 
@@ -81,7 +83,7 @@ def test_no_command_replaces_what_it_must_not(
     data.write_text('{"image": "a.png", "question": "?", "answer": "a"}\n')
     page.write_bytes(plan.read_bytes())
     files = {path: path.read_bytes() for path in (profile, plan, data, page)}
-    names = {"profile": profile, "plan": plan, "data": data, "page": page}
+    names = {"profile": profile, "plan": plan, "data": data, "page": page, "folder": tmp_path}
     assert main([word.format(**names) for word in command]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1

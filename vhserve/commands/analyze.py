@@ -87,7 +87,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
         outputs = {files.page: None, files.document: FORMAT} if files.page.parent.is_dir() else {self.out: None}
-        check_before_loading(self.model, outputs, [*self.dataset, *self.variants, *self.others])
+        check_before_loading(self.model, outputs, self._inputs())
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)
@@ -104,6 +104,10 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         console = Console(highlight=False)
         console.print(table)
         console.print(f"Wrote {files.page}: {report.lead}", markup=False, soft_wrap=True)
+
+    def _inputs(self) -> list[Path | str]:
+        given = [path for path in (self.ablation, self.rankings) if path is not None]
+        return [*self.dataset, *self.variants, *self.others, *given]
 
     def _make_folder(self, files: Files) -> None:
         from profiles.errors import FileUnwritable

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from profiles.errors import FileUnwritable
-from profiles.files import check_writable, write_atomically
+from profiles.files import check_output, write_atomically
+from profiles.head_profile import PROFILE_FORMAT
 from profiles.store import load_plan
 from vhserve.child_processes import ending_on_signals
 from vhserve.demo.arms import demo_arms
@@ -91,5 +92,6 @@ def _check_folder(out: Path) -> None:
             expected="a folder that can be written",
             fix="give another --out",
         ) from error
-    for name in ("profile.json", "results.json", "report.html"):
-        check_writable(out / name)
+    results: str = DemoResults.model_fields["format"].default
+    for name, document in (("profile.json", PROFILE_FORMAT), ("results.json", results), ("report.html", None)):
+        check_output(out / name, document=document)

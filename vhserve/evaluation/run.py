@@ -34,7 +34,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
         )
     if options.out is not None:
         read = [path for path in (options.against, options.attach, options.dataset) if path is not None]
-        check_output(options.out, document="vhserve.evaluation", inputs=read)
+        check_output(options.out, document=Evaluation.model_fields["format"].default, inputs=read)
     if options.attach is not None:
         check_output(options.attach, document=PLAN_FORMAT)
     key = api_key(options.api_key_env)

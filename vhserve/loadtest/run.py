@@ -63,7 +63,8 @@ def loadtest(options: LoadtestOptions) -> LoadTestRun:
     limits = parse_conditions(options.fail_if, options.compare)
     urls = _urls(options.urls, options.compare)
     _check_load(options)
-    for path, kind in ((options.out, "vhserve.loadtest"), (options.csv, None), (options.html, None)):
+    results: str = LoadTest.model_fields["format"].default
+    for path, kind in ((options.out, results), (options.csv, None), (options.html, None)):
         if path is not None:
             check_output(path, document=kind)
     key = api_key(options.api_key_env)
