@@ -1,7 +1,7 @@
 """The contract: head profiles and pruning plans as strict, versioned files (see FORMAT.md).
 
-Knows pydantic and numpy. Does not know how a profile is measured (`calibrate`) or how a plan is served (`vhserve`),
-and never imports torch, transformers or vllm.
+Knows pydantic and numpy, and Pillow in `profiles.pictures`. Does not know how a profile is measured (`calibrate`) or
+how a plan is served (`vhserve`), and never imports torch, transformers or vllm.
 """
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "geometry",
     "head_profile",
     "names",
+    "pictures",
     "planning",
     "provenance",
     "pruning_plan",

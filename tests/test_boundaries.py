@@ -16,6 +16,7 @@ ORDER = {
         "profiles.treatments",
         "profiles.names",
         "profiles",
+        "profiles.pictures",
         "profiles.planning",
     ),
     "calibrate": (

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
-from calibrate.datasets.pictures import Base64Picture, Picture
+from calibrate.datasets.pictures import Base64Picture, LoadedPicture, Picture, load_picture
 from calibrate.datasets.records import Record
 from calibrate.errors import DatasetBroken, DatasetLibraryMissing, DatasetOffline, SplitUnknown
 
@@ -28,14 +26,17 @@ class RowPicture:
     number: int
     name: str = "in the dataset"
 
-    def load(self) -> Image.Image:
+    def load(self) -> LoadedPicture:
         value = self.rows[self.number][PICTURE]
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str):
             return Base64Picture(self.name, value).load()
-        if not isinstance(value, Image.Image):
+        held = value if isinstance(value, dict) else {}
+        if held.get("bytes") is not None:
+            return load_picture(held["bytes"])
+        if held.get("path") is None:
             raise FileNotFoundError(self.name)
-        return value.convert("RGB")
+        return load_picture(Path(held["path"]))
 
 
 def is_id(source: str) -> bool:
@@ -66,9 +67,21 @@ def read_rows(source: str, split: str) -> Iterator[tuple[Record, Picture]]:
             expected=f"pictures in it, beside {', '.join(rows.column_names)}",
             fix="give the dataset's own files (docs/datasets.md)",
         )
-    pictures, fields = rows.select_columns([PICTURE]), rows.remove_columns([PICTURE])
+    pictures, fields = _as_files(rows.select_columns([PICTURE])), rows.remove_columns([PICTURE])
     for number, row in enumerate(fields):
         yield Record(source, f"row {number}", number, row), RowPicture(pictures, number)
+
+
+def _as_files(pictures: Any) -> Any:
+    """The column of pictures as files, `{"bytes": …, "path": …}`, which the library does not decode."""
+    import datasets
+
+    feature, undecoded = pictures.features[PICTURE], datasets.Image(decode=False)
+    if isinstance(feature, datasets.Image):
+        return pictures.cast_column(PICTURE, undecoded)
+    if isinstance(getattr(feature, "feature", None), datasets.Image):
+        return pictures.cast_column(PICTURE, type(feature)(undecoded))
+    return pictures
 
 
 def _opened(source: str, split: str) -> Any:

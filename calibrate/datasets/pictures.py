@@ -1,18 +1,36 @@
 """Where a question's picture comes from: a file in one of some folders, a text in base64; and a box drawn on it.
 
-Owns getting at the pixels, when they are wanted. Knows no question; what a failure means is up to who asked.
+Owns getting at the file, when its pixels are wanted; how it is decoded is in `profiles.pictures`. Knows no question;
+what a failure means is up to who asked.
 """
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from PIL import Image, ImageDraw
 
+from profiles.pictures.opening import open_picture
+
 RED: Final = (255, 0, 0, 128)
 _SIDE: Final = 336  # of the pictures that LLaVA-1.5's vision tower sees; what line widths are measured by
+
+
+@dataclass(frozen=True)
+class LoadedPicture:
+    """A picture's pixels and its file.
+
+    Attributes
+    ----------
+    image
+        As the server shows it: RGB, upright, transparency on white.
+    file
+        Content of the file that it was decoded from; `None` where it was drawn on, or made here.
+    """
+
+    image: Image.Image
+    file: bytes | None
 
 
 class Picture(Protocol):
@@ -21,17 +39,31 @@ class Picture(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self) -> Image.Image:
-        """Decode the picture, RGB.
+    def load(self) -> LoadedPicture:
+        """Decode the picture.
 
         Raises
         ------
         FileNotFoundError
             There is none.
-        Exception
-            Whatever its decoder raises.
+        ValueError, OSError
+            It cannot be read or decoded.
         """
         ...
+
+
+def load_picture(file: bytes | Path) -> LoadedPicture:
+    """Decode a file, or the content of one.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read; `FileNotFoundError` where there is none.
+    UnreadablePicture
+        A `ValueError`: it cannot be decoded, or is too large.
+    """
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    return LoadedPicture(open_picture(content), content)
 
 
 @dataclass(frozen=True)
@@ -41,12 +73,11 @@ class FilePicture:
     name: str
     folders: tuple[Path, ...]
 
-    def load(self) -> Image.Image:
+    def load(self) -> LoadedPicture:
         path = next((path for folder in self.folders if (path := folder / self.name).is_file()), None)
         if path is None:
             raise FileNotFoundError(self.name)
-        with Image.open(path) as file:
-            return file.convert("RGB")
+        return load_picture(path)
 
 
 @dataclass(frozen=True)
@@ -56,11 +87,10 @@ class Base64Picture:
     name: str
     text: str
 
-    def load(self) -> Image.Image:
+    def load(self) -> LoadedPicture:
         if not self.text:
             raise FileNotFoundError(self.name)
-        with Image.open(io.BytesIO(base64.b64decode(self.text, validate=True))) as file:
-            return file.convert("RGB")
+        return load_picture(base64.b64decode(self.text, validate=True))
 
 
 @dataclass(frozen=True)
@@ -78,9 +108,9 @@ class MarkedPicture:
     def name(self) -> str:
         return self.picture.name
 
-    def load(self) -> Image.Image:
-        picture = self.picture.load().convert("RGBA")
+    def load(self) -> LoadedPicture:
+        picture = self.picture.load().image.convert("RGBA")
         layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
         width = max(int(3 * max(picture.size) / _SIDE), 1)
         ImageDraw.Draw(layer).rectangle(self.box, outline=RED, width=width)
-        return Image.alpha_composite(picture, layer).convert("RGB")
+        return LoadedPicture(Image.alpha_composite(picture, layer).convert("RGB"), None)

@@ -104,15 +104,25 @@ class Questions(Dataset):
         one = self._taken[index]
         file = f"{Path(one.record.file).name}: " if self._of_several_files else ""
         try:
-            image = one.picture.load()
-        except Exception as error:  # Pillow raises whatever a damaged file makes its decoders stumble over
+            picture = one.picture.load()
+        except (ValueError, OSError) as error:
             reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be decoded ({error})"
             reason = " ".join(reason.split())
             raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} {reason}") from error
-        box = None if one.box is None else _inside(one.box, image.size)
+        box = None if one.box is None else _inside(one.box, picture.image.size)
         if box is None and one.box is not None:
             raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} ends before the box {one.box}")
-        return Sample(one.id, image, one.question, one.answer, one.family, one.options, box, one.group)
+        return Sample(
+            id=one.id,
+            image=picture.image,
+            question=one.question,
+            answer=one.answer,
+            family=one.family,
+            options=one.options,
+            box=box,
+            group=one.group,
+            file=picture.file,
+        )
 
 
 def _with_ids_of_their_own(questions: Iterable[Question]) -> list[Question]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 Box = tuple[float, float, float, float]
-"""A region of a picture, `(x0, y0, x1, y1)` in pixels."""
+"""A region of a picture, `(x0, y0, x1, y1)` in pixels of the picture as it is shown, upright."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sample:
     id
         Names the sample within all datasets, for good.
     image
-        The picture, RGB.
+        The picture as the server shows it: RGB, upright, transparency on white.
     question
         Plain text, without a chat template.
     answer
@@ -30,10 +30,13 @@ class Sample:
     options
         Every answer that the question allows.
     box
-        Region that the question is about, `(x0, y0, x1, y1)` in pixels; `None` where there is none.
+        Region of `image` that the question is about, `(x0, y0, x1, y1)` in pixels; `None` where there is none.
     group
         Samples of one group are one question asked in several ways, right only if all are (circular evaluation);
         `None` for a sample that counts by itself.
+    file
+        Content of the file that `image` was decoded from, which is what is sent to a server; `None` where the picture
+        was drawn on or made here.
     """
 
     id: str
@@ -44,3 +47,4 @@ class Sample:
     options: tuple[str, ...]
     box: Box | None = None
     group: str | None = None
+    file: bytes | None = None
