@@ -54,6 +54,18 @@ class NoImageTokens(UserError):
     """A prompt came out without image tokens, so that no head's image weight can be measured."""
 
 
+class TemplateBroken(UserError):
+    """A model's chat template cannot be rendered for a picture and a question."""
+
+
+class PlaceholderInText(UserError):
+    """A question holds the text that stands for a picture, where no picture can go."""
+
+
+class PromptTooLong(UserError):
+    """A sample's prompt has more tokens than the model takes."""
+
+
 class AnswersAlike(UserError):
     """Answers of a sample begin with the same token, so that the first one does not tell them apart."""
 

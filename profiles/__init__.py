@@ -7,6 +7,7 @@ how a plan is served (`vhserve`), and never imports torch, transformers or vllm.
 __all__ = [
     "arrays",
     "canonical",
+    "chat_template",
     "defects",
     "error_text",
     "errors",

@@ -5,13 +5,14 @@ picture is opened. Does not know files or formats.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from calibrate.datasets.base import BrokenImage, Dataset
 from calibrate.datasets.pictures import Picture
+from calibrate.datasets.placeholders import PLACEHOLDER, place_picture
 from calibrate.datasets.records import Record
 from calibrate.datasets.sample import Box, Sample
 from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
@@ -40,6 +41,7 @@ class Question:
     box: Box | None = None
     group: str | None = None
     unit: str | None = None
+    picture_last: bool = False
 
 
 class Questions(Dataset):
@@ -48,7 +50,7 @@ class Questions(Dataset):
     Parameters
     ----------
     questions
-        All that there are, in their order.
+        All that there are, in their order; a placeholder at the beginning or end of one is where its picture goes.
     digest
         `sha256:…` of what they were read from.
     samples, seed
@@ -62,7 +64,7 @@ class Questions(Dataset):
     ------
     FamilyUnknown, SamplesTooFew
     DatasetBroken
-        There is no question, or two have the same id.
+        There is no question, two have the same id, or one has a placeholder for its picture in the middle.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Questions(Dataset):
         super().__init__(name)
         self._seed, self._families, self._split, self._digest = seed, families, split, digest
         self._source: Mapping[str, str] = {} if source is None else {"source": source}
-        found = _with_ids_of_their_own(questions)
+        found = [_placed(question) for question in _with_ids_of_their_own(questions)]
         if not found:
             raise DatasetBroken(f"dataset {name}: has no question", expected="at least one", fix="check its files")
         self._of_several_files = len({question.record.file for question in found}) > 1
@@ -122,7 +124,18 @@ class Questions(Dataset):
             box=box,
             group=one.group,
             file=picture.file,
+            picture_last=one.picture_last,
         )
+
+
+def _placed(one: Question) -> Question:
+    """A question without placeholder, and with its picture where the placeholder was."""
+    if (placed := place_picture(one.question)) is None:
+        raise one.record.broken(
+            f"the question has {PLACEHOLDER} {one.question.count(PLACEHOLDER)} times, or among its words",
+            f"one {PLACEHOLDER} at its beginning or end, where the picture goes, or none",
+        )
+    return replace(one, question=placed.question, picture_last=placed.picture_last)
 
 
 def _with_ids_of_their_own(questions: Iterable[Question]) -> list[Question]:

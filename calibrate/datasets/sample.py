@@ -37,6 +37,8 @@ class Sample:
     file
         Content of the file that `image` was decoded from, which is what is sent to a server; `None` where the picture
         was drawn on or made here.
+    picture_last
+        The picture comes behind the question, if the chat template keeps the order of the two.
     """
 
     id: str
@@ -48,3 +50,4 @@ class Sample:
     box: Box | None = None
     group: str | None = None
     file: bytes | None = None
+    picture_last: bool = False

@@ -17,12 +17,14 @@ from transformers.utils import logging as transformers_logging
 
 from calibrate.errors import DeviceUnavailable, ModelBroken
 from calibrate.models.answer_tokens import AnswerTokens
+from calibrate.models.chat_template import ChatTemplate, find_chat_template
 from calibrate.models.hub import files_missing
+from calibrate.models.image_tokens import complete, tower_tokens
 from calibrate.models.registry import FoundModel, find
 from profiles.error_text import one_line
 from profiles.fingerprint import model_revision
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.transformers_config import decoder_geometry
+from profiles.transformers_config import context_length, decoder_geometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -64,6 +66,21 @@ class LoadedModel:
     def image_token_id(self) -> int:
         """Token id that stands for one image token in `input_ids`."""
         return int(self.model.config.image_token_id)
+
+    @property
+    def image_token(self) -> str:
+        """What the tokenizer reads as that token."""
+        return str(self.processor.image_token)
+
+    @property
+    def template(self) -> ChatTemplate:
+        """Chat template that prompts are written with."""
+        return find_chat_template(self.processor, self.model.config.model_type)
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """Tokens of the longest prompt and reply together; None where the configuration does not say."""
+        return context_length(self.model.config)
 
     @cached_property
     def answers(self) -> AnswerTokens:
@@ -118,7 +135,7 @@ def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention
             expected=f"all weights of {found.architecture}",
             fix="fetch or save the model again",
         )
-    _complete(processor, model.config)
+    complete(processor, model.config)
     return LoadedModel(
         model=model.to(place).eval().requires_grad_(False),
         processor=processor,
@@ -135,12 +152,9 @@ def geometry_of(config: Any) -> ModelGeometry:
     `image_tokens` of a LLaVA-1.6 is a square image's, the most there are: all tiles, the whole image, and one
     end-of-row token for each row.
     """
-    vision = config.vision_config
-    side = vision.image_size // vision.patch_size
-    # ViP-LLaVA has no such field and always drops the class token.
-    tokens = side**2 + (getattr(config, "vision_feature_select_strategy", "default") == "full")
+    tokens = tower_tokens(config)
     if config.model_type == "llava_next":
-        rows = max(min(pair) for pair in config.image_grid_pinpoints) // vision.patch_size
+        rows = max(min(pair) for pair in config.image_grid_pinpoints) // config.vision_config.patch_size
         tokens += rows * (rows + 1)
     return decoder_geometry(config, image_tokens=tokens)
 
@@ -164,14 +178,6 @@ def choose_device(name: str) -> torch.device:
             fix="choose a device that torch sees here",
         ) from error
     return device
-
-
-def _complete(processor: Any, config: Any) -> None:
-    """Fill in what processors saved by old releases lack: how many tokens a picture takes."""
-    if processor.patch_size is None:
-        processor.patch_size = config.vision_config.patch_size
-        processor.vision_feature_select_strategy = getattr(config, "vision_feature_select_strategy", "default")
-        processor.num_additional_image_tokens = 1  # CLIP's class token, which the strategy drops or keeps
 
 
 def _choose_dtype(name: DType, device: torch.device, config: Any) -> torch.dtype:

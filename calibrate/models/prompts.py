@@ -1,27 +1,22 @@
-"""From samples to what a model takes: chat template, image tokens, padding, and which positions mean what.
+"""From samples to what a model takes: image tokens, padding, and which positions mean what.
 
-Owns the prompt of a sample and the batch of several. Every sample is processed by itself and padded here, so that a
+Owns the prompt of a sample, which has the tokens that vLLM's server makes of the same question, and the batch of
+several. Every sample is processed by itself and padded here, so that a
 batch never changes what a sample's prompt is. Does not know datasets, heads or scores.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from calibrate.datasets.placeholders import place_picture
 from calibrate.datasets.sample import Sample
-from calibrate.errors import NoImageTokens
+from calibrate.errors import NoImageTokens, PlaceholderInText, PromptTooLong
 from calibrate.models.boxes import box_tokens
 from calibrate.models.loading import LoadedModel
-
-# For checkpoints that carry no chat template: what these models were trained with.
-_PLAIN: Final = {
-    "llava": "USER: <image>\n{question} ASSISTANT:",
-    "llava_next": "USER: <image>\n{question} ASSISTANT:",
-    "vipllava": "###Human: <image>\n{question}###Assistant:",
-}
 
 
 @dataclass(frozen=True)
@@ -74,14 +69,15 @@ class Batch:
         return len(self.last)
 
 
-def prompt_text(loaded: LoadedModel, question: str) -> str:
-    """Prompt of one picture and a question, by the processor's chat template, up to where the answer begins."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    if not loaded.processor.chat_template:
-        text: str = _PLAIN[loaded.model.config.model_type].format(question=question)
-        return text.replace("<image>", loaded.processor.image_token)
-    text = loaded.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return text
+def prompt_text(loaded: LoadedModel, question: str, *, picture_last: bool = False) -> str:
+    """Prompt of one picture and a question, by the model's chat template, up to where the answer begins.
+
+    Raises
+    ------
+    TemplateBroken
+    """
+    template, tokenizer = loaded.template, loaded.processor.tokenizer
+    return template.render(tokenizer, question, loaded.image_token, picture_last=picture_last)
 
 
 def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
@@ -89,34 +85,63 @@ def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
 
     Raises
     ------
+    PlaceholderInText
+        The question has the model's image token in it, elsewhere than at its beginning or end.
     NoImageTokens
-        The chat template has no place for the picture.
+        The chat template has no place for the picture, or several.
+    PromptTooLong
+        The model does not take so many tokens and one of an answer.
+    TemplateBroken
     """
-    processor = loaded.processor
-    text, picture = prompt_text(loaded, sample.question), sample.image.convert("RGB")
-    # As transformers does itself: a template that writes the first token must not get a second one.
-    doubled = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
+    picture = sample.image.convert("RGB")
     made: dict[str, Any] = dict(
-        processor(images=[picture], text=[text], return_tensors="pt", add_special_tokens=not doubled)
+        loaded.processor(images=[picture], text=[loaded.image_token], return_tensors="pt", add_special_tokens=False)
     )
-    lead = torch.tensor(loaded.answers.lead(sample), dtype=torch.int64)
-    tokens = torch.cat([made.pop("input_ids")[0], lead])
+    count = len(made.pop("input_ids")[0])
     made.pop("attention_mask", None)
+    tokens = torch.tensor([*_expanded(loaded, sample, count), *loaded.answers.lead(sample)], dtype=torch.int64)
+    _check_length(loaded, sample, len(tokens))
     image = tokens == loaded.image_token_id
-    count = int(image.sum())
-    if not count:
-        raise NoImageTokens(
-            f"model {loaded.ref.name}: sample {sample.id} has no image token in its prompt",
-            expected="a chat template with a place for the picture",
-            fix="use a checkpoint whose processor has a chat template for images",
-        )
     box = None
     if sample.box is not None:
-        inside = box_tokens(sample.box, picture.size, processor, loaded.model.config, count)
+        inside = box_tokens(sample.box, picture.size, loaded.processor, loaded.model.config, count)
         if inside is not None:
             box = torch.zeros_like(image)
             box[image] = torch.from_numpy(inside)
     return Prompt(tokens, made, image, box)
+
+
+def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
+    """Tokens of a sample's prompt, with `count` image tokens in the place of the one for the picture."""
+    tokenizer, wanted = loaded.processor.tokenizer, loaded.image_token_id
+    placed = place_picture(sample.question, loaded.image_token)
+    # A tokenizer that normalises text reads more as the image token than the token's own name.
+    if placed is None or wanted in tokenizer(placed.question, add_special_tokens=False)["input_ids"]:
+        raise PlaceholderInText(
+            f"sample {sample.id}: the question has {loaded.image_token} among its words, which stands for a picture",
+            expected=f"one {loaded.image_token} at its beginning or end, where the picture goes, or none",
+            fix="mend the question, or take it out",
+        )
+    text = prompt_text(loaded, placed.question, picture_last=sample.picture_last or placed.picture_last)
+    # As the server: a chat template writes the first token itself, or there is none.
+    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if (found := tokens.count(wanted)) != 1:
+        raise NoImageTokens(
+            f"model {loaded.ref.name}: sample {sample.id} has {found or 'no'} places for the picture in its prompt",
+            expected="a chat template with a place for each picture of a message",
+            fix="use a checkpoint whose processor has a chat template for images",
+        )
+    place = tokens.index(wanted)
+    return [*tokens[:place], *[wanted] * count, *tokens[place + 1 :]]
+
+
+def _check_length(loaded: LoadedModel, sample: Sample, tokens: int) -> None:
+    if loaded.context_length is not None and tokens >= loaded.context_length:
+        raise PromptTooLong(
+            f"sample {sample.id}: its prompt has {tokens:,} tokens",
+            expected=f"at most {loaded.context_length - 1:,}, and one of the answer, of model {loaded.ref.name}",
+            fix="shorten the question, or take it out",
+        )
 
 
 def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["left", "right"] = "right") -> Batch:

@@ -5,6 +5,7 @@ are large enough that dropping any one head is seen in the logits. Knows nothing
 """
 
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 from llava_parts import SPECIAL, image_sizes, llava_processor, word_tokenizer
@@ -19,6 +20,7 @@ from transformers import (
     LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    SiglipVisionConfig,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -34,8 +36,15 @@ CHAT_TEMPLATE = (
 )
 """`<s>USER: <image>\\n<question> ASSISTANT:`; the template writes `<s>`, the tokenizer adds nothing."""
 
+Tower = Literal["clip", "siglip"]
 
-def make_tiny_llava(path: Path, *, image_size: int = 72, patch_size: int = 8, **geometry: int) -> Path:
+_STRATEGY: Final = {"clip": "default", "siglip": "full"}
+"""Which strategy gives the decoder the tokens of the patches: CLIP has a class token in front of them."""
+
+
+def make_tiny_llava(
+    path: Path, *, image_size: int = 72, patch_size: int = 8, tower: Tower = "clip", strategy: str = "", **geometry: int
+) -> Path:
     """Write a LLaVA-1.5 checkpoint with random weights.
 
     Parameters
@@ -44,6 +53,8 @@ def make_tiny_llava(path: Path, *, image_size: int = 72, patch_size: int = 8, **
         Folder to write to; made when missing.
     image_size, patch_size
         Pixels along a side; the image has `(image_size // patch_size) ** 2` tokens, 81 by default.
+    tower, strategy
+        Kind of the vision tower, and which of its tokens the decoder gets: by default, those of the patches.
     geometry
         See `_text_config`; and `seed`.
 
@@ -52,18 +63,24 @@ def make_tiny_llava(path: Path, *, image_size: int = 72, patch_size: int = 8, **
     The folder, for `from_pretrained` and for vLLM.
     """
     tokenizer, seed = _tokenizer(), geometry.pop("seed", 0)
+    strategy = strategy or _STRATEGY[tower]
     config = LlavaConfig(
-        vision_config=_vision_config(image_size, patch_size),
+        vision_config=_vision_config(image_size, patch_size, tower),
+        vision_feature_select_strategy=strategy,
         text_config=_text_config(len(tokenizer), **geometry),
         image_token_index=SPECIAL.index("<image>"),
         image_seq_length=(image_size // patch_size) ** 2,
         architectures=["LlavaForConditionalGeneration"],
     )
     processor = llava_processor(tokenizer, image_size, patch_size, CHAT_TEMPLATE)
+    processor.vision_feature_select_strategy = strategy
+    processor.num_additional_image_tokens = int(tower == "clip")
     return _write(Path(path), LlavaForConditionalGeneration(config), processor, seed)
 
 
-def make_tiny_llava_next(path: Path, *, image_size: int = 40, patch_size: int = 8, **geometry: int) -> Path:
+def make_tiny_llava_next(
+    path: Path, *, image_size: int = 40, patch_size: int = 8, tower: Tower = "clip", **geometry: int
+) -> Path:
     """Write a LLaVA-1.6 checkpoint with random weights: up to four tiles of `image_size` pixels beside the whole image.
 
     A square image that is larger than a tile has `5 * n * n + 2 * n` tokens, where `n = image_size // patch_size`: 135
@@ -73,7 +90,8 @@ def make_tiny_llava_next(path: Path, *, image_size: int = 40, patch_size: int = 
     one, two, three = image_size, 2 * image_size, 3 * image_size
     pinpoints = [[one, two], [two, one], [two, two], [three, one], [one, three]]
     config = LlavaNextConfig(
-        vision_config=_vision_config(image_size, patch_size),
+        vision_config=_vision_config(image_size, patch_size, tower),
+        vision_feature_select_strategy=_STRATEGY[tower],
         text_config=_text_config(len(tokenizer), **geometry),
         image_token_index=SPECIAL.index("<image>"),
         image_seq_length=(image_size // patch_size) ** 2,
@@ -84,8 +102,8 @@ def make_tiny_llava_next(path: Path, *, image_size: int = 40, patch_size: int = 
         image_processor=LlavaNextImageProcessorPil(**image_sizes(image_size), image_grid_pinpoints=pinpoints),
         tokenizer=tokenizer,
         patch_size=patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        vision_feature_select_strategy=_STRATEGY[tower],
+        num_additional_image_tokens=int(tower == "clip"),
         chat_template=CHAT_TEMPLATE,
     )
     return _write(Path(path), LlavaNextForConditionalGeneration(config), processor, seed)
@@ -122,16 +140,16 @@ def _text_config(
     )
 
 
-def _vision_config(image_size: int, patch_size: int) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=112,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=image_size,
-        patch_size=patch_size,
-        projection_dim=64,
-    )
+def _vision_config(image_size: int, patch_size: int, tower: Tower) -> CLIPVisionConfig | SiglipVisionConfig:
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": patch_size,
+    }
+    return CLIPVisionConfig(**sizes, projection_dim=64) if tower == "clip" else SiglipVisionConfig(**sizes)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

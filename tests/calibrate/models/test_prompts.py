@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from calibrate.datasets.sample import Sample
-from calibrate.errors import NoImageTokens
+from calibrate.errors import NoImageTokens, PlaceholderInText, PromptTooLong, TemplateBroken
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.prompts import collate, make_batch, make_prompt, prompt_text
 
@@ -31,12 +31,19 @@ def test_the_prompt_is_the_chat_template_up_to_the_answer(llava):
     assert prompt_text(llava, "How many?") == "<s>USER: <image>\nHow many? ASSISTANT:"
 
 
-def test_a_checkpoint_without_a_template_gets_the_one_it_was_trained_with(llava):
-    class Bare:
-        chat_template = None
-        image_token = "<image>"
-
-    assert prompt_text(replace(llava, processor=Bare()), "How many?") == "USER: <image>\nHow many? ASSISTANT:"
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("llava", "<s>USER: <image>\nHow many? ASSISTANT:"),
+        ("vip_llava", "<s>###Human: <image>\nHow many?###Assistant:"),
+    ],
+)
+def test_a_checkpoint_without_a_template_gets_the_one_it_was_trained_with(kind, text, request, monkeypatch):
+    loaded = request.getfixturevalue(kind)
+    monkeypatch.setattr(loaded.processor, "chat_template", None)
+    monkeypatch.setattr(loaded.processor.tokenizer, "chat_template", None)
+    assert prompt_text(loaded, "How many?") == text
+    assert loaded.template.source == "fallback"
 
 
 def test_tokens_are_what_transformers_own_chat_call_makes(model, samples):
@@ -93,5 +100,33 @@ def test_samples_without_a_box(llava, samples):
 
 def test_a_template_without_a_place_for_the_picture(llava, samples, monkeypatch):
     monkeypatch.setattr(llava.processor, "chat_template", "{{ messages[0]['content'][1]['text'] }}")
-    with pytest.raises(NoImageTokens, match="no image token"):
+    with pytest.raises(NoImageTokens, match="no places for the picture"):
         make_prompt(llava, samples[0])
+
+
+def test_a_template_that_cannot_be_rendered(llava, samples, monkeypatch):
+    for broken in ("{% for message in", "{{ raise_exception('roles') }}", "{{ messages[0].content.missing.deeper }}"):
+        monkeypatch.setattr(llava.processor, "chat_template", broken)
+        with pytest.raises(TemplateBroken) as error:
+            make_prompt(llava, samples[0])
+        assert "\n" not in str(error.value)
+
+
+PLACEHOLDERS = ["Is this <image> red?", "<image> Is it <image>", "<image>", "<image><image>red?", "a<image>b"]
+
+
+@pytest.mark.parametrize("question", PLACEHOLDERS)
+def test_a_placeholder_among_the_words_is_refused(llava, samples, question):
+    with pytest.raises(PlaceholderInText) as error:
+        make_prompt(llava, replace(samples[0], id="record 7", question=question))
+    assert "sample record 7" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prompt_longer_than_the_model_is_refused(llava, samples):
+    room = llava.context_length - 1
+    words = room - len(make_prompt(llava, samples[0]).tokens)
+    longest = replace(samples[0], id="record 7", question=samples[0].question + " red" * words)
+    assert len(make_prompt(llava, longest).tokens) == room
+    with pytest.raises(PromptTooLong, match=r"sample record 7: its prompt has 2,048 tokens; expected at most 2,047"):
+        make_prompt(llava, replace(longest, question=longest.question + " red"))

@@ -1,0 +1,82 @@
+"""How many tokens one picture takes, read off the model's configuration, which its weights fit.
+
+Owns the counts that a processor needs, and the token that stands for a picture. Processors saved by old releases lack
+some of these fields or have others' defaults; what they say of them is never asked. Does not know prompts or pixels.
+"""
+
+from typing import Any, Final
+
+from calibrate.errors import ModelBroken, UnsupportedModel
+
+_ADDITIONAL: Final = {"clip_vision_model": 1, "siglip_vision_model": 0}
+"""Tokens that a vision tower has besides those of its patches: CLIP's class token."""
+
+
+def tower_tokens(config: Any) -> int:
+    """Tokens of one square of `image_size` pixels that the decoder gets, of a transformers LLaVA configuration.
+
+    Raises
+    ------
+    UnsupportedModel
+        Its vision tower is neither CLIP's nor SigLIP's.
+    """
+    vision = config.vision_config
+    side = vision.image_size // vision.patch_size
+    return int(side**2) + additional_tokens(config) - (_strategy(config) == "default")
+
+
+def additional_tokens(config: Any) -> int:
+    """Tokens of the vision tower besides those of its patches, before the model's strategy drops the first or none.
+
+    Raises
+    ------
+    UnsupportedModel
+    """
+    kind = config.vision_config.model_type
+    if kind not in _ADDITIONAL:
+        raise UnsupportedModel(
+            f"the model's vision tower is a {kind}",
+            expected=f"one of {', '.join(_ADDITIONAL)}",
+            fix="choose a LLaVA model with one of these",
+        )
+    return _ADDITIONAL[kind]
+
+
+def complete(processor: Any, config: Any) -> None:
+    """Make a processor put as many image tokens into a prompt as the model has, and name them as the model does.
+
+    Raises
+    ------
+    UnsupportedModel
+    ModelBroken
+        The tokenizer has no word for the model's image token.
+    """
+    processor.patch_size = config.vision_config.patch_size
+    processor.vision_feature_select_strategy = _strategy(config)
+    processor.num_additional_image_tokens = additional_tokens(config)
+    processor.image_token_id = int(config.image_token_id)
+    processor.image_token = image_token(processor.tokenizer, config)
+
+
+def image_token(tokenizer: Any, config: Any) -> str:
+    """What a tokenizer reads as the model's image token.
+
+    Raises
+    ------
+    ModelBroken
+        It reads nothing as that.
+    """
+    number = int(config.image_token_id)
+    word = tokenizer.convert_ids_to_tokens(number) if number < len(tokenizer) else None
+    if word is None or tokenizer(word, add_special_tokens=False)["input_ids"] != [number]:
+        raise ModelBroken(
+            f"the tokenizer has no word for the model's image token, {number}",
+            expected="a tokenizer with the image token of config.json",
+            fix="fetch the tokenizer's files again, or correct image_token_index in config.json",
+        )
+    return str(word)
+
+
+def _strategy(config: Any) -> str:
+    """`default` drops the first token of the vision tower, `full` drops none; ViP-LLaVA always drops it."""
+    return str(getattr(config, "vision_feature_select_strategy", "default"))

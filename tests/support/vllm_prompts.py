@@ -1,0 +1,60 @@
+"""What vLLM's server makes of chat messages: its own renderer and processor, without an engine.
+
+Run in the engine host, by `engine_host.call`. Knows nothing of what should come out.
+"""
+
+import functools
+from typing import Any
+
+
+@functools.lru_cache(maxsize=16)
+def renderer(model: str) -> Any:
+    """vLLM's renderer of a checkpoint, as an API server has it."""
+    from vllm.config import ModelConfig, VllmConfig
+    from vllm.plugins import load_general_plugins
+    from vllm.renderers.registry import renderer_from_config
+
+    load_general_plugins()
+    return renderer_from_config(VllmConfig(model_config=ModelConfig(model=model, dtype="float32")))
+
+
+def chat_prompts(model: str, conversations: list[list[Any]], template: str | None = None) -> list[list[int]]:
+    """Token ids that the engine would get for each conversation of a chat request.
+
+    Parameters
+    ----------
+    conversations
+        Messages of OpenAI's protocol; a part of the type `image_pil` holds a Pillow image.
+    template
+        As of `--chat-template`.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+    own = renderer(model)
+    request = ChatCompletionRequest(messages=[{"role": "user", "content": "?"}])  # for the server's defaults
+    chat, tokenizing = request.build_chat_params(template, "auto"), request.build_tok_params(own.model_config)
+    _, prompts = own.render_chat(conversations, chat, tokenizing)
+    return [list(prompt["prompt_token_ids"]) for prompt in prompts]
+
+
+def templates(models: list[str]) -> list[str | None]:
+    """Chat template that vLLM finds for each checkpoint."""
+    from vllm.renderers.hf import resolve_chat_template
+
+    return [
+        resolve_chat_template(renderer(model).tokenizer, None, None, model_config=renderer(model).model_config)
+        for model in models
+    ]
+
+
+def content_formats(texts: list[str]) -> list[str]:
+    """What vLLM takes the content of each template's messages for."""
+    from vllm.renderers.hf import _detect_content_format
+
+    return [_detect_content_format(text, default="string") for text in texts]
+
+
+def message(picture: Any, text: str, *, picture_last: bool = False) -> list[dict[str, Any]]:
+    """A conversation of one message with a picture."""
+    parts = [{"type": "image_pil", "image_pil": picture}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": parts[::-1] if picture_last else parts}]
