@@ -132,7 +132,7 @@ def _placed(one: Question) -> Question:
     """A question without placeholder, and with its picture where the placeholder was."""
     if (placed := place_picture(one.question)) is None:
         raise one.record.broken(
-            f"the question has {PLACEHOLDER} {one.question.count(PLACEHOLDER)} times, or among its words",
+            f"the question has {PLACEHOLDER} among its words, more than once, or nothing else",
             f"one {PLACEHOLDER} at its beginning or end, where the picture goes, or none",
         )
     return replace(one, question=placed.question, picture_last=placed.picture_last)

@@ -113,18 +113,17 @@ def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
 
 def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
     """Tokens of a sample's prompt, with `count` image tokens in the place of the one for the picture."""
-    tokenizer, wanted = loaded.processor.tokenizer, loaded.image_token_id
+    wanted = loaded.image_token_id
     placed = place_picture(sample.question, loaded.image_token)
     # A tokenizer that normalises text reads more as the image token than the token's own name.
-    if placed is None or wanted in tokenizer(placed.question, add_special_tokens=False)["input_ids"]:
+    if placed is None or wanted in _ids(loaded, placed.question):
         raise PlaceholderInText(
             f"sample {sample.id}: the question has {loaded.image_token} among its words, which stands for a picture",
             expected=f"one {loaded.image_token} at its beginning or end, where the picture goes, or none",
             fix="mend the question, or take it out",
         )
     text = prompt_text(loaded, placed.question, picture_last=sample.picture_last or placed.picture_last)
-    # As the server: a chat template writes the first token itself, or there is none.
-    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = _ids(loaded, text)
     if (found := tokens.count(wanted)) != 1:
         raise NoImageTokens(
             f"model {loaded.ref.name}: sample {sample.id} has {found or 'no'} places for the picture in its prompt",
@@ -133,6 +132,12 @@ def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
         )
     place = tokens.index(wanted)
     return [*tokens[:place], *[wanted] * count, *tokens[place + 1 :]]
+
+
+def _ids(loaded: LoadedModel, text: str) -> list[int]:
+    """Tokens of a text. As in the server, a chat template writes the first token itself, or there is none."""
+    tokens: list[int] = loaded.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokens
 
 
 def _check_length(loaded: LoadedModel, sample: Sample, tokens: int) -> None:

@@ -165,3 +165,24 @@ def test_more_than_one_per_cent_broken_is_an_error(tmp_path):
     with pytest.raises(DatasetBroken, match=r"4 of 399 images are broken, such as line 396: image gone\.png"):
         list(dataset)
     assert len(list(islice(dataset, 395))) == 395  # what comes before is yielded
+
+
+PLACED = {
+    "<image>\nHow many?": ("How many?", False),
+    "<image>How many?": ("How many?", False),
+    "How many?\n<image>": ("How many?", True),
+    " How many? <image> ": ("How many?", True),
+    " How many? ": (" How many? ", False),
+    "<Image> How many?": ("<Image> How many?", False),
+}
+
+
+def test_a_placeholder_is_the_place_of_the_picture(tmp_path):
+    asked = list(opened(written(tmp_path, [GOOD | {"question": text} for text in PLACED])))
+    assert [(one.question, one.picture_last) for one in asked] == list(PLACED.values())
+
+
+@pytest.mark.parametrize("text", ["How <image> many?", "<image>How many?<image>", "<image>", "<image>\n<image>\nHow?"])
+def test_a_placeholder_elsewhere_names_the_record(tmp_path, text):
+    with pytest.raises(DatasetBroken, match=r"set\.jsonl: line 2: the question has <image>"):
+        opened(written(tmp_path, [GOOD, GOOD | {"question": text}]))
