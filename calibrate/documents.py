@@ -22,7 +22,9 @@ class MeasuredDocument(Strict):
     block_size
         Size of the image blocks of text-only heads, in tokens; `None` for single image tokens.
     settings, versions, commit
-        Flags that matter to the figures, versions of libraries, and the git commit, if it is known.
+        Flags that matter to the figures, versions of libraries, and the git commit, if it is known. Among the settings
+        `shared_pictures`: how many of the pictures measured on are among those that the profile was made of; `None`
+        where the profile does not record them.
     """
 
     model: ModelRef

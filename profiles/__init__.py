@@ -16,6 +16,8 @@ __all__ = [
     "geometry",
     "head_profile",
     "names",
+    "overlap",
+    "picture_digests",
     "pictures",
     "planning",
     "provenance",

@@ -15,10 +15,14 @@ from profiles.arrays import Float32Array
 from profiles.errors import MissingField, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name
 from profiles.names import LayerFunction
+from profiles.picture_digests import unpacked
 from profiles.ranking import ALL, WELL_FORMED, Ranking, is_well_formed, out_of_range
 from profiles.strict import JsonScalar, Strict, defect
 
 PROFILE_FORMAT: Final = "vhserve.head-profile"
+
+PICTURES: Final = "pictures"
+"""Setting of a `DatasetRef` that holds the digests of the samples' pictures."""
 
 
 class ScoreFormula(Strict):
@@ -44,12 +48,39 @@ class DatasetRef(Strict):
     ----------
     digest
         ``sha256:…`` of the data set's file, or None where it is generated.
+    split
+        The half that was taken (``choosing`` or ``measuring``), ``all``, or the name of a published split.
+    settings
+        How the samples were taken; under ``pictures``, which they show.
     """
 
     name: Name
     digest: str | None
     split: str | None
     settings: dict[str, JsonScalar]
+
+    @model_validator(mode="after")
+    def _pictures_are_digests(self) -> Self:
+        try:
+            _ = self.pictures
+        except ValueError as error:
+            found = f"is not a set of digests ({error})"
+            raise defect(WrongValue, f"settings.{PICTURES}", found, expected="base64 of sorted digests") from None
+        return self
+
+    @property
+    def pictures(self) -> frozenset[bytes] | None:
+        """Digests of the pictures of the samples; None where they are not recorded."""
+        text = self.settings.get(PICTURES)
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise ValueError("no text")
+        return unpacked(text)
+
+    def described(self) -> dict[str, JsonScalar]:
+        """The settings without the digests, for people."""
+        return {name: value for name, value in self.settings.items() if name != PICTURES}
 
 
 class Calibration(Strict):

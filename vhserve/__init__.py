@@ -21,6 +21,7 @@ __all__ = [
     "errors",
     "evaluation",
     "loadtest",
+    "notes",
     "report",
     "server",
 ]

@@ -17,6 +17,7 @@ from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import ResumableLoop
 from calibrate.runs.settings import execution
 from profiles.head_profile import HeadProfile
+from profiles.overlap import shared_pictures
 from profiles.provenance import git_commit, versions
 from profiles.store import save
 
@@ -89,7 +90,11 @@ def _results(
             )
             for number, (one, right) in enumerate(zip(chosen, answers.right[1:], strict=True))
         ],
-        settings={**execution(loaded), "batch_size": run.batch_size},
+        settings={
+            **execution(loaded),
+            "batch_size": run.batch_size,
+            "shared_pictures": shared_pictures(profile.dataset, dataset.ref()),
+        },
         versions=versions("vhserve", "torch", "transformers", "numpy"),
         commit=git_commit(),
     )

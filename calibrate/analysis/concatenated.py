@@ -9,7 +9,8 @@ from dataclasses import replace
 from itertools import accumulate
 
 from calibrate.datasets import Dataset, Sample
-from profiles.head_profile import DatasetRef
+from profiles.head_profile import PICTURES, DatasetRef
+from profiles.picture_digests import packed
 
 
 class ConcatenatedDataset(Dataset):
@@ -21,11 +22,13 @@ class ConcatenatedDataset(Dataset):
     def __init__(self, parts: Sequence[Dataset]) -> None:
         super().__init__(",".join(part.name for part in parts))
         self._parts = parts
+        self.notes = [note for part in parts for note in part.notes]
         self._ends = list(accumulate(len(part) for part in parts))
 
     def ref(self) -> DatasetRef:
         refs = [part.ref() for part in self._parts]
-        settings = {f"{ref.name} {name}": value for ref in refs for name, value in ref.settings.items()}
+        settings = {f"{ref.name} {name}": value for ref in refs for name, value in ref.described().items()}
+        settings[PICTURES] = packed(digest for ref in refs for digest in ref.pictures or ())
         settings |= {f"{ref.name} digest": ref.digest for ref in refs if ref.digest}
         splits = ",".join(ref.split or "" for ref in refs)
         return DatasetRef(name=self.name, digest=None, split=splits if splits.strip(",") else None, settings=settings)

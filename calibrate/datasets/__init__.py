@@ -17,6 +17,7 @@ from calibrate.datasets.pope import Pope
 from calibrate.datasets.q_bench import QBench
 from calibrate.datasets.sample import Sample
 from calibrate.datasets.seed_bench import SeedBench
+from calibrate.datasets.splits import MEASURING
 from calibrate.datasets.synthetic.dataset import Synthetic
 from calibrate.errors import DatasetUnknown
 
@@ -36,7 +37,7 @@ def open_dataset(
     *,
     samples: int,
     seed: int,
-    split: str | None = None,
+    split: str = MEASURING,
     families: Sequence[str] | None = None,
 ) -> Dataset:
     """Open a dataset.
@@ -52,7 +53,8 @@ def open_dataset(
     seed
         Of the choice of samples.
     split
-        Where the dataset has splits.
+        One half of the dataset's pictures, `choosing` or `measuring`; `all`; or the name of a published split, which is
+        taken whole (see `calibrate.datasets.splits`).
     families
         Only these question families; all by default.
 

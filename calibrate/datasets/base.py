@@ -30,6 +30,8 @@ class Dataset(ABC):
         What results are filed under; holds no folder of this machine.
     broken
         What the latest iteration had to leave out, a line each.
+    notes
+        What the user should know of how the samples were taken, a line each.
     metric
         How the dataset's authors count answers.
     """
@@ -40,6 +42,7 @@ class Dataset(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.broken: list[str] = []
+        self.notes: list[str] = []
 
     @abstractmethod
     def ref(self) -> DatasetRef:

@@ -15,6 +15,7 @@ from calibrate.datasets import hub
 from calibrate.datasets.pictures import FilePicture, Picture
 from calibrate.datasets.questions import Question, Questions
 from calibrate.datasets.records import Record, read_bytes
+from calibrate.datasets.splits import SPLITS
 from calibrate.errors import DatasetUnknown, SplitUnknown
 from profiles.errors import FileUnreadable
 
@@ -30,7 +31,8 @@ class Benchmark(Questions):
     samples, seed, families
         As for `Questions`.
     split
-        One of `SPLITS`; the first where a folder is given and nothing said.
+        One of `calibrate.datasets.splits.SPLITS`, of the first of `PUBLISHED`; or one of `PUBLISHED`, which is taken
+        whole.
 
     Raises
     ------
@@ -46,29 +48,31 @@ class Benchmark(Questions):
     """Whether all files that match are taken together; otherwise there must be one."""
     PICTURES: ClassVar[tuple[str, ...]] = ()
     """Subfolders where pictures may lie, beside the folder itself."""
-    SPLITS: ClassVar[tuple[str, ...]] = ()
+    PUBLISHED: ClassVar[tuple[str, ...]] = ()
+    """Splits that are published; the first is taken where none is named."""
     HUB: ClassVar[str | None] = None
     """A Hub id that has it with its pictures."""
     HUB_SPLIT: ClassVar[str] = "test"
 
     def __init__(
-        self, source: str, *, samples: int, seed: int, split: str | None = None, families: Sequence[str] | None = None
+        self, source: str, *, samples: int, seed: int, split: str, families: Sequence[str] | None = None
     ) -> None:
         path, digest = Path(source).expanduser(), hashlib.sha256()
+        published = None if split in SPLITS else split
         questions: list[Question] = []
         if path.exists() and not hub.is_saved(path):
-            if path.is_dir() and split is None and self.SPLITS:
-                split = self.SPLITS[0]
-            files = self._files(path, split)
+            if path.is_dir() and published is None and self.PUBLISHED:
+                published = self.PUBLISHED[0]
+            files = self._files(path, published)
             for file in files:
                 raw = read_bytes(file)
                 digest.update(raw)
-                for record in self.records(file, raw, split):
+                for record in self.records(file, raw, published):
                     questions += self.questions(record, self.picture(record, file.parent))
             source_name = ",".join(file.name for file in files)
         elif path.exists() or hub.is_id(source):
-            source_name, split = path.name if path.exists() else source, split or self.HUB_SPLIT
-            for record, picture in self._rows(source, split):
+            source_name, published = path.name if path.exists() else source, published or self.HUB_SPLIT
+            for record, picture in self._rows(source, published):
                 digest.update(json.dumps(record.data, sort_keys=True, default=str).encode())
                 questions += self.questions(record, picture)
         else:
@@ -81,6 +85,7 @@ class Benchmark(Questions):
             samples=samples,
             seed=seed,
             split=split,
+            published=published,
             families=families,
             source=source_name,
         )
@@ -110,9 +115,12 @@ class Benchmark(Questions):
         return " or ".join(_filled(pattern, split) for pattern in self.FILES)
 
     def _files(self, path: Path, split: str | None) -> list[Path]:
-        if split is not None and split not in self.SPLITS:
-            expected = f"one of {', '.join(self.SPLITS)}" if self.SPLITS else "no split"
-            raise SplitUnknown(f"dataset {self.NAME} has no split {split!r}", expected=expected, fix="give that")
+        if split is not None and split not in self.PUBLISHED:
+            raise SplitUnknown(
+                f"dataset {self.NAME} has no split {split!r}",
+                expected=f"one of {', '.join((*SPLITS, *self.PUBLISHED))}",
+                fix="give one of these",
+            )
         if path.is_file():
             return [path]
         for pattern in self.FILES:
@@ -134,7 +142,7 @@ class Benchmark(Questions):
         if self.HUB is None:
             raise DatasetUnknown(
                 f"dataset {self.NAME} is not on the Hub with its pictures, and there is no file {source}",
-                expected=f"a folder with {self._wanted(self.SPLITS[0] if self.SPLITS else None)}",
+                expected=f"a folder with {self._wanted(self.PUBLISHED[0] if self.PUBLISHED else None)}",
                 fix="give the dataset's own files (docs/datasets.md)",
             )
         return hub.read_rows(source, split)

@@ -4,6 +4,7 @@ Owns all that touches that library, which is optional (`pip install 'vhserve[dat
 such dataset is opened. Knows no dataset, so not which columns there should be, save that pictures are in `image`.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,16 +28,23 @@ class RowPicture:
     name: str = "in the dataset"
 
     def load(self) -> LoadedPicture:
+        return load_picture(self._content())
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self._content()).digest()
+
+    def _content(self) -> bytes:
         value = self.rows[self.number][PICTURE]
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str):
-            return Base64Picture(self.name, value).load()
+            return Base64Picture(self.name, value).content()
         held = value if isinstance(value, dict) else {}
         if held.get("bytes") is not None:
-            return load_picture(held["bytes"])
+            content: bytes = held["bytes"]
+            return content
         if held.get("path") is None:
             raise FileNotFoundError(self.name)
-        return load_picture(Path(held["path"]))
+        return Path(held["path"]).read_bytes()
 
 
 def is_id(source: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from calibrate.datasets.jsonl_lines import read_lines, with_options
 from calibrate.datasets.questions import Questions
 from calibrate.datasets.records import read_bytes
+from calibrate.datasets.splits import SPLITS
 from calibrate.errors import DatasetBroken, SplitUnknown
 
 
@@ -27,6 +28,8 @@ class JsonLines(Questions):
         The file.
     samples, seed
         When the file has more lines, which of them are taken is drawn by seed; they keep the file's order.
+    split
+        One of `calibrate.datasets.splits.SPLITS`.
     families
         Only lines of these.
 
@@ -38,17 +41,19 @@ class JsonLines(Questions):
     """
 
     def __init__(
-        self, path: Path, *, samples: int, seed: int, split: str | None = None, families: Sequence[str] | None = None
+        self, path: Path, *, samples: int, seed: int, split: str, families: Sequence[str] | None = None
     ) -> None:
-        if split is not None:
+        if split not in SPLITS:
             raise SplitUnknown(
                 f"dataset {path.name} has no split {split!r}",
-                expected="no split: a .jsonl file is one",
-                fix="leave the split out, and keep splits in files of their own",
+                expected=f"one of {', '.join(SPLITS)}",
+                fix="give one of these; splits in files of their own are taken whole with --split all",
             )
         raw = read_bytes(path)
         lines = list(read_lines(path, raw))
         if not lines:
             raise DatasetBroken(f"{path}: has no line", expected="at least one sample", fix="add a line")
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        super().__init__(path.name, with_options(lines), digest=digest, samples=samples, seed=seed, families=families)
+        super().__init__(
+            path.name, with_options(lines), digest=digest, samples=samples, seed=seed, split=split, families=families
+        )

@@ -32,7 +32,7 @@ class Mmbench(Benchmark):
 
     NAME: ClassVar[str] = "mmbench"
     FILES: ClassVar[tuple[str, ...]] = ("mmbench_{split}*.tsv", "MMBench_{SPLIT}*.tsv")
-    SPLITS: ClassVar[tuple[str, ...]] = ("dev", "test")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("dev", "test")
     HUB: ClassVar[str | None] = "lmms-lab/MMBench:en"
     HUB_SPLIT: ClassVar[str] = "dev"
     CIRCULAR: ClassVar[bool] = False

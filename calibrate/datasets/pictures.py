@@ -5,6 +5,7 @@ what a failure means is up to who asked.
 """
 
 import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -51,6 +52,16 @@ class Picture(Protocol):
         """
         ...
 
+    def digest(self) -> bytes:
+        """SHA-256 of the encoded file, 32 bytes.
+
+        Raises
+        ------
+        Exception
+            It cannot be read.
+        """
+        ...
+
 
 def load_picture(file: bytes | Path) -> LoadedPicture:
     """Decode a file, or the content of one.
@@ -74,10 +85,17 @@ class FilePicture:
     folders: tuple[Path, ...]
 
     def load(self) -> LoadedPicture:
+        return load_picture(self._path())
+
+    def digest(self) -> bytes:
+        with self._path().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def _path(self) -> Path:
         path = next((path for folder in self.folders if (path := folder / self.name).is_file()), None)
         if path is None:
             raise FileNotFoundError(self.name)
-        return load_picture(path)
+        return path
 
 
 @dataclass(frozen=True)
@@ -88,9 +106,16 @@ class Base64Picture:
     text: str
 
     def load(self) -> LoadedPicture:
+        return load_picture(self.content())
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.content()).digest()
+
+    def content(self) -> bytes:
+        """The encoded file."""
         if not self.text:
             raise FileNotFoundError(self.name)
-        return load_picture(base64.b64decode(self.text, validate=True))
+        return base64.b64decode(self.text, validate=True)
 
 
 @dataclass(frozen=True)
@@ -107,6 +132,9 @@ class MarkedPicture:
     @property
     def name(self) -> str:
         return self.picture.name
+
+    def digest(self) -> bytes:
+        return self.picture.digest()
 
     def load(self) -> LoadedPicture:
         picture = self.picture.load().image.convert("RGBA")

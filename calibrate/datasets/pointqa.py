@@ -39,12 +39,12 @@ class PointQA(Benchmark):
     NAME: ClassVar[str] = "pointqa"
     FILES: ClassVar[tuple[str, ...]] = ("looktwiceqa_dataset.json", "pointQA_twice_{split}.json")
     PICTURES: ClassVar[tuple[str, ...]] = ("VG_100K", "VG_100K_2", "vg/VG_100K", "vg/VG_100K_2", "images")
-    SPLITS: ClassVar[tuple[str, ...]] = ("test", "val", "train")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("test", "val", "train")
 
     def records(self, file: Path, raw: bytes, split: str | None) -> Iterator[Record]:
         document = json_document(file, raw)
         if isinstance(document, dict):
-            return self._of_images(file, document, split or self.SPLITS[0])
+            return self._of_images(file, document, split or self.PUBLISHED[0])
         return json_records(file, document)
 
     def _of_images(self, file: Path, document: dict[str, object], split: str) -> Iterator[Record]:

@@ -30,7 +30,7 @@ class QBench(Benchmark):
     NAME: ClassVar[str] = "q-bench"
     FILES: ClassVar[tuple[str, ...]] = ("llvisionqa_{split}.json",)
     PICTURES: ClassVar[tuple[str, ...]] = ("images_llvisionqa", "images")
-    SPLITS: ClassVar[tuple[str, ...]] = ("dev", "test")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("dev", "test")
     HUB: ClassVar[str | None] = "q-future/Q-Bench-HF"
     HUB_SPLIT: ClassVar[str] = "dev"
 

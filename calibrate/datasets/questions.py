@@ -4,7 +4,7 @@ Owns which questions are taken, and turning one into a sample. The whole list is
 picture is opened. Does not know files or formats.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from calibrate.datasets.pictures import Picture
 from calibrate.datasets.placeholders import PLACEHOLDER, place_picture
 from calibrate.datasets.records import Record
 from calibrate.datasets.sample import Box, Sample
+from calibrate.datasets.splits import ALL, CHOOSING, FEWEST, MEASURING, SPLITS, Halves
 from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
-from profiles.head_profile import DatasetRef
+from profiles.head_profile import PICTURES, DatasetRef
+from profiles.picture_digests import packed
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Questions(Dataset):
         `sha256:…` of what they were read from.
     samples, seed
         When there are more questions, which of them are taken is drawn by seed; they keep their order.
+    split
+        A half, `choosing` or `measuring`; `all`; or the name of a published split, of which these are all questions. A
+        dataset that is too small to be divided is taken whole, with a line in `notes`.
+    published
+        Name of the published split that these are questions of, if there is one.
     families
         Only questions of these.
     source
@@ -75,20 +82,29 @@ class Questions(Dataset):
         digest: str,
         samples: int,
         seed: int,
-        split: str | None = None,
+        split: str,
+        published: str | None = None,
         families: Sequence[str] | None = None,
         source: str | None = None,
     ) -> None:
         super().__init__(name)
-        self._seed, self._families, self._split, self._digest = seed, families, split, digest
-        self._source: Mapping[str, str] = {} if source is None else {"source": source}
+        self._seed, self._families, self._digest, self._halves = seed, families, digest, Halves()
+        given = {"source": source, "published_split": published}
+        self._settings: Mapping[str, str] = {key: value for key, value in given.items() if value is not None}
         found = [_placed(question) for question in _with_ids_of_their_own(questions)]
         if not found:
             raise DatasetBroken(f"dataset {name}: has no question", expected="at least one", fix="check its files")
         self._of_several_files = len({question.record.file for question in found}) > 1
+        self._split = self._divided(split, found)
         if families is not None:
             found = _of_families(name, found, families)
-        self._taken = _drawn(name, found, samples, seed)
+        self._taken = _drawn(name, found, samples, seed, self._in_split)
+        if not self._taken:
+            raise SamplesTooFew(
+                f"dataset {name} has no question of these families in its half {split!r}",
+                expected="at least one",
+                fix="give other families, or --split all",
+            )
 
     def ref(self) -> DatasetRef:
         families = "" if self._families is None else ",".join(sorted(set(self._families)))
@@ -96,8 +112,27 @@ class Questions(Dataset):
             name=self.name,
             digest=self._digest,
             split=self._split,
-            settings={"samples": len(self), "seed": self._seed, "families": families, **self._source},
+            settings={
+                "samples": len(self),
+                "seed": self._seed,
+                "families": families,
+                **self._settings,
+                PICTURES: packed(self._halves.digest(one.picture) for one in self._taken),
+            },
         )
+
+    def _divided(self, split: str, questions: list[Question]) -> str:
+        """The split, or `all` where it is a half of what cannot be divided."""
+        if split not in (CHOOSING, MEASURING) or self._halves.divide(one.picture for one in questions):
+            return split
+        self.notes.append(
+            f"dataset {self.name} is too small to be divided by its pictures: one half would have fewer than {FEWEST} "
+            "samples; all of it is taken, to choose heads by and to measure on alike"
+        )
+        return ALL
+
+    def _in_split(self, question: Question) -> bool:
+        return self._split not in SPLITS or self._split in (ALL, self._halves.of(question.picture))
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -158,25 +193,33 @@ def _of_families(name: str, questions: list[Question], families: Sequence[str]) 
     return [one for one in questions if one.family in families]
 
 
-def _drawn(name: str, questions: list[Question], samples: int, seed: int) -> list[Question]:
-    """At most so many of the questions, in their order: whole units, up to the first that would be too much."""
-    if samples >= len(questions):
-        return questions
+def _drawn(
+    name: str, questions: list[Question], samples: int, seed: int, wanted: Callable[[Question], bool]
+) -> list[Question]:
+    """At most so many of the questions that are wanted, in their order: whole units, up to the first that is too much.
+
+    No more of them are looked at than it takes, for that reads their pictures.
+    """
     units: dict[str, list[int]] = {}
     for index, one in enumerate(questions):
         units.setdefault(one.unit or one.id, []).append(index)
     ordered = list(units.values())
     taken: list[int] = []
     for number in np.random.default_rng(seed).permutation(len(ordered)):
-        if len(taken) + len(ordered[number]) > samples:
+        unit = ordered[number]
+        if not wanted(questions[unit[0]]):
+            continue
+        if len(taken) + len(unit) > samples:
+            if not taken:
+                raise SamplesTooFew(
+                    f"{samples} samples of dataset {name} hold no whole question, which it asks in several ways",
+                    expected=f"at least {max(map(len, ordered))}",
+                    fix="ask for more samples, or for fewer families",
+                )
             break
-        taken += ordered[number]
-    if not taken:
-        raise SamplesTooFew(
-            f"{samples} samples of dataset {name} hold no whole question, which it asks in several ways",
-            expected=f"at least {max(map(len, ordered))}",
-            fix="ask for more samples, or for fewer families",
-        )
+        taken += unit
+        if len(taken) == samples:
+            break
     return [questions[index] for index in sorted(taken)]
 
 

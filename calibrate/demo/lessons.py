@@ -82,7 +82,7 @@ class Lessons(Dataset[TrainingBatch]):
         self.batch, self.seed, self.curriculum = batch, seed, curriculum
 
     def __getitem__(self, step: int) -> TrainingBatch:
-        rng = np.random.default_rng([STREAMS["train"], self.seed, _STREAM, step])
+        rng = np.random.default_rng([STREAMS["choosing"], self.seed, _STREAM, step])
         easy = 0.9 * max(0.0, 1 - step / self.curriculum) if self.curriculum else 0.0
         pixels, tokens, ends, answers, kinds, regions, found, cells, outlined = zip(
             *(_lesson(rng, easy) for _ in range(self.batch)), strict=True

@@ -22,6 +22,7 @@ from profiles.errors import BudgetTooLarge
 from profiles.geometry import ModelGeometry
 from profiles.head_profile import HeadProfile
 from profiles.names import Treated
+from profiles.overlap import shared_pictures
 from profiles.provenance import git_commit, versions
 from profiles.store import save
 
@@ -137,6 +138,7 @@ def _result(
             "batch_size": run.batch_size,
             "group_size": groups.size,
             "seed": groups.seed,
+            "shared_pictures": shared_pictures(profile.dataset, dataset.ref()),
         },
         versions=versions("vhserve", "torch", "transformers", "numpy"),
         commit=git_commit(),

@@ -3,12 +3,14 @@
 Owns what all runs have in common; settings of one kind of run stand beside what it measures.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calibrate.datasets import Dataset
 from calibrate.models.loading import LoadedModel
+from profiles.head_profile import PICTURES
 from profiles.provenance import versions
 
 
@@ -46,10 +48,15 @@ def run_identity(loaded: LoadedModel, dataset: Dataset) -> dict[str, Any]:
         "dataset": ref.name,
         "dataset digest": ref.digest,
         "split": ref.split,
-        "dataset settings": ref.settings,
+        "dataset settings": ref.described(),
+        "pictures": _digest(str(ref.settings.get(PICTURES))),
         **execution(loaded),
         "versions": versions("vhserve", "torch", "transformers"),
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def execution(loaded: LoadedModel) -> dict[str, str]:

@@ -187,6 +187,6 @@ MAKERS = {
 }
 
 
-def opened(name, path, samples=1000, seed=0, **options):
-    """A benchmark, by name and where it is."""
-    return open_dataset(f"{name}:{path}", samples=samples, seed=seed, **options)
+def opened(name, path, samples=1000, seed=0, split="all", **options):
+    """A benchmark, by name and where it is; whole unless said otherwise."""
+    return open_dataset(f"{name}:{path}", samples=samples, seed=seed, split=split, **options)

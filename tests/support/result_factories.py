@@ -14,7 +14,7 @@ from vhserve.evaluation.scoring import figures
 
 GEOMETRY = ModelGeometry(layers=6, query_heads=4, kv_heads=4, head_size=32, hidden_size=96, image_tokens=9)
 MODEL = ModelRef(name="made/up <model>", revision="sha256:" + "ab" * 32, architecture="LlavaForConditionalGeneration")
-DATASET = DatasetRef(name="synthetic", digest=None, split="held_out", settings={"seed": 3})
+DATASET = DatasetRef(name="synthetic", digest=None, split="measuring", settings={"seed": 3})
 DIGEST = "sha256:" + "cd" * 32
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
-from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
+from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model, say_overlap
 from vhserve.commands.options import (
+    SPLIT,
     DatasetsOption,
     ExecutionOptions,
     FamiliesOption,
@@ -59,6 +60,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     same flags.
     """
 
+    split: str = Field("choosing", description=f"{SPLIT}; heads are ablated on the other half")
     samples: PositiveInt = Field(1000, description="how many samples of each dataset to measure on")
     out: Path = Field(
         Path("analysis"), description="folder to write report.html and the numbers into, or an .html file"
@@ -122,7 +124,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             ) from error
 
     def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
-        dataset = self._dataset(self.samples)
+        dataset = self._dataset(self.samples, self.split)
 
         from calibrate.analysis.ablating import load_ablation
         from calibrate.analysis.measure import analysis_loop, measure
@@ -160,8 +162,8 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             for name, value in flags.items()
         } | {"samples": self.samples, "seed": self.seed}
 
-    def _dataset(self, samples: int) -> "Dataset":
-        opened = [open_dataset(name, self, samples=samples) for name in self.dataset]
+    def _dataset(self, samples: int, split: str) -> "Dataset":
+        opened = [open_dataset(name, self, samples=samples, split=split) for name in self.dataset]
 
         from calibrate.analysis.concatenated import ConcatenatedDataset
 
@@ -177,6 +179,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     ) -> "Ablation | None":
         from calibrate.analysis.ablating import head_profile, run_ablation
         from calibrate.analysis.accuracy_section import answers_count
+        from calibrate.datasets.splits import other_split
         from profiles.planning.fit import check_fit
 
         if earlier is not None:
@@ -184,10 +187,13 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             return earlier
         if self.no_ablation or not answers_count(measured):
             return None
+        profile = head_profile(loaded, dataset, measured)
+        others = self._dataset(min(self.samples, self.ablation_samples), other_split(self.split))
+        say_overlap(profile, others.ref(), "the analysis")
         return run_ablation(
             loaded,
-            head_profile(loaded, dataset, measured),
-            self._dataset(min(self.samples, self.ablation_samples)),
+            profile,
+            others,
             files.ablation,
             self.k,
             draws=self.draws,

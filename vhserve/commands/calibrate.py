@@ -13,6 +13,7 @@ from pydantic_settings import CliDualFlag
 from profiles.names import LayerFunction
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
 from vhserve.commands.options import (
+    SPLIT,
     DatasetOption,
     ExecutionOptions,
     ModelOption,
@@ -36,7 +37,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
     samples are shared among the processes.
     """
 
-    split: str | None = Field(None, description="split of the dataset; `train` for synthetic if not given")
+    split: str = Field("choosing", description=SPLIT)
     samples: Samples = 256
     out: Path = Field(Path("profile.json"), description="head profile to write")
     layer_function: LayerFunction = Field("inverse", description="factor of the head score: 1 / (layer + 1), or 1")
@@ -70,10 +71,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
         console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
 
     def _measure(self) -> "HeadProfile":
-        # Samples that accuracy is measured on must not be those that heads are chosen by.
-        dataset = open_dataset(
-            self.dataset, self, split="train" if self.dataset == "synthetic" and self.split is None else None
-        )
+        dataset = open_dataset(self.dataset, self)
 
         from calibrate.runs.processes import init_distributed
         from calibrate.scoring.calibration import CalibrationSettings, calibrate

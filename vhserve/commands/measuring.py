@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhserve.commands.options import ExecutionOptions, FamiliesOption, MaskedRunOptions, SampleOptions
+from vhserve.notes import print_note
 
 if TYPE_CHECKING:
     from calibrate.datasets import Dataset
     from calibrate.masking.masked_runs import MaskedRunSettings
     from calibrate.models.loading import LoadedModel
-    from profiles.head_profile import HeadProfile
+    from profiles.head_profile import DatasetRef, HeadProfile
 
 
 def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs: Iterable[Path | str] = ()) -> None:
@@ -44,7 +45,7 @@ def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs:
 def open_dataset(
     name: str, options: SampleOptions, *, split: str | None = None, samples: int | None = None
 ) -> "Dataset":
-    """Open a dataset; `split` and `samples` stand in for those of the options.
+    """Open a dataset, and say what is to be known of it; `split` and `samples` stand in for those of the options.
 
     Raises
     ------
@@ -56,13 +57,16 @@ def open_dataset(
     ensure_torchvision()
     from calibrate import datasets
 
-    return datasets.open_dataset(
+    dataset = datasets.open_dataset(
         name,
         samples=samples or options.samples,
         seed=options.seed,
         split=split or options.split,
         families=options.families if isinstance(options, FamiliesOption) else None,
     )
+    for note in dataset.notes:
+        print_note(note)
+    return dataset
 
 
 def open_model(name: str, options: ExecutionOptions, *, device: str | None = None) -> "LoadedModel":
@@ -94,6 +98,7 @@ def open_masked_run(
     from profiles.planning.fit import check_fit
 
     dataset = open_dataset(options.dataset, options)
+    say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     loaded = open_model(model, options)
     check_fit(profile, loaded.ref, loaded.geometry)
     from calibrate.masking.masked_runs import MaskedRunSettings
@@ -102,6 +107,23 @@ def open_masked_run(
         options.out, options.batch_size, options.restart, block_size=options.block_size, together=options.together
     )
     return loaded, dataset, run
+
+
+def say_overlap(profile: "HeadProfile", measured: "DatasetRef", made_of: str) -> None:
+    """Say how many pictures a profile was made of are measured on, if there are any.
+
+    Parameters
+    ----------
+    made_of
+        What the profile is, in words.
+    """
+    from profiles.overlap import overlap
+
+    found = overlap(profile.dataset, measured)
+    if found is None:
+        print_note(f"{made_of} does not record the pictures that it was made of: an overlap would not be found")
+    elif (line := found.line(made_of)) is not None:
+        print_note(line, "warning")
 
 
 @contextmanager

@@ -13,6 +13,11 @@ from pydantic_settings import CliPositionalArg
 
 DATASET = "`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope"
 
+SPLIT = (
+    "half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they "
+    "are measured on, or `all`; or a published split, such as test"
+)
+
 Samples = Annotated[PositiveInt, Field(description="how many samples to measure on")]
 BatchSize = Annotated[PositiveInt, Field(description="samples in one forward pass; does not change the result")]
 
@@ -47,7 +52,7 @@ class DatasetsOption(BaseModel):
 class SampleOptions(BaseModel):
     """Which samples of the dataset."""
 
-    split: str | None = Field(None, description="split of the dataset; `held_out` for synthetic if not given")
+    split: str = Field("measuring", description=SPLIT)
     samples: Samples = 1000
     seed: NonNegativeInt = Field(0, description="seed of the choice of samples")
 

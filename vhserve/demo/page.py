@@ -81,7 +81,7 @@ def _effect_maps(profile: HeadProfile) -> list[Drawing]:
 
 
 def _facts(results: DemoResults, plans: Mapping[str, PruningPlan]) -> list[tuple[str, str]]:
-    settings = ", ".join(f"{name} {value}" for name, value in sorted(results.dataset.settings.items()))
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(results.dataset.described().items()))
     dataset = results.dataset
     return [
         ("model", results.model),

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from calibrate.datasets import Dataset, open_dataset
+from calibrate.datasets.splits import MEASURING
 from profiles.head_profile import HeadProfile
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.planning.summary import USUAL_TEXT_TOKENS
@@ -47,7 +48,7 @@ def process_environment(options: DemoOptions) -> dict[str, str]:
 
 def open_samples(options: DemoOptions) -> Dataset:
     """Open the held-out samples, the same for every arm."""
-    return open_dataset("synthetic", samples=options.samples, seed=options.seed, split="held_out")
+    return open_dataset("synthetic", samples=options.samples, seed=options.seed, split=MEASURING)
 
 
 def calibrate(options: DemoOptions) -> HeadProfile:

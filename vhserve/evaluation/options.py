@@ -18,7 +18,11 @@ class EvaluationOptions(BaseModel):
         "synthetic",
         description="`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope",
     )
-    split: str | None = Field(None, description="part of the dataset, where it has parts")
+    split: str = Field(
+        "measuring",
+        description="half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they "
+        "are measured on, or `all`; or a published split, such as test",
+    )
     samples: int = Field(200, gt=0, description="how many samples to ask")
     families: list[str] | None = Field(None, description="question families to ask, comma-separated; all by default")
     seed: int = Field(0, ge=0, description="seed of the samples' choice")

@@ -18,6 +18,7 @@ from vhserve.evaluation.options import EvaluationOptions
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
+from vhserve.notes import print_note
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation:
@@ -39,6 +40,8 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
         check_output(options.attach, document=PLAN_FORMAT)
     key = api_key(options.api_key_env)
     dataset = _open(options)
+    for note in dataset.notes:
+        print_note(note)
     earlier = _earlier(options, dataset.ref())
     addresses = [address for address in (options.base_url, options.compare) if address is not None]
     servers = [identify(address, options.model, key) for address in addresses]
@@ -100,5 +103,5 @@ def _earlier(options: EvaluationOptions, dataset: DatasetRef) -> Arm | None:
 
 
 def _told(dataset: DatasetRef) -> str:
-    settings = ", ".join(f"{name} {value}" for name, value in sorted(dataset.settings.items()))
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(dataset.described().items()))
     return f"{dataset.name} ({', '.join(part for part in (dataset.split, dataset.digest, settings) if part)})"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibrate.analysis.document import Report
+from profiles.head_profile import PICTURES
 from vhserve.report import html
 
 
@@ -28,5 +29,6 @@ def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(one)}" for name, one in value.items() if one not in (None, {}))
+        shown = {name: one for name, one in value.items() if one not in (None, {}) and name != PICTURES}
+        return ", ".join(f"{name} {_words(one)}" for name, one in shown.items())
     return ", ".join(map(_words, value)) if isinstance(value, list) else str(value)

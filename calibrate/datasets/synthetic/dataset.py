@@ -1,20 +1,22 @@
 """The synthetic world as a dataset: `calibrate.datasets.synthetic`, made on the spot.
 
-Knows families and splits only by what the world says of them. No image can be broken.
+Each half of it is a random stream of the world. Knows families only by what the world says of them. No image can be
+broken.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
 from calibrate.datasets.base import Dataset
 from calibrate.datasets.sample import Sample
+from calibrate.datasets.splits import ALL, CHOOSING, MEASURING, SPLITS
 from calibrate.datasets.synthetic import FAMILIES, make_sample
 from calibrate.errors import FamilyUnknown, SplitUnknown
-from profiles.head_profile import DatasetRef
+from profiles.head_profile import PICTURES, DatasetRef
+from profiles.picture_digests import packed
 
 NAME: Final = "synthetic"
-SPLITS: Final = ("train", "held_out")
-
 WORLD: Final = 1
 """Version of the world. A change that makes other samples of the same seeds raises it (pinned by a test)."""
 
@@ -29,7 +31,7 @@ class Synthetic(Dataset):
     seed
         Another seed is other samples of the same split.
     split
-        One of `SPLITS`; held out unless said otherwise.
+        One of `calibrate.datasets.splits.SPLITS`; of `all`, the halves take turns, a sample of each family at a time.
     families
         Some of the world's, in any order; all by default.
 
@@ -39,10 +41,10 @@ class Synthetic(Dataset):
     """
 
     def __init__(
-        self, *, samples: int, seed: int, split: str | None = None, families: Sequence[str] | None = None
+        self, *, samples: int, seed: int, split: str = MEASURING, families: Sequence[str] | None = None
     ) -> None:
         super().__init__(NAME)
-        self._samples, self._seed, self._split = samples, seed, split or "held_out"
+        self._samples, self._seed, self._split = samples, seed, split
         wanted = FAMILIES if families is None else tuple(families)
         unknown = [name for name in wanted if name not in FAMILIES]
         if unknown or not wanted:
@@ -56,8 +58,8 @@ class Synthetic(Dataset):
         if self._split not in SPLITS:
             raise SplitUnknown(
                 f"dataset {NAME} has no split {self._split!r}",
-                expected=" or ".join(SPLITS),
-                fix="give one of these, or leave the split out for held_out",
+                expected=f"one of {', '.join(SPLITS)}",
+                fix="give one of these",
             )
         self._families = tuple(name for name in FAMILIES if name in wanted)
 
@@ -71,6 +73,7 @@ class Synthetic(Dataset):
                 "samples": self._samples,
                 "seed": self._seed,
                 "families": ",".join(self._families),
+                PICTURES: packed(self._digest(index) for index in range(len(self))),
             },
         )
 
@@ -78,5 +81,17 @@ class Synthetic(Dataset):
         return self._samples
 
     def read(self, index: int) -> Sample:
-        families = len(self._families)
-        return make_sample(self._families[index % families], index // families, self._split, self._seed)
+        return make_sample(*self._place(index))
+
+    def _place(self, index: int) -> tuple[str, int, str, int]:
+        """Where the world has a sample: family, number, split, seed."""
+        number, family = divmod(index, len(self._families))
+        split = self._split
+        if split == ALL:
+            number, half = divmod(number, 2)
+            split = (CHOOSING, MEASURING)[half]
+        return self._families[family], number, split, self._seed
+
+    def _digest(self, index: int) -> bytes:
+        """SHA-256 of what makes the picture, which takes less than making it."""
+        return hashlib.sha256(repr((NAME, WORLD, *self._place(index))).encode()).digest()

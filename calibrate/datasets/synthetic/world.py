@@ -1,7 +1,7 @@
 """Samples of the synthetic world: a family and an index make a picture, a question, an answer and a box.
 
 A sample is a pure function of `(split, seed, family, index)`: these four seed its generator, and the split comes
-first, so train and held-out samples come from disjoint random streams and any process can make any sample. Answers
+first, so the samples of the two splits come from disjoint random streams and any process can make any sample. Answers
 are balanced within a family. Knows no model.
 """
 
@@ -31,11 +31,11 @@ FAMILIES: Final = (
 )
 """questions.SceneQuestion families; in those named `_box` the region is drawn on the picture as well."""
 
-STREAMS: Final = {"train": 1, "held_out": 2}
-"""First word of every sample's seed, by split. Training scenes use `train` too, with a word of their own behind it."""
+STREAMS: Final = {"choosing": 1, "measuring": 2}
+"""First word of every sample's seed, by split. The scenes that the demo model learned from have a word of their own."""
 
 
-def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0) -> "Sample":
+def make_sample(family: str, index: int, split: str = "measuring", seed: int = 0) -> "Sample":
     """Make one sample.
 
     Parameters
@@ -45,7 +45,7 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
     index
         Which sample of the family, from 0 on; there is no end.
     split
-        `train` or `held_out`.
+        `choosing` or `measuring`.
     seed
         Another seed is another world of the same split.
 
@@ -81,7 +81,7 @@ def make_sample(family: str, index: int, split: str = "held_out", seed: int = 0)
     )
 
 
-def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "held_out", seed: int = 0) -> "Iterator[Sample]":
+def samples(n: int, families: Sequence[str] = FAMILIES, split: str = "measuring", seed: int = 0) -> "Iterator[Sample]":
     """Make the first `n` samples, taking the families in turn (round robin).
 
     Raises

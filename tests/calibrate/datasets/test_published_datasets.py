@@ -67,7 +67,7 @@ def test_pointqa_in_six_settings(tmp_path):
     dataset = opened("pointqa", make_pointqa(tmp_path))
     samples = {one.id: one for one in dataset}
     assert len(samples) == 4 * 6
-    assert dataset.ref().split == "test"
+    assert dataset.ref().settings["published_split"] == "test"
     plain, drawn = samples["pointqa:31:1:object"], samples["pointqa:31:1:object_box"]
     assert plain.question == "How many dogs are there?" + WORD
     assert drawn.question == "How many dogs are there? The exemplary object is within the rectangle." + WORD

@@ -85,9 +85,9 @@ def test_files_that_are_none(name, tmp_path):
         opened(name, folder, split="middle")
     with pytest.raises(DatasetUnknown, match=f"{name}:PATH"):
         open_dataset(name, samples=1, seed=0)
-    if kind.SPLITS:
+    if kind.PUBLISHED:
         with pytest.raises(FileUnreadable):
-            opened(name, folder, split=kind.SPLITS[1])
+            opened(name, folder, split=kind.PUBLISHED[1])
 
 
 def test_documents_that_are_something_else(tmp_path):

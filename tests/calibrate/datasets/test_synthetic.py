@@ -143,19 +143,19 @@ def test_answers_are_balanced(family: str) -> None:
 
 
 def test_samples_are_a_function_of_split_seed_family_and_index() -> None:
-    def seen(family: str, i: int, split: str = "held_out", seed: int = 0) -> tuple[bytes, str, str]:
+    def seen(family: str, i: int, split: str = "measuring", seed: int = 0) -> tuple[bytes, str, str]:
         sample = make_sample(family, i, split, seed)
         return sample.image.tobytes(), sample.question, sample.id
 
     assert seen("super", 3) == seen("super", 3)
-    others = [seen("super", 3, "train"), seen("super", 3, seed=1), seen("super", 4), seen("super_box", 3)]
+    others = [seen("super", 3, "choosing"), seen("super", 3, seed=1), seen("super", 4), seen("super_box", 3)]
     assert len({picture for picture, *_ in [seen("super", 3), *others]}) == 5
     assert len({id for *_, id in [seen("super", 3), *others]}) == 5
 
 
 def test_no_picture_is_in_both_splits() -> None:
-    train = {make_sample(f, i, "train").image.tobytes() for f in FAMILIES for i in range(60)}
-    held_out = {make_sample(f, i, "held_out").image.tobytes() for f in FAMILIES for i in range(60)}
+    train = {make_sample(f, i, "choosing").image.tobytes() for f in FAMILIES for i in range(60)}
+    held_out = {make_sample(f, i, "measuring").image.tobytes() for f in FAMILIES for i in range(60)}
     assert len(train) == len(held_out) == 60 * len(FAMILIES)
     assert not train & held_out
 

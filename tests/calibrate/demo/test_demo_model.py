@@ -37,7 +37,7 @@ def prompt(processor: LlavaProcessor, question: str) -> str:
 
 def test_it_answers_held_out_questions(demo: LoadedModel) -> None:
     """Floor far below what is measured on 1,000 samples: this catches wrong files, not small losses."""
-    asked = open_dataset("synthetic", samples=8 * len(FAMILIES), seed=0, split="held_out")
+    asked = open_dataset("synthetic", samples=8 * len(FAMILIES), seed=0, split="measuring")
     answered = answer_all(demo, asked)
     assert set(answered.families) == set(FAMILIES)
     assert answered.right.mean() >= 0.9

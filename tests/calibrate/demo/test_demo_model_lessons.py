@@ -78,7 +78,7 @@ def test_mask_lets_a_slot_see_the_picture_and_itself() -> None:
 
 def test_fast_encoding_is_the_tokenizers() -> None:
     tokenizer = build_tokenizer()
-    for sample in samples(80, split="train"):
+    for sample in samples(80, split="choosing"):
         assert encode(sample.question) == tokenizer(sample.question)["input_ids"]
 
 

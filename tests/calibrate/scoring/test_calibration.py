@@ -58,7 +58,7 @@ def signalling(dataset, at, number=signal.SIGINT):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return some_boxes(samples=SAMPLES, seed=3, split="train")
+    return some_boxes(samples=SAMPLES, seed=3, split="choosing")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_an_exception_loses_nothing(llava, dataset, run, tmp_path):
         ({"seed": 4}, "seed was 3, is now 4"),
         ({"layer_function": "none"}, "layer function was inverse, is now none"),
         ({"samples": 9}, "samples was 14, is now 9"),
-        ({"split": "held_out"}, "split was train, is now held_out"),
+        ({"split": "measuring"}, "split was choosing, is now measuring"),
     ],
 )
 def test_state_of_other_settings_is_refused(llava, dataset, run, tmp_path, changes, words):
@@ -219,7 +219,7 @@ def test_state_of_other_settings_is_refused(llava, dataset, run, tmp_path, chang
     with pytest.raises(Stopped):
         calibrate(llava, signalling(dataset, 4), here)
     before = partial(here).read_bytes()
-    wanted = {"samples": SAMPLES, "split": "train"} | {k: v for k, v in changes.items() if k in ("samples", "split")}
+    wanted = {"samples": SAMPLES, "split": "choosing"} | {k: v for k, v in changes.items() if k in ("samples", "split")}
     there = replace(here, **{k: v for k, v in changes.items() if k not in wanted})
     other = some_boxes(seed=there.seed, **wanted)
     with pytest.raises(StateMismatch, match="--restart") as error:

@@ -112,7 +112,7 @@ def test_what_it_prints(llava_path, tmp_path, capsys):
     assert [cell.strip() for cell in first.split("│")[1:3]] == [str(layer), str(head)]
     assert all(stage in shown for stage in ("early", "middle", "late"))
     assert f"Wrote {out}: 9 samples" in shown
-    assert profile.dataset.split == "train"
+    assert profile.dataset.split == "choosing"
     assert {"effect", "gradient"} <= profile.rankings.keys()  # what plans are made by
 
     assert main(["calibrate", *flags, "--no-effects", "--out", str(tmp_path / "without.json")]) == 0

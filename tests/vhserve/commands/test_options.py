@@ -17,7 +17,7 @@ ORDER = [
 DIFFER_ON_PURPOSE = {
     "model": ({"calibrate", "analyze"}, {"ablate", "rankings"}),  # one without a profile, one with
     "dataset": ({"calibrate", "ablate", "rankings"}, {"analyze"}),  # which compares several
-    "split": ({"calibrate"}, {"ablate", "rankings", "analyze"}),  # heads are not chosen by what they are judged on
+    "split": ({"calibrate"}, {"ablate", "rankings"}, {"analyze"}),  # heads are not chosen by what they are judged on
     "samples": ({"calibrate"}, {"ablate"}, {"rankings"}, {"analyze"}),
     "seed": ({"calibrate", "analyze"}, {"ablate", "rankings"}),  # which draw at random
     "batch_size": ({"calibrate", "analyze"}, {"ablate", "rankings"}),
