@@ -251,6 +251,58 @@ def api_server_rank(vllm_config: Any) -> int:
     return rank
 
 
+def placeholders_of(renderer: Any, image_token: int) -> tuple[str, tuple[str, ...]]:
+    """How a server's tokenizer writes its model's image token, and all texts that stand for a picture in a message.
+
+    Symptom
+        A text that vLLM itself takes for a picture's place goes unnoticed.
+    Cause
+        The text that vLLM writes for pictures into templates that take one text is known to the model's class alone.
+    Removal
+        vLLM publishes the placeholders of a model that it serves.
+    """
+    from vllm.model_executor.model_loader import get_model_cls
+
+    own: str = renderer.get_tokenizer().convert_ids_to_tokens(image_token)
+    model_class: Any = get_model_cls(renderer.model_config)
+    return own, tuple({own, model_class.get_placeholder_str("image", 1)})
+
+
+def around_prompts(renderer: Any, messages: Callable[[Any], None], prompt: Callable[[Any], None]) -> None:
+    """Call checks on an API server's prompts: on messages before they are rendered, on what goes to the engine after.
+
+    Symptom
+        `<image>` in a text, of a system message or an earlier turn, gets the picture of a later one; in a prompt
+        without pictures the model sees an image token that shows nothing.
+    Cause
+        vLLM puts pictures wherever the image token stands in the rendered prompt, whoever wrote it. Its renderer, which
+        all routes share, has no place for checks.
+    Removal
+        vLLM refuses or escapes image tokens in texts.
+    """
+    render, render_async = renderer.render_messages, renderer.render_messages_async
+    process, process_async = renderer.process_for_engine, renderer.process_for_engine_async
+
+    def render_messages(asked: Any, params: Any) -> Any:
+        messages(asked)
+        return render(asked, params)
+
+    async def render_messages_async(asked: Any, params: Any) -> Any:
+        messages(asked)
+        return await render_async(asked, params)
+
+    def process_for_engine(*args: Any, **options: Any) -> Any:
+        prompt(made := process(*args, **options))
+        return made
+
+    async def process_for_engine_async(*args: Any, **options: Any) -> Any:
+        prompt(made := await process_async(*args, **options))
+        return made
+
+    renderer.render_messages, renderer.render_messages_async = render_messages, render_messages_async
+    renderer.process_for_engine, renderer.process_for_engine_async = process_for_engine, process_for_engine_async
+
+
 def engine_failed(engine_client: Any) -> bool:
     """Whether an engine process of an API server has ended by itself, and not because the server stopped it.
 

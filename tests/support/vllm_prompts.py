@@ -32,8 +32,8 @@ def chat_prompts(model: str, conversations: list[list[Any]], template: str | Non
 
     own = renderer(model)
     request = ChatCompletionRequest(messages=[{"role": "user", "content": "?"}])  # for the server's defaults
-    chat, tokenizing = request.build_chat_params(template, "auto"), request.build_tok_params(own.model_config)
-    _, prompts = own.render_chat(conversations, chat, tokenizing)
+    chat = request.build_chat_params(template, "auto").with_defaults({"tools": None, "tokenize": False})
+    _, prompts = own.render_chat(conversations, chat, request.build_tok_params(own.model_config))
     return [list(prompt["prompt_token_ids"]) for prompt in prompts]
 
 
@@ -58,3 +58,22 @@ def message(picture: Any, text: str, *, picture_last: bool = False) -> list[dict
     """A conversation of one message with a picture."""
     parts = [{"type": "image_pil", "image_pil": picture}, {"type": "text", "text": text}]
     return [{"role": "user", "content": parts[::-1] if picture_last else parts}]
+
+
+def guarded(model: str, conversations: list[list[Any]], template: str | None = None) -> list[list[int] | str]:
+    """What the server makes of each conversation: its token ids, or the line of the error that it is refused with."""
+    from vhserve.server.picture_places import guard
+
+    own, outcomes = renderer(model), list[list[int] | str]()
+    stock = dict(vars(own))
+    try:
+        guard(own)
+        for conversation in conversations:
+            try:
+                outcomes += chat_prompts(model, [conversation], template)
+            except ValueError as error:
+                outcomes.append(str(error))
+    finally:
+        vars(own).clear()
+        vars(own).update(stock)
+    return outcomes

@@ -13,6 +13,7 @@ __all__ = [
     "middleware",
     "model_check",
     "monitoring",
+    "picture_places",
     "plan_metrics",
     "request_metrics",
     "serving",

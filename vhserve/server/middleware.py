@@ -30,8 +30,9 @@ def _with_monitoring(settings: ServerSettings) -> bool:
 
 
 ORDER: Final = (
-    # Innermost: it reads the server's start only, so its place matters least.
+    # Innermost: these act at the server's start only, so their place matters least.
     Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
+    Middleware("vhserve.server.picture_places.PicturePlaces", _always),
     # Inside the guard, so that only requests which it lets through are mirrored.
     Middleware("vhserve.server.monitoring.middleware.Monitoring", _with_monitoring),
     # Around the monitoring, so that the engine is checked before the monitoring's tasks are cancelled.

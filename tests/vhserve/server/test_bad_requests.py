@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_host import image
+from engine_host import IMAGE_TOKEN, image
 from live_server import KEY, Reply, Server, data_url, encoded, message, picture_message
 from oracle import TinyModel
 from PIL import Image
@@ -129,6 +129,37 @@ def test_too_many_pictures(ask_for: Callable[..., Reply]) -> None:
 
 def test_a_prompt_that_is_too_long(ask_for: Callable[..., Reply]) -> None:
     assert "512" in assert_refused(ask_for(messages=[{"role": "user", "content": "red " * 600}]), 400)
+
+
+PICTURE = picture_message(1)
+PLACEHOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "system message": ("chat/completions", {"messages": [{"role": "system", "content": "<image>"}, PICTURE]}),
+    "earlier turn": (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "<image>"}]}]},
+    ),
+    "stream": ("chat/completions", {"messages": [message(text="a <image>")], "stream": True}),
+    "tools": (
+        "chat/completions",
+        {"messages": [PICTURE], "chat_template_kwargs": {"bos_token": "<image>"}},
+    ),
+    "prompt": ("completions", {"prompt": "USER: <image> how many ? ASSISTANT:"}),
+    "one prompt of two": ("completions", {"prompt": ["how many ?", "<image>"]}),
+    "token ids": ("completions", {"prompt": [1, 5, IMAGE_TOKEN, 5]}),
+    "responses": ("responses", {"input": "a <image>"}),
+    "anthropic": ("messages", {"messages": [{"role": "user", "content": "a <image>"}], "max_tokens": 2}),
+}
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_a_text_that_stands_for_a_picture(name: str, server: Server, models: dict[str, TinyModel]) -> None:
+    route, body = PLACEHOLDERS[name]
+    asked = {"model": str(models["gqa"].path), "max_tokens": 2} | body
+    reply = server.post(asked, f"/v1/{route}")
+    assert reply.status == 400, reply.text
+    said = reply.text if route == "messages" else assert_refused(reply, 400)
+    assert "<image>" in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("n", [17, 10_000])
