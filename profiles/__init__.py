@@ -26,6 +26,7 @@ __all__ = [
     "reading",
     "store",
     "strict",
+    "suggestions",
     "torchvision_import",
     "transformers_config",
     "treatments",

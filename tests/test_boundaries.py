@@ -13,6 +13,7 @@ ORDER = {
     "profiles": (
         "profiles.torchvision_import",
         "profiles.errors",
+        "profiles.suggestions",
         "profiles.treatments",
         "profiles.names",
         "profiles",
@@ -38,6 +39,7 @@ ORDER = {
     "vhserve": (
         "vhserve",
         "vhserve.errors",
+        "vhserve.option_types",
         "vhserve.compat",
         "vhserve.child_processes",
         "vhserve.server.media",
@@ -62,6 +64,7 @@ ORDER = {
         "vhserve.loadtest",
         "vhserve.demo",
         "vhserve.commands",
+        "vhserve.command_line",
         "vhserve.cli",
     ),
 }
@@ -88,7 +91,8 @@ COSTS = {
         ("vhserve", "vllm"),
     ),
     "what vhserve takes of calibrate": (SHARED, ("torch", "transformers", "vllm")),
-    "the command line": (("vhserve", "vhserve.cli"), ("calibrate", *HEAVY)),
+    "the program": (("vhserve.cli",), ("calibrate", "profiles", "pydantic", "rich", *HEAVY)),
+    "the command line": (("vhserve.command_line",), ("calibrate", *HEAVY)),
     "the load test": (
         ("vhserve.loadtest.run", "vhserve.loadtest.page", "vhserve.loadtest.tables"),
         ("locust", "gevent", "torch", "transformers", "vllm"),

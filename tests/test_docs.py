@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from vhserve.cli import Vhserve
+from vhserve.command_line import Vhserve
+from vhserve.commands.flags import all_commands, passes_flags_on
+from vhserve.commands.flags import flags as flags_of
 from vhserve.server.metric_definitions import DEFINITIONS, table
 
 ROOT = Path(__file__).parents[1]
 TOP = ("profiles", "calibrate", "vhserve")
+COMMANDS = dict(all_commands(Vhserve))
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -49,15 +52,10 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_every_command_of_the_docs_parses(page: str, line: str) -> None:
     words = shlex.split(re.sub(r"\[.*?\]", "", line))[1:]
-    command = Vhserve.model_fields[words[0]].annotation
-    model = next(part for part in command.__args__ if part is not type(None))
-    own = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-    if words[0] == "profile":  # which has commands of its own
-        model = next(part for part in own[words[1]].__args__ if part is not type(None))
-    names = [(field.alias or name).replace("_", "-") for name, field in model.model_fields.items()]
-    known = {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}  # as pydantic-settings makes flags
+    command = max((names for names in COMMANDS if words[: len(names)] == list(names)), key=len)
+    known = set(flags_of(COMMANDS[command]))
     flags = {word.split("=")[0] for word in words if word.startswith("-")}
-    if words[0] != "serve":  # whose other flags are vLLM's
+    if not passes_flags_on(COMMANDS[command]):
         assert flags <= known, f"{page}: {flags - known}"
 
 

@@ -3,17 +3,13 @@
 Importing this package is cheap. `vhserve.engine` runs inside vLLM and does not know `calibrate`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("vhserve")
-except PackageNotFoundError:  # a source tree on PYTHONPATH, as on machines where nothing can be installed
-    __version__ = "0+unknown"
+__version__: str
 
 __all__ = [
     "__version__",
     "child_processes",
     "cli",
+    "command_line",
     "commands",
     "compat",
     "demo",
@@ -22,6 +18,19 @@ __all__ = [
     "evaluation",
     "loadtest",
     "notes",
+    "option_types",
     "report",
     "server",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, read when it is asked for: every process of ours imports this package, and few want to know."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vhserve")
+    except PackageNotFoundError:  # a source tree on PYTHONPATH, as on machines where nothing can be installed
+        return "0+unknown"

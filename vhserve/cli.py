@@ -1,67 +1,21 @@
-"""The `vhserve` command: reads the command line, runs one command, turns user errors into one line and exit code 2.
+"""The `vhserve` program: runs one command; an interrupt ends it, at any time, with exit code 130 and one line.
 
-Each command is a pydantic model in `vhserve.commands`: its fields are the only source of flags, defaults and help.
-Does not know what the commands do; importing it imports neither torch nor vllm.
+Imports nothing but what that takes: Ctrl-C while the commands are imported is an interruption, too.
+Does not know the commands: `vhserve.command_line` does.
 """
 
+import _thread
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
-from rich.console import Console
-from rich.markup import escape
-
-from profiles.errors import UserError
-from vhserve import __version__
-from vhserve.commands.ablate import Ablate
-from vhserve.commands.analyze import Analyze
-from vhserve.commands.calibrate import Calibrate
-from vhserve.commands.demo import Demo
-from vhserve.commands.evaluate import Evaluate
-from vhserve.commands.loadtest import Loadtest
-from vhserve.commands.models import Models
-from vhserve.commands.plan import Plan
-from vhserve.commands.profile import Profile
-from vhserve.commands.rankings import Rankings
-from vhserve.commands.serve import Serve
-
-USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+if os.environ.get("VHSERVE_IMPORTS_MENDED"):  # in a process of a server of ours: `vhserve.compat` says why
+    from vhserve.compat import mend_child_process
 
-class Vhserve(BaseSettings):
-    """Serve vision-language models with only the attention heads that earn their keep."""
-
-    # `serve` hands what it does not know to vLLM; every other command refuses it (see `main`).
-    model_config = SettingsConfigDict(
-        cli_prog_name="vhserve",
-        cli_kebab_case=True,
-        cli_implicit_flags="toggle",
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
-
-    calibrate: CliSubCommand[Calibrate]
-    profile: CliSubCommand[Profile]
-    rankings: CliSubCommand[Rankings]
-    plan: CliSubCommand[Plan]
-    serve: CliSubCommand[Serve]
-    evaluate: CliSubCommand[Evaluate]
-    loadtest: CliSubCommand[Loadtest]
-    ablate: CliSubCommand[Ablate]
-    analyze: CliSubCommand[Analyze]
-    models: CliSubCommand[Models]
-    demo: CliSubCommand[Demo]
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
-
-
-class VhservePassingFlagsOn(Vhserve):
-    """`Vhserve` for `serve`, whose unknown flags are vLLM's."""
-
-    model_config = SettingsConfigDict(cli_ignore_unknown_args=True)
+    mend_child_process()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,46 +31,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend, 130 when interrupted.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if args in (["--version"], ["-V"]):
-        print(f"vhserve {__version__}")
-        return 0
-    if not args:
-        args = ["--help"]
-    root = VhservePassingFlagsOn if args[0] == "serve" else Vhserve
+    if argv is None:
+        sys.unraisablehook = _raise_again
     try:
-        CliApp.run(root, cli_args=args)
-    except UserError as error:
-        return _refuse(str(error))
-    except SettingsError as error:
-        return _refuse(f"{error}; see vhserve {args[0]} --help")
-    except ValidationError as error:
-        if error.title not in (root.__name__, *Vhserve.model_fields):
-            raise  # not the command line's: a defect of ours, which keeps its traceback
-        return _refuse(_first_line(error, args))
-    except KeyboardInterrupt:
+        from vhserve.command_line import run
+
+        code = run(sys.argv[1:] if argv is None else argv)
+    except BaseException as error:
+        if not _comes_of_interrupt(error):
+            raise
+        if argv is None:
+            _end_silently_on_interrupt()
+        print("vhserve: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else 0
-    return 0
+    if argv is None:
+        _end_silently_on_interrupt()
+    return code
 
 
-def _first_line(error: ValidationError, args: Sequence[str]) -> str:
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    words: list[str] = []
-    while path and path[0] in args[len(words) : len(words) + 1]:  # a command, or one of its own commands
-        words.append(path.pop(0))
-    command = " ".join(words) or args[0]
-    flag = "--" + path[0].replace("_", "-") if path else "the command line"
-    found = f" {first['input']!r}" if first["type"] != "missing" else ""
-    return f"{flag}{found}: {first['msg'].lower()}; see vhserve {command} --help"
+def _comes_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or what a library made of one, as some do while they are imported."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
-def _refuse(line: str) -> int:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]vhserve: error:[/] {escape(line)}")
-    return USER_ERROR
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Raise an interrupt once more that came where Python can raise nothing, such as in a weak reference's callback."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_silently_on_interrupt() -> None:
+    """From here on, while the interpreter ends, Ctrl-C ends the process at once instead of printing a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

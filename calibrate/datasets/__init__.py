@@ -5,6 +5,7 @@ Owns how a name becomes a dataset; does not know a model. A new one is a file wi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,9 @@ from calibrate.datasets.seed_bench import SeedBench
 from calibrate.datasets.splits import MEASURING
 from calibrate.datasets.synthetic.dataset import Synthetic
 from calibrate.errors import DatasetUnknown
+from profiles.suggestions import did_you_mean
 
-__all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "open_dataset"]
+__all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "check_name", "open_dataset"]
 
 DATASETS: Final[Mapping[str, Callable[..., Dataset]]] = {"synthetic": Synthetic}
 """Built-in datasets by name; called with the keyword arguments of `open_dataset`."""
@@ -30,6 +32,16 @@ BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
     kind.NAME: kind for kind in (PointQA, Mmbench, MmbenchCircular, Pope, SeedBench, QBench)
 }
 """Published datasets by name; called with where they are and the keyword arguments of `open_dataset`."""
+
+
+def check_name(name_or_path: str) -> None:
+    """Refuse what names no dataset, without reading any file of one.
+
+    Raises
+    ------
+    DatasetUnknown
+    """
+    _maker(name_or_path)
 
 
 def open_dataset(
@@ -66,13 +78,17 @@ def open_dataset(
     """
     if samples < 1 or seed < 0:
         raise ValueError(f"samples must be positive and seed not negative, but are {samples} and {seed}")
+    return _maker(name_or_path)(samples=samples, seed=seed, split=split, families=families)
+
+
+def _maker(name_or_path: str) -> Callable[..., Dataset]:
     if make := DATASETS.get(name_or_path):
-        return make(samples=samples, seed=seed, split=split, families=families)
+        return make
     name, _, source = name_or_path.partition(":")
     if (kind := BENCHMARKS.get(name)) and source:
-        return kind(source, samples=samples, seed=seed, split=split, families=families)
+        return partial(kind, source)
     if name_or_path.endswith(".jsonl"):
-        return JsonLines(Path(name_or_path), samples=samples, seed=seed, split=split, families=families)
+        return partial(JsonLines, Path(name_or_path))
     if kind:
         raise DatasetUnknown(
             f"dataset {name!r} has to be read from its files",
@@ -82,5 +98,5 @@ def open_dataset(
     raise DatasetUnknown(
         f"unknown dataset {name_or_path!r}",
         expected=f"{', '.join(DATASETS)}, a .jsonl file, or {'|'.join(BENCHMARKS)}:PATH",
-        fix="give one of these",
+        fix=did_you_mean(name, [*DATASETS, *BENCHMARKS], "give one of these"),
     )

@@ -5,7 +5,6 @@ alias, Hub id or path into something `from_pretrained` takes or into a one-line 
 transformers, and loads no weights.
 """
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 from calibrate.demo import MODEL_DIR
 from calibrate.errors import ModelBroken, UnknownModel, UnsupportedModel
 from calibrate.models.hub import NotOnHub, config_path
+from profiles.suggestions import did_you_mean
 
 ARCHITECTURES: Final = {
     "llava": "LlavaForConditionalGeneration",
@@ -189,8 +189,7 @@ def _looks_like_hub_id(name: str) -> bool:
 
 def _unknown(name: str, local: Path) -> UnknownModel:
     hubs = [model.hub for model in KNOWN.values()]
-    close = difflib.get_close_matches(name, [*KNOWN, *hubs], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see `vhserve models` for the aliases"
+    hint = did_you_mean(name, [*KNOWN, *hubs], "see `vhserve models` for the aliases")
     what = "is a file" if local.is_file() else "is unknown"
     return UnknownModel(f"model {name!r} {what}", expected="an alias, a Hub id (owner/name) or a folder", fix=hint)
 

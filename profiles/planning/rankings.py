@@ -9,6 +9,7 @@ import numpy.typing as npt
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS, Treated
+from profiles.suggestions import did_you_mean
 
 Table = npt.NDArray[np.float64]
 
@@ -54,10 +55,12 @@ def ranking(profile: HeadProfile, rank_by: str, treatment: Treated = "removed") 
     table = found.table(treatment) if found else None
     if table is None:
         wrong = f"the profile has no {'effects' if rank_by == 'effect' else rank_by}"
-        held = ", ".join(ranking_names(profile))
+        names = ranking_names(profile)
+        cure, rank = _CURES.get(rank_by), f"rank by what it has: {', '.join(names)}"
+        guess = did_you_mean(rank_by, [*names, *_CURES], f"calibrate again, or {rank}")
         raise RankingMissing(
             f"{wrong} of {treatment} heads" if found else wrong,
             expected=f"a profile with them for --rank-by {rank_by}",
-            fix=f"{_CURES.get(rank_by, 'calibrate again')}, or rank by what it has: {held}",
+            fix=f"{cure}, or {rank}" if cure else guess,
         )
     return np.array(table, dtype=np.float64)

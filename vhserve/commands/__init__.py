@@ -9,6 +9,8 @@ __all__ = [
     "calibrate",
     "demo",
     "evaluate",
+    "flags",
+    "help_pages",
     "loadtest",
     "measuring",
     "models",

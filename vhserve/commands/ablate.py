@@ -6,12 +6,13 @@ The run itself is in `calibrate.ablation.run`.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from profiles.names import Ablated, Granularity
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
 from vhserve.commands.ranking_option import AnyRanking
+from vhserve.option_types import GRANULARITY, Draws
 
 
 class Ablate(MaskedRunOptions):
@@ -47,12 +48,8 @@ class Ablate(MaskedRunOptions):
         description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
         "the paper's mask; attention to text only",
     )
-    draws: PositiveInt = Field(3, description="random selections for each k")
-    granularity: Granularity | None = Field(
-        None,
-        description="treat query heads one by one, or all of a KV head together; kv_group for a grouped-query model "
-        "if not given",
-    )
+    draws: Draws = 3
+    granularity: Granularity | None = Field(None, description=GRANULARITY)
     figure: Path | None = Field(None, description="SVG file to draw a curve into")
     markdown: bool = Field(False, description="print the tables as Markdown")
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model, say_overlap
 from vhserve.commands.options import (
-    SPLIT,
     DatasetsOption,
     ExecutionOptions,
     FamiliesOption,
@@ -19,6 +18,7 @@ from vhserve.commands.options import (
     ResultOptions,
     SampleOptions,
 )
+from vhserve.option_types import SPLIT, Draws, Samples
 
 if TYPE_CHECKING:
     from calibrate.ablation.results import Ablation
@@ -61,7 +61,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     """
 
     split: str = Field("choosing", description=f"{SPLIT}; heads are ablated on the other half")
-    samples: PositiveInt = Field(1000, description="how many samples of each dataset to measure on")
+    samples: Samples = Field(1000, description="how many samples of each dataset to measure on")
     out: Path = Field(
         Path("analysis"), description="folder to write report.html and the numbers into, or an .html file"
     )
@@ -71,12 +71,12 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         None, description="results of `vhserve ablate` to show; the table is measured if not given"
     )
     rankings: Path | None = Field(None, description="comparison of rankings to show, as `vhserve rankings` writes it")
-    ablation_samples: PositiveInt = Field(1000, description="how many samples of each dataset to ablate on, at most")
+    ablation_samples: Samples = Field(1000, description="how many samples of each dataset to ablate on, at most")
     k: list[str] = Field(
         ["4", "8", "16"],
         description="numbers of heads to ablate, or percentages of each stage's heads, comma-separated",
     )
-    draws: PositiveInt = Field(3, description="random selections for each k")
+    draws: Draws = 3
     no_ablation: bool = Field(False, description="leave the ablation table out, which takes most of the time")
 
     def cli_cmd(self) -> None:

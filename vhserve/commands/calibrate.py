@@ -7,20 +7,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from pydantic_settings import CliDualFlag
 
 from profiles.names import LayerFunction
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model
 from vhserve.commands.options import (
-    SPLIT,
     DatasetOption,
     ExecutionOptions,
     ModelOption,
     ResultOptions,
     SampleOptions,
-    Samples,
 )
+from vhserve.option_types import SPLIT, BlockSize, Samples
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +45,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
         description="measure what removing each head, and hiding the image from it, would do to the answers, which is "
         "what plans are best made by; takes a gradient, and several times the time and memory",
     )
-    block_size: PositiveInt | None = Field(
+    block_size: BlockSize | None = Field(
         None, description="image blocks hidden from heads for effects, in tokens; single image tokens if not given"
     )
 

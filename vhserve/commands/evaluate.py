@@ -6,6 +6,7 @@ Does not know how to ask, score, pair or write: that, and the options, are in `v
 from pydantic import Field
 
 from vhserve.evaluation.options import EvaluationOptions
+from vhserve.option_types import JSON
 
 
 class Evaluate(EvaluationOptions):
@@ -13,14 +14,18 @@ class Evaluate(EvaluationOptions):
 
     Every sample is one chat request with its picture. Figures come per question family with a 95% Wilson interval; two
     arms add paired flips, an interval of the difference and McNemar's exact test. A request that fails is counted and
-    named, never scored as a wrong answer.
+    named, never scored as a wrong answer. Exit code 1: a server answered nothing.
     """
 
-    json_: bool = Field(False, alias="json", description="print the results as JSON instead of a table")
+    json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
         """Check everything that can be wrong, ask, then write and print."""
         from rich.console import Console
+
+        from calibrate.datasets import check_name
+
+        check_name(self.dataset)  # before the client's library is imported, which takes a second
 
         from vhserve.evaluation.run import evaluate
         from vhserve.evaluation.tables import accuracy_table, paired_table, published_table
@@ -36,7 +41,12 @@ class Evaluate(EvaluationOptions):
             if evaluation.paired:
                 console.print(paired_table(evaluation.paired))
         errors = [answer for arm in evaluation.arms for answer in arm.answers if answer.error]
+        silent = [arm.name for arm in evaluation.arms if not arm.answered]
         if errors:
+            what = f"{' and '.join(silent)} answered nothing: " if silent else ""
             Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
-                f"{len(errors)} requests failed and are in no accuracy; the first, {errors[0].id}: {errors[0].error}"
+                f"vhserve: {what}{len(errors)} requests failed and are in no accuracy; "
+                f"the first, {errors[0].id}: {errors[0].error}"
             )
+        if silent:
+            raise SystemExit(1)

@@ -6,6 +6,7 @@ Does not know how to send, count or draw: that, and the options, are in `vhserve
 from pydantic import Field
 
 from vhserve.loadtest.options import LoadtestOptions
+from vhserve.option_types import JSON
 
 
 class Loadtest(LoadtestOptions):
@@ -17,7 +18,7 @@ class Loadtest(LoadtestOptions):
     ratios. Exit code 1: a --fail-if condition holds, or nothing succeeded.
     """
 
-    json_: bool = Field(False, alias="json", description="print the figures as JSON instead of tables")
+    json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
         """Check everything that can be wrong, send, then write and print."""

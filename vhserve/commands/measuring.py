@@ -27,18 +27,23 @@ def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs:
     outputs
         Paths and the `format` of the document that each is to hold; None for pages and figures.
     inputs
-        Files that the command reads; names of datasets may be among them.
+        Files that the command reads, as paths, and the names of its datasets, as text.
 
     Raises
     ------
     UserError
-        As `profiles.files.check_output` and `calibrate.models.registry.find`.
+        As `profiles.files.check_output`, `calibrate.datasets.check_name` and `calibrate.models.registry.find`.
     """
+    from calibrate.datasets import check_name
     from calibrate.models.registry import find
     from profiles.files import check_output
 
+    inputs = list(inputs)
     for path, document in outputs.items():
         check_output(path, document=document, inputs=inputs)
+    for name in inputs:
+        if isinstance(name, str):
+            check_name(name)
     find(model)
 
 
@@ -52,10 +57,8 @@ def open_dataset(
     UserError
         As `calibrate.datasets.open_dataset`.
     """
-    from profiles.torchvision_import import ensure_torchvision
-
-    ensure_torchvision()
     from calibrate import datasets
+    from profiles.torchvision_import import ensure_torchvision
 
     dataset = datasets.open_dataset(
         name,
@@ -64,6 +67,7 @@ def open_dataset(
         split=split or options.split,
         families=options.families if isinstance(options, FamiliesOption) else None,
     )
+    ensure_torchvision()  # only now: it takes seconds, which a dataset that is refused need not cost
     for note in dataset.notes:
         print_note(note)
     return dataset

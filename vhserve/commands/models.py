@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from vhserve.option_types import JSON
+
 if TYPE_CHECKING:
     from calibrate.models.registry import KnownModel
 
@@ -17,7 +19,7 @@ MARKS = ("*", "**", "***")
 class Models(BaseModel):
     """List the models that `--model` knows by a short name, with their geometry; any Hub id or folder works too."""
 
-    json_: bool = Field(False, alias="json", description="print the table as one JSON document")
+    json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
         """Print the table."""

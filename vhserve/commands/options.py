@@ -6,61 +6,52 @@ the field again, which keeps its place. Does not know what the commands do.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
-DATASET = "`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope"
-
-SPLIT = (
-    "half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they "
-    "are measured on, or `all`; or a published split, such as test"
-)
-
-Samples = Annotated[PositiveInt, Field(description="how many samples to measure on")]
-BatchSize = Annotated[PositiveInt, Field(description="samples in one forward pass; does not change the result")]
+from vhserve import option_types as words
+from vhserve.option_types import BatchSize, BlockSize, Count, Samples, Seed
 
 
 class ModelOption(BaseModel):
     """The model to measure."""
 
-    model: str = Field("demo", description="alias (see `vhserve models`), Hub id or folder")
+    model: str = Field("demo", description=words.MODEL)
 
 
 class ProfileOptions(BaseModel):
     """A head profile, and the model to measure, which may be another copy of the profile's."""
 
-    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
-    model: str | None = Field(
-        None, description="alias (see `vhserve models`), Hub id or folder; the profile's own if not given"
-    )
+    profile: CliPositionalArg[Path] = Field(description=words.PROFILE)
+    model: str | None = Field(None, description=f"{words.MODEL}; the profile's own if not given")
 
 
 class DatasetOption(BaseModel):
     """One dataset."""
 
-    dataset: str = Field("synthetic", description=DATASET)
+    dataset: str = Field("synthetic", description=words.DATASET)
 
 
 class DatasetsOption(BaseModel):
     """One dataset or several."""
 
-    dataset: list[str] = Field(["synthetic"], description=f"{DATASET}; several, comma-separated, are compared")
+    dataset: list[str] = Field(["synthetic"], description=f"{words.DATASET}; several, comma-separated, are compared")
 
 
 class SampleOptions(BaseModel):
     """Which samples of the dataset."""
 
-    split: str = Field("measuring", description=SPLIT)
+    split: str = Field("measuring", description=words.SPLIT)
     samples: Samples = 1000
-    seed: NonNegativeInt = Field(0, description="seed of the choice of samples")
+    seed: Seed = Field(0, description=words.SEED)
 
 
 class FamiliesOption(BaseModel):
     """Which question families of the dataset."""
 
-    families: list[str] | None = Field(None, description="question families, comma-separated; all if not given")
+    families: list[str] | None = Field(None, description=words.FAMILIES)
 
 
 class ExecutionOptions(BaseModel):
@@ -78,18 +69,18 @@ class ResultOptions(BaseModel):
 
     out: Path
     restart: bool = Field(False, description="discard the state of an interrupted run")
-    json_: bool = Field(False, alias="json", description="print one JSON document instead of tables")
+    json_: bool = Field(False, alias="json", description=words.JSON)
 
 
 class MaskedRunOptions(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, DatasetOption, ProfileOptions):
     """A run that masks heads which a profile ranks, many selections of them on the same samples."""
 
-    seed: NonNegativeInt = Field(0, description="seed of the choice of samples, and of everything drawn at random")
+    seed: Seed = Field(0, description=f"{words.SEED}, and of everything drawn at random")
     # Few enough for a layer of a small model to stay in a CPU's cache: with the demo model 8 beat 32 by half.
     batch_size: BatchSize = 8
-    together: PositiveInt | None = Field(
+    together: Count | None = Field(
         None, description="selections of heads in one forward pass; 1 on CPUs and 8 on GPUs if not given"
     )
-    block_size: PositiveInt | None = Field(
+    block_size: BlockSize | None = Field(
         None, description="image blocks that text-only heads don't see, in tokens; single image tokens if not given"
     )

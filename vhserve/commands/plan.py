@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo
 from pydantic_settings import CliPositionalArg
 
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll
+from vhserve import option_types as words
 from vhserve.commands.ranking_option import AUTO, AutoRanking
+from vhserve.option_types import Percentage, Seed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,32 +45,26 @@ class Plan(BaseModel):
     effect, those that answers lose least without; by score, the least visual ones.
     """
 
-    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    profile: CliPositionalArg[Path] = Field(description=words.PROFILE)
     out: Path | None = Field(None, description="plan to write; plan.json beside the profile if not given")
-    remove: Budget | None = Field(None, description="heads to remove: neither computed nor cached")
-    text_only: Budget | None = Field(None, description="heads, next in the order, that attend to text only")
-    stage: StageOrAll = Field("late", description="layers to choose heads from")
-    select: Select = Field("bottom", description="lowest ranked first; highest first and random are controls")
+    remove: Budget | None = Field(None, description=words.REMOVE)
+    text_only: Budget | None = Field(None, description=words.TEXT_ONLY)
+    stage: StageOrAll = Field("late", description=words.STAGE)
+    select: Select = Field("bottom", description=words.SELECT)
     rank_by: AutoRanking = Field(
         AUTO,
         description="what heads are ranked by; auto is effect where the profile has it, else score; effect is what "
         "treating heads would do to the answers, and gradient Michel et al.'s importance, both from a profile made "
         "without --no-effects; sparsemm and duo_attention are imported",
     )
-    protect_top: float = Field(
-        10.0, ge=0, le=100, description="percentage of the model's heads, the highest ranked, that are never treated"
-    )
-    seed: int = Field(0, description="seed of the random selection")
-    granularity: Granularity | None = Field(
-        None,
-        description="treat query heads one by one, or all of a KV head together, which alone frees its KV cache; "
-        "kv_group for a grouped-query model if not given",
-    )
+    protect_top: Percentage = Field(10.0, description=words.PROTECT_TOP)
+    seed: Seed = Field(0, description="seed of the random selection")
+    granularity: Granularity | None = Field(None, description=words.GRANULARITY)
     compensation: CompensationMethod = Field(
         "none", description="what replaces a removed head's output: zero, or its mean in the profile"
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description="dtype to compute the savings for")
-    json_: bool = Field(False, alias="json", description="print the numbers as one JSON document")
+    json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:
         """Write the plan, then print its numbers."""

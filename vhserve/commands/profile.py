@@ -10,18 +10,20 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
 
 from profiles.names import ImportedRanking, Treated
+from vhserve.commands.flags import command
 from vhserve.commands.ranking_option import AnyRanking
+from vhserve.option_types import JSON, PROFILE, Count, CountOrZero
 
 
 class Show(BaseModel):
     """Draw a table of a profile as a map in the terminal: a row for each layer, a field for each head."""
 
-    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    profile: CliPositionalArg[Path] = Field(description=PROFILE)
     table: AnyRanking = Field("score", description="what to draw; effect is that of --treatment")
     treatment: Treated = Field("removed", description="treatment whose effect is drawn")
-    top: int = Field(10, ge=0, description="highest heads to list below the map")
+    top: CountOrZero = Field(10, description="highest heads to list below the map")
     values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
-    json_: bool = Field(False, alias="json", description="print the table as one JSON document")
+    json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
         """Print the map, and the highest heads."""
@@ -51,8 +53,8 @@ class Diff(BaseModel):
     table: AnyRanking = Field("score", description="what to compare; effect is that of --treatment")
     second_table: AnyRanking | None = Field(None, description="table of the second profile, if it is another")
     treatment: Treated = Field("removed", description="treatment whose effect is compared")
-    top: int = Field(10, ge=1, description="heads that have changed most to list, and highest ones to count in common")
-    json_: bool = Field(False, alias="json", description="print the comparison as one JSON document")
+    top: Count = Field(10, description="heads that have changed most to list, and highest ones to count in common")
+    json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
         """Print the comparison."""
@@ -119,9 +121,9 @@ class Import(BaseModel):
 class Profile(BaseModel):
     """Look at head profiles in the terminal, compare two, and import other projects' scores."""
 
-    show: CliSubCommand[Show]
-    diff: CliSubCommand[Diff]
-    import_: CliSubCommand[Import] = Field(alias="import")
+    show: CliSubCommand[Show] = command(Show)
+    diff: CliSubCommand[Diff] = command(Diff)
+    import_: CliSubCommand[Import] = command(Import, alias="import")
 
     def cli_cmd(self) -> None:
         """Run one of them."""

@@ -5,12 +5,13 @@ The run itself is in `calibrate.rankings.comparison`.
 
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from profiles.names import Treated
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
-from vhserve.commands.options import MaskedRunOptions, Samples
+from vhserve.commands.options import MaskedRunOptions
+from vhserve.option_types import PROFILE, Count, Samples
 
 
 class Rankings(MaskedRunOptions):
@@ -21,13 +22,13 @@ class Rankings(MaskedRunOptions):
     continues where it stopped when it is started again with the same flags.
     """
 
-    profile: CliPositionalArg[Path] = Field(description="head profile that `vhserve calibrate` wrote")
+    profile: CliPositionalArg[Path] = Field(description=PROFILE)
     samples: Samples = 200
     out: Path = Field(Path("rankings.json"), description="results to write")
     treatment: Treated = Field("removed", description="what is done to the heads: removed, or attention to text only")
-    groups: PositiveInt = Field(64, description="random groups of heads")
-    group_size: PositiveInt = Field(8, description="heads of a group")
-    markdown: bool = Field(False, description="print the table as Markdown")
+    groups: Count = Field(64, description="random groups of heads")
+    group_size: Count = Field(8, description="heads of a group")
+    markdown: bool = Field(False, description="print the tables as Markdown")
 
     def cli_cmd(self) -> None:
         """Compare, write the results, and print the table."""

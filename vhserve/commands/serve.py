@@ -2,20 +2,17 @@
 
 import sys
 from argparse import Namespace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
-from vhserve.compat import mend_child_process
+from vhserve.option_types import Samples, Seconds, Share
 
 if TYPE_CHECKING:
     from calibrate.models.registry import FoundModel
     from vhserve.server.monitoring.settings import MonitoringSettings
-
-mend_child_process()
 
 
 class Serve(BaseModel):
@@ -36,11 +33,16 @@ class Serve(BaseModel):
     plan_digest: str | None = Field(
         None, description="refuse to serve any plan but the one with this digest, such as sha256:0f…; needs --plan"
     )
-    max_request_bytes: PositiveInt = Field(32 << 20, description="longer request bodies are refused with status 413")
-    max_image_pixels: PositiveInt = Field(
-        50_000_000, description="larger images (width times height) are refused before they are decoded"
+    max_request_bytes: int = Field(
+        32 << 20, gt=0, le=1 << 40, description="longer request bodies are refused with status 413"
     )
-    max_sequences: PositiveInt = Field(16, description="greatest n that a request may ask for")
+    max_image_pixels: int = Field(
+        50_000_000,
+        gt=0,
+        le=1 << 40,
+        description="larger images (width times height) are refused before they are decoded",
+    )
+    max_sequences: int = Field(16, gt=0, le=16_384, description="greatest n that a request may ask for")
     any_media_domain: bool = Field(
         False, description="let prompts name media of any domain, as vLLM does while --allowed-media-domains is empty"
     )
@@ -48,12 +50,12 @@ class Serve(BaseModel):
         None,
         description="labelled data set to ask now and then: a .jsonl file, or a name that --dataset knows elsewhere",
     )
-    canary_samples: PositiveInt = Field(64, description="samples of the canary's data set to ask")
-    canary_interval: PositiveFloat = Field(300.0, description="seconds from one run of the canary to the next")
+    canary_samples: Samples = Field(64, description="samples of the canary's data set to ask")
+    canary_interval: Seconds = Field(300.0, description="seconds from one run of the canary to the next")
     shadow_url: str | None = Field(
         None, description="unpruned endpoint, with its /v1, to repeat live requests on after they are answered"
     )
-    shadow_fraction: float = Field(0.01, ge=0, le=1, description="share of live requests to repeat there")
+    shadow_fraction: Share = Field(0.01, description="share of live requests to repeat there")
     vllm_flags: CliUnknownArgs
 
     def cli_cmd(self) -> None:
@@ -61,15 +63,10 @@ class Serve(BaseModel):
         from profiles.store import load_plan
         from profiles.torchvision_import import ensure_torchvision
         from vhserve.compat import quiet_vllm_imports
-        from vhserve.errors import VllmMissing
+        from vhserve.server.installation import check_vllm
         from vhserve.server.model_check import check_model, check_revision
 
-        if find_spec("vllm") is None:
-            raise VllmMissing(
-                "vLLM is not installed",
-                expected="vLLM 0.32",
-                fix="install vhserve[cuda], or vhserve[cpu] without a GPU",
-            )
+        check_vllm()
         plan = load_plan(self.plan) if self.plan is not None else None
         self._check_digest(plan.digest if plan is not None else None)
         found = self._find()

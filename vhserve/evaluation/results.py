@@ -81,6 +81,11 @@ class Arm(ResultModel):
     published: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     answers: list[Answer]
 
+    @property
+    def answered(self) -> int:
+        """How many questions were answered, rightly or not."""
+        return sum(answer.outcome != "error" for answer in self.answers)
+
 
 class Paired(ResultModel):
     """Two arms on the samples that both answered.

@@ -74,7 +74,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     )
     if options.out is not None:
         save(evaluation, options.out)
-    if options.attach is not None:
+    if options.attach is not None and all(arm.answered for arm in arms):
         attach(options.attach, evaluation.dataset.name, arms[1:] if earlier else arms)
     return evaluation
 

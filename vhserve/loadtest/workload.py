@@ -1,9 +1,13 @@
 """What to send to an endpoint, and for how long: one model, whose fields are flags in two places.
 
-`vhserve loadtest` inherits them, the locustfile makes its own flags of them. Knows pydantic alone.
+`vhserve loadtest` inherits them, the locustfile makes its own flags of them. Knows pydantic and the types that options
+share.
 """
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from vhserve import option_types as words
+from vhserve.option_types import Seed
 
 LONGEST = 6 * 3600.0
 """Seconds after which any run ends."""
@@ -14,7 +18,7 @@ class Workload(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str | None = Field(None, description="served model's name; the only one by default")
+    model: str | None = Field(None, description=words.SERVED_MODEL)
     rate: float = Field(
         1.0, ge=0, le=10_000, description="requests per second, Poisson arrivals; 0: closed loop, see --concurrency"
     )
@@ -35,13 +39,12 @@ class Workload(BaseModel):
     abort_share: float = Field(
         0.0, ge=0, lt=1, description="share of requests that the client drops in mid-stream; in no latency"
     )
-    request_timeout: float = Field(120.0, gt=0, le=3600, description="seconds until a request counts as failed")
+    request_timeout: float = Field(120.0, gt=0, le=3600, description=words.REQUEST_TIMEOUT)
     max_in_flight: int = Field(
         1024, gt=0, le=20_000, description="requests under way at a time; further ones count as failed, unsent"
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None,
-        ge=0,
         description="seed of arrivals, pictures and words; a new one each run by default, as caches outlive runs",
     )
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the API key, if any")
+    api_key_env: str = Field("OPENAI_API_KEY", description=words.API_KEY_ENV)

@@ -8,6 +8,7 @@ __all__ = [
     "engine_exit",
     "guard",
     "hardening",
+    "installation",
     "media",
     "metric_definitions",
     "middleware",

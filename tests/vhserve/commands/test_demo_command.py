@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_models import make_tiny_llava
 
+from calibrate.demo import MODEL_DIR
 from profiles.planning.savings import ideal_concurrency
 from profiles.store import load_plan, load_profile
 from vhserve.cli import main
@@ -44,11 +45,14 @@ def test_an_output_folder_that_cannot_be_is_refused(capsys: pytest.CaptureFixtur
 
 
 def test_a_step_that_fails_names_itself_and_its_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["demo", "--model", "no-such-model", "--out", str(tmp_path)]) == 2
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text((MODEL_DIR / "config.json").read_text())  # and no weights
+    assert main(["demo", "--model", str(model), "--out", str(tmp_path)]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "step calibrate" in line
     assert str(tmp_path / "calibrate.log") in line
-    assert "no-such-model" in (tmp_path / "calibrate.log").read_text()
+    assert str(model) in (tmp_path / "calibrate.log").read_text()
     assert not (tmp_path / "report.html").exists()
 
 

@@ -73,6 +73,20 @@ def test_one_server_gives_figures_per_family(capsys: pytest.CaptureFixture[str],
     assert here.most_in_flight <= 5
 
 
+def test_nothing_answered_is_exit_code_1_and_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, out = tmp_path / "plan.json", tmp_path / "results.json"
+    save(plan(), path)
+    before = path.read_bytes()
+    with endpoint(right_but(set(), frozenset(range(N)))) as broken, endpoint(right_but(set())) as fine:
+        few = ("--samples", 3, "--json", "--out", out, "--attach", path)
+        assert evaluate("--base-url", broken.base_url, *few) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
+        assert "baseline answered nothing: 3 requests failed" in line
+        assert evaluate("--base-url", fine.base_url, "--compare", broken.base_url, *few) == 1
+    assert path.read_bytes() == before
+    assert [one.answered for one in load(out).arms] == [3, 0]
+
+
 def test_two_servers_are_paired(capsys: pytest.CaptureFixture[str]) -> None:
     with endpoint(right_but({0, 1, 2})) as first, endpoint(right_but({2, 3}), metrics=plan_info(plan())) as second:
         assert evaluate("--base-url", first.base_url, "--compare", second.base_url, "--json") == 0

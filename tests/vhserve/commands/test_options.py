@@ -1,12 +1,14 @@
-"""The options that calibrate, ablate, rankings and analyze share: the same words, order and defaults everywhere."""
+"""Options that several commands have: the same words; among those that measure models, the same order and defaults."""
 
 from itertools import pairwise
 
 import pytest
 
+from vhserve.command_line import Vhserve
 from vhserve.commands.ablate import Ablate
 from vhserve.commands.analyze import Analyze
 from vhserve.commands.calibrate import Calibrate
+from vhserve.commands.flags import all_commands, options
 from vhserve.commands.rankings import Rankings
 
 COMMANDS = {"calibrate": Calibrate, "ablate": Ablate, "rankings": Rankings, "analyze": Analyze}
@@ -53,3 +55,34 @@ def test_the_words_and_defaults_are_the_same(name):
 def words_and_default(command, name):
     field = COMMANDS[command].model_fields[name]
     return field.description, str(field.default)
+
+
+ONE_WORD_TWO_MEANINGS = {
+    "--block-size",  # of calibrate's effects, of masks, of a server
+    "--compare",  # a second address, or whether there are two
+    "--concurrency",  # requests, streams, or several numbers of streams
+    "--dataset",  # one, or several to compare
+    "--dtype",  # of the model, of the savings, of servers
+    "-k",  # of the table, or of the analysis' own
+    "--model",  # to measure, the profile's own, as served
+    "--out",
+    "--output-tokens",
+    "--rank-by",  # with and without auto and other projects' rankings
+    "--requests",
+    "--samples",  # of all, of each dataset, of each arm
+    "--seed",  # of samples, and of what else is drawn
+    "--select",  # with and without random
+    "--split",  # whose default is another where heads are chosen
+    "--table",  # to draw, or to compare
+    "--top",  # the same
+    "--treatment",  # the same, or what is done
+}
+"""Flags whose words differ between commands, because what they mean does."""
+
+
+def test_the_same_flag_has_the_same_words_in_every_command():
+    words = {}
+    for _, model in all_commands(Vhserve):
+        for flag, field in options(model).items():
+            words.setdefault(flag, set()).add(field.description)
+    assert {flag for flag, said in words.items() if len(said) > 1} - ONE_WORD_TWO_MEANINGS == set()
