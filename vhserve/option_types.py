@@ -32,8 +32,8 @@ API_KEY_ENV: Final = "environment variable that holds the API key, if any"
 REQUEST_TIMEOUT: Final = "seconds until a request counts as failed"
 DATASET: Final = "`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope"
 SPLIT: Final = (
-    "half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they are measured on, or "
-    "`all`; or a published split, such as test"
+    "half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they are measured on, "
+    "or `all`; or a published split, such as test"
 )
 FAMILIES: Final = "question families, comma-separated; all if not given"
 SEED: Final = "seed of the choice of samples"
