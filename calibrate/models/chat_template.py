@@ -12,8 +12,10 @@ from jinja2 import TemplateError
 
 from calibrate.errors import TemplateBroken
 from calibrate.models.content_format import content_format
-from profiles.chat_template import ContentFormat, TemplateSource, template_digest
+from profiles.chat_template import ContentFormat, TemplateRef, TemplateSource, template_digest
 from profiles.error_text import one_line
+from profiles.errors import FileUnreadable
+from profiles.files import reason
 
 FALLBACKS: Final = Path(__file__).parent / "templates"
 """For checkpoints that carry no chat template: what these models were trained with, by model type or `llava`."""
@@ -35,14 +37,14 @@ class ChatTemplate:
     source: TemplateSource
 
     @property
-    def digest(self) -> str:
-        """``sha256:…`` of the text."""
-        return template_digest(self.text)
-
-    @property
     def content_format(self) -> ContentFormat:
         """What it takes a message's content for."""
         return content_format(self.text)
+
+    @property
+    def ref(self) -> TemplateRef:
+        """What documents say of it."""
+        return TemplateRef(digest=template_digest(self.text), source=self.source, content_format=self.content_format)
 
     def render(self, tokenizer: Any, question: str, image_token: str, *, picture_last: bool = False) -> str:
         """Prompt of one picture and a question, up to where the answer begins.
@@ -71,9 +73,9 @@ class ChatTemplate:
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise TemplateBroken(
-                f"the {self.source}'s chat template cannot be rendered: {one_line(str(error), 200)}",
+                f"the chat template ({self.source}) cannot be rendered: {one_line(str(error), 200)}",
                 expected="a Jinja template that takes a user's message with a picture",
-                fix="mend chat_template.jinja, or chat_template in tokenizer_config.json",
+                fix="mend it, or give another with --chat-template",
             ) from error
         return text
 
@@ -85,6 +87,23 @@ def find_chat_template(processor: Any, model_type: str) -> ChatTemplate:
     if (own := _default(processor.tokenizer.chat_template)) is not None:
         return ChatTemplate(own, "tokenizer")
     return ChatTemplate(fallback_path(model_type).read_text(encoding="utf-8"), "fallback")
+
+
+def read_chat_template(path: Path) -> ChatTemplate:
+    """A template from a file that the user gave.
+
+    Raises
+    ------
+    FileUnreadable
+    """
+    try:
+        return ChatTemplate(path.read_text(encoding="utf-8"), "given")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileUnreadable(
+            f"cannot read {path}: {reason(error) if isinstance(error, OSError) else 'it is not UTF-8'}",
+            expected="a chat template, in Jinja",
+            fix="check the path",
+        ) from error
 
 
 def fallback_path(model_type: str) -> Path:

@@ -43,6 +43,8 @@ class LoadedModel:
         What a profile records.
     device, dtype
         Where the weights are, and as what.
+    given_template
+        Chat template to write prompts with instead of the model's own.
     """
 
     model: Any
@@ -51,6 +53,7 @@ class LoadedModel:
     geometry: ModelGeometry
     device: torch.device
     dtype: torch.dtype
+    given_template: ChatTemplate | None = None
 
     @property
     def language_model(self) -> nn.Module:
@@ -75,7 +78,7 @@ class LoadedModel:
     @property
     def template(self) -> ChatTemplate:
         """Chat template that prompts are written with."""
-        return find_chat_template(self.processor, self.model.config.model_type)
+        return self.given_template or find_chat_template(self.processor, self.model.config.model_type)
 
     @cached_property
     def context_length(self) -> int | None:
@@ -88,7 +91,13 @@ class LoadedModel:
         return AnswerTokens(self.processor.tokenizer)
 
 
-def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention: str = "sdpa") -> LoadedModel:
+def load_model(
+    name: str,
+    dtype: DType = "auto",
+    device: str = "auto",
+    attention: str = "sdpa",
+    chat_template: ChatTemplate | None = None,
+) -> LoadedModel:
     """Load a model by alias, Hub id or path.
 
     Parameters
@@ -101,6 +110,8 @@ def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention
         `auto` is the first CUDA device if there is one; else as torch names it.
     attention
         Implementation for the decoder, from transformers' registry; the vision tower always runs SDPA.
+    chat_template
+        To write prompts with; the model's own if not given.
 
     Raises
     ------
@@ -143,6 +154,7 @@ def load_model(name: str, dtype: DType = "auto", device: str = "auto", attention
         geometry=geometry_of(model.config),
         device=place,
         dtype=wanted,
+        given_template=chat_template,
     )
 
 

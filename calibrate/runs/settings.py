@@ -60,5 +60,6 @@ def _digest(text: str) -> str:
 
 
 def execution(loaded: LoadedModel) -> dict[str, str]:
-    """The dtype and the kind of device that a model runs with, as results and saved states hold them."""
-    return {"dtype": str(loaded.dtype).removeprefix("torch."), "device": loaded.device.type}
+    """Dtype, kind of device and chat template that a model runs with, as results and saved states hold them."""
+    precision = {"dtype": str(loaded.dtype).removeprefix("torch."), "device": loaded.device.type}
+    return precision | loaded.template.ref.settings()

@@ -84,9 +84,19 @@ def open_model(name: str, options: ExecutionOptions, *, device: str | None = Non
     from profiles.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
+    from calibrate.models.chat_template import fallback_path, read_chat_template
     from calibrate.models.loading import load_model
 
-    return load_model(name, options.dtype, device or options.device)
+    given = None if options.chat_template is None else read_chat_template(options.chat_template)
+    loaded = load_model(name, options.dtype, device or options.device, chat_template=given)
+    if loaded.template.source == "fallback":
+        print_note(
+            f"model {name} has no chat template: prompts are written as such models were trained; a server refuses "
+            "chat requests unless it is given a template, "
+            f"such as --chat-template {fallback_path(loaded.model.config.model_type)}",
+            "warning",
+        )
+    return loaded
 
 
 def open_masked_run(
@@ -105,6 +115,7 @@ def open_masked_run(
     say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     loaded = open_model(model, options)
     check_fit(profile, loaded.ref, loaded.geometry)
+    _say_template(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings
 
     run = MaskedRunSettings(
@@ -128,6 +139,15 @@ def say_overlap(profile: "HeadProfile", measured: "DatasetRef", made_of: str) ->
         print_note(f"{made_of} does not record the pictures that it was made of: an overlap would not be found")
     elif (line := found.line(made_of)) is not None:
         print_note(line, "warning")
+
+
+def _say_template(profile: "HeadProfile", loaded: "LoadedModel", path: Path) -> None:
+    """Say that a profile was made with other prompts than those that are measured now, if it was."""
+    from profiles.chat_template import TemplateRef
+
+    used = TemplateRef.of_settings(profile.settings)
+    if used is not None and not used.is_as(now := loaded.template.ref):
+        print_note(f"profile {path} was made with chat template {used}; prompts are now written with {now}", "warning")
 
 
 @contextmanager

@@ -62,6 +62,10 @@ class ExecutionOptions(BaseModel):
         "auto", description="dtype of the weights; auto is the checkpoint's on a GPU, float32 on CPUs"
     )
     device: str = Field("auto", description="auto (the first GPU, or the CPU where there is none), cpu, cuda or cuda:N")
+    chat_template: Path | None = Field(
+        None,
+        description="file with the chat template to write prompts with, as of a server; the model's own if not given",
+    )
 
 
 class ResultOptions(BaseModel):

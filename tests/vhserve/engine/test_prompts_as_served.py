@@ -12,8 +12,11 @@ import pytest
 import vllm_prompts
 from engine_host import EngineHost, call, image
 from tiny_models import CHAT_TEMPLATE, make_tiny_llava, make_tiny_llava_next
+from transformers import AutoProcessor
 
 from calibrate.datasets.sample import Sample
+from calibrate.models.chat_template import find_chat_template
+from calibrate.models.content_format import content_format
 from calibrate.models.loading import LoadedModel, load_model
 from calibrate.models.prompts import make_prompt
 
@@ -120,3 +123,80 @@ def test_an_image_token_by_another_name(engine_host: EngineHost, plain: Path, tm
     samples = [sample(1, (90, 60))]
     assert calibrated(loaded, samples) == served(engine_host, folder, samples)
     assert calibrated(loaded, [replace(samples[0], question=f"[PICTURE]\n{QUESTION}")]) == calibrated(loaded, samples)
+
+
+def keep_template(folder: Path, where: str) -> None:
+    """Put a checkpoint's chat template where some release kept it."""
+    template = "of {{ messages }} " + where
+    (folder / "chat_template.jinja").unlink()
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    if "chat_template.json" in where:
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    if "chat_template.jinja" in where:
+        (folder / "chat_template.jinja").write_text(template)
+    if "tokenizer_config.json" in where:
+        tokenizer["chat_template"] = "the tokenizer's " + template
+    if "several" in where:
+        tokenizer["chat_template"] = [
+            {"name": name, "template": f"{name} {template}"} for name in ("tool_use", "default", "rag")
+        ]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+
+
+PLACES = (
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer_config.json",
+    "chat_template.json and tokenizer_config.json",
+    "chat_template.jinja and tokenizer_config.json",
+    "several in tokenizer",
+    "nowhere",
+)
+
+
+def test_templates_are_found_where_vllm_finds_them(engine_host: EngineHost, plain: Path, tmp_path: Path) -> None:
+    folders = [shutil.copytree(plain, tmp_path / place.replace(" ", "-")) for place in PLACES]
+    found = []
+    for folder, place in zip(folders, PLACES, strict=True):
+        keep_template(folder, place)
+        found.append(find_chat_template(AutoProcessor.from_pretrained(folder, backend="pil"), "llava"))
+    outcome = engine_host.do(call(vllm_prompts.templates, [str(folder) for folder in folders]))
+    assert outcome.failure is None, outcome.failure
+    assert [one.text if one.source != "fallback" else None for one in found] == outcome.probed
+    assert [one.source for one in found] == [
+        *("processor", "processor", "tokenizer", "processor", "processor", "tokenizer", "fallback")
+    ]
+
+
+FORMS = [
+    CHAT_TEMPLATE,
+    ORDER_KEPT,
+    ONE_TEXT,
+    "{{ messages[0].content }}",
+    "{{ messages",
+    "{% for m in messages %}{% for p in m['content'] | selectattr('type', 'eq', 'image') %}i{% endfor %}{% endfor %}",
+    "{% for m in messages[1:] %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+    "{% set rest = messages[1:] %}{% for m in rest %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% set content = m.content %}{% for p in content %}{{ p }}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% set said = m.content %}{% for p in said %}{{ p }}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% for k, v in m.content %}{{ k }}{% endfor %}{% endfor %}",
+    "{% for a, b in messages %}{{ a }}{% endfor %}",
+    "{% for m in messages %}{{ m.content | trim }}{% endfor %}{% for tool in tools %}{{ tool }}{% endfor %}",
+    "{% macro say(c) %}{% for p in c %}{{ p.text }}{% endfor %}{% endmacro %}"
+    "{% for m in messages %}{{ say(m.content) }}{% endfor %}",
+    "{% macro say(c) %}{% for p in c %}{{ p.text }}{% endfor %}{% endmacro %}"
+    "{% for m in messages %}{{ say(c=m['content']) }}{% endfor %}",
+    "{% macro say(c) %}{% for p in c %}{{ p.text }}{% endfor %}{% endmacro %}"
+    "{% for m in messages %}{{ say(m.role) }}{% endfor %}",
+    "{% macro say(content) %}{% for p in content %}{{ p }}{% endfor %}{% endmacro %}{{ say('x') }}",
+    "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}{% endif %}{% endfor %}",
+]
+
+
+def test_content_is_taken_for_what_vllm_takes_it(engine_host: EngineHost) -> None:
+    outcome = engine_host.do(call(vllm_prompts.content_formats, FORMS))
+    assert outcome.failure is None, outcome.failure
+    assert dict(zip(FORMS, map(content_format, FORMS), strict=True)) == dict(zip(FORMS, outcome.probed, strict=True))
+    assert set(outcome.probed) == {"openai", "string"}
