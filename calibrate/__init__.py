@@ -18,4 +18,5 @@ __all__ = [
     "runs",
     "scoring",
     "stats",
+    "terminal_tables",
 ]

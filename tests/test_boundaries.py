@@ -24,6 +24,7 @@ ORDER = {
         "calibrate",
         "calibrate.errors",
         "calibrate.drawing",
+        "calibrate.terminal_tables",
         "calibrate.stats",
         "calibrate.datasets",
         "calibrate.documents",
@@ -76,6 +77,7 @@ SHARED = (
     "calibrate.drawing",
     "calibrate.runs.progress",
     "calibrate.stats",
+    "calibrate.terminal_tables",
 )
 """All that `vhserve` but its commands may import of `calibrate`; none of it imports torch."""
 

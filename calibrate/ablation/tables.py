@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rich.markup import escape
 from rich.table import Table
 
 from calibrate.ablation.results import Ablation, AblationRow, ComparedFigures, FamilyFigures, Published
 from calibrate.ablation.treatments import phrase_of
 from calibrate.datasets.families import ALL
+from calibrate.terminal_tables import FoldedTable
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -94,7 +96,7 @@ def family_grid(ablation: Ablation) -> Grid:
 
 def drawn(grid: Grid) -> Table:
     """For the terminal."""
-    table = Table(title=grid.title, title_justify="left", caption=grid.note or None, caption_justify="left")
+    table = FoldedTable(title=escape(grid.title), caption=escape(grid.note) or None)
     for index, name in enumerate(grid.header):
         table.add_column(name, justify="right" if index else "left")
     for index, row in enumerate(grid.rows):

@@ -97,7 +97,7 @@ class Ablate(MaskedRunOptions):
         if self.markdown:
             print("\n\n".join(map(markdown, grids)))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         console.print(*map(drawn, grids), sep="\n")
         skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
         console.print(f"Wrote {self.out}: {result.samples} samples{skipped}", markup=False, soft_wrap=True)

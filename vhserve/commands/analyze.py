@@ -96,14 +96,16 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         if self.json_:
             print(files.document.read_text(encoding="utf-8"), end="")
             return
-        from rich.table import Table
+        from rich.markup import escape
 
-        table = Table(title=report.title, title_justify="left", show_lines=True)
+        from calibrate.terminal_tables import FoldedTable
+
+        table = FoldedTable(title=escape(report.title), show_lines=True)
         table.add_column("finding of the paper")
         table.add_column("here")
         for finding in report.findings:
-            table.add_row(finding.title, finding.verdict)
-        console = Console(highlight=False)
+            table.add_row(escape(finding.title), escape(finding.verdict))
+        console = Console(highlight=False, soft_wrap=True)
         console.print(table)
         console.print(f"Wrote {files.page}: {report.lead}", markup=False, soft_wrap=True)
 

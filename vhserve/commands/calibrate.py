@@ -64,7 +64,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
 
             print(json.dumps({"profile": str(self.out), **summarise(profile)}, indent=2))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         console.print(_stage_table(profile), _head_table(profile), sep="\n")
         skipped = f", {profile.samples_skipped} skipped as broken" if profile.samples_skipped else ""
         console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
@@ -132,9 +132,10 @@ def _mean(rows: list[list[float]]) -> float | None:
 
 def _stage_table(profile: "HeadProfile") -> "Table":
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"{escape(profile.model.name)}: means by stage", title_justify="left")
+    from calibrate.terminal_tables import FoldedTable
+
+    table = FoldedTable(title=f"{escape(profile.model.name)}: means by stage")
     table.add_column("stage")
     for name in ("image weight", "concentration", "score"):
         table.add_column(name, justify="right")
@@ -144,9 +145,9 @@ def _stage_table(profile: "HeadProfile") -> "Table":
 
 
 def _head_table(profile: "HeadProfile") -> "Table":
-    from rich.table import Table
+    from calibrate.terminal_tables import FoldedTable
 
-    table = Table(title="Most visual heads", title_justify="left")
+    table = FoldedTable(keys=2, title="Most visual heads")
     for name in ("layer", "head"):
         table.add_column(name, justify="right")
     table.add_column("stage")

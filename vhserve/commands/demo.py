@@ -34,9 +34,7 @@ class Demo(DemoOptions):
 
         ensure_torchvision()
         results = run(self, Console(stderr=True))
-        console = Console()
-        if not console.is_terminal:
-            console.width = max(console.width, 150)  # a log has no width; rich assumes 80, which folds the cells
+        console = Console(highlight=False, soft_wrap=True)
         console.print(summary_table(results))
         console.print(f"Report: {self.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

@@ -34,7 +34,7 @@ class Evaluate(EvaluationOptions):
         if self.json_:
             print(evaluation.model_dump_json(indent=1))
         else:
-            console = Console()
+            console = Console(highlight=False, soft_wrap=True)
             console.print(accuracy_table(evaluation.arms, f"{evaluation.dataset.name}, seed {evaluation.seed}"))
             if (of_authors := published_table(evaluation.arms)) is not None:
                 console.print(of_authors)

@@ -31,7 +31,7 @@ class Loadtest(LoadtestOptions):
         if self.json_:
             print(document.model_dump_json(indent=1))
         else:
-            print_tables(document, Console())
+            print_tables(document, Console(highlight=False, soft_wrap=True))
         print_warnings(document, Console(stderr=True, soft_wrap=True, highlight=False, markup=False))
         nothing = any(not one.figures.succeeded for one in document.endpoints)
         if nothing or any(one.violated for one in document.conditions):

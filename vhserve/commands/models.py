@@ -24,16 +24,16 @@ class Models(BaseModel):
     def cli_cmd(self) -> None:
         """Print the table."""
         from rich.console import Console
-        from rich.table import Table
 
         from calibrate.models.registry import KNOWN
+        from calibrate.terminal_tables import FoldedTable
 
         if self.json_:
             import json
 
             print(json.dumps([describe(model) for model in KNOWN.values()], indent=2))
             return
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table = FoldedTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name in ("alias", "Hub id"):
             table.add_column(name, no_wrap=True)
         for name in ("heads", "image"):
@@ -46,9 +46,10 @@ class Models(BaseModel):
             table.add_row(model.alias + marks.get(model.note, ""), model.origin, heads, image)
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
-        console.print("\nheads: layers x query heads (/ KV heads) x head size; image: tokens (pixels along a side)")
-        for note, mark in marks.items():
-            console.print(f"{mark} {note}")
+        console.print()
+        notes = ["heads: layers x query heads (/ KV heads) x head size; image: tokens (pixels along a side)"]
+        for line in notes + [f"{mark} {note}" for note, mark in marks.items()]:
+            console.print(line, markup=False, soft_wrap=False, no_wrap=False, overflow="fold")
 
 
 def describe(model: "KnownModel") -> dict[str, Any]:

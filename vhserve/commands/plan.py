@@ -110,7 +110,7 @@ class Plan(BaseModel):
         if self.json_:
             print(json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary}, indent=2))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         console.print(_heads_table(summary), _savings_table(summary), sep="\n")
         console.print(f"Wrote {out}: heads chosen by {rank_by.replace('_', ' ')}", markup=False, soft_wrap=True)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
@@ -133,11 +133,11 @@ class Plan(BaseModel):
 
 def _heads_table(summary: "Summary") -> "Table":
     from rich.markup import escape
-    from rich.table import Table
 
+    from calibrate.terminal_tables import FoldedTable
     from profiles.treatments import TREATMENTS
 
-    table = Table(title=f"Plan for {escape(summary['model'])}: heads by stage", title_justify="left")
+    table = FoldedTable(title=f"Plan for {escape(summary['model'])}: heads by stage")
     table.add_column("stage")
     treatments = list(next(iter(summary["heads"].values())))
     for treatment in treatments:
@@ -151,10 +151,10 @@ def _heads_table(summary: "Summary") -> "Table":
 
 
 def _savings_table(summary: "Summary") -> "Table":
-    from rich.table import Table
+    from calibrate.terminal_tables import FoldedTable
 
     prompt = summary["usual_prompt"]
-    table = Table(title=f"What it saves in {summary['dtype']}", title_justify="left", show_header=False)
+    table = FoldedTable(title=f"What it saves in {summary['dtype']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for kind, kv in (("text", summary["kv_bytes_per_token"]), ("image", summary["kv_bytes_per_image_token"])):

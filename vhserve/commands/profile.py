@@ -38,7 +38,7 @@ class Show(BaseModel):
         if self.json_:
             print(table_document(profile, self.table, values))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         title = f"{profile.model.name}: {self.table.replace('_', ' ')}, {profile.samples} samples"
         console.print(head_map(values, title, numbers=self.values), soft_wrap=True)
         if self.top:
@@ -78,7 +78,7 @@ class Diff(BaseModel):
         if self.json_:
             print(comparison.model_dump_json(indent=2))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         console.print(difference_map(first, second), soft_wrap=True)
         console.print(difference_table(comparison))
 
@@ -115,7 +115,7 @@ class Import(BaseModel):
         scores = read_scores(self.scores, kind, profile.geometry)
         save(with_scores(profile, kind, scores), out)
         line = f"Wrote {out}: with {kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"
-        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+        Console(highlight=False, soft_wrap=True).print(line, markup=False, soft_wrap=True)
 
 
 class Profile(BaseModel):

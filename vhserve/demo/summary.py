@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from calibrate.terminal_tables import FoldedTable
 from vhserve.demo.results import DemoResults
 from vhserve.demo.rows import sections
 
@@ -12,8 +13,8 @@ def summary_table(results: DemoResults) -> Table:
     """Lay the report's rows out for the terminal."""
     first = results.arms[0].name
     names = " and ".join(arm.name for arm in results.arms)
-    table = Table(title=escape(f"{results.model}: {names}"), box=SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
+    table = FoldedTable(title=escape(f"{results.model}: {names}"), box=SIMPLE_HEAD)
+    table.add_column("")
     for arm in results.arms:
         table.add_column(escape(arm.name), justify="right")
     for arm in results.arms[1:]:

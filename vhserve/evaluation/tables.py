@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from calibrate.datasets.families import ALL
+from calibrate.terminal_tables import FoldedTable
 from vhserve.evaluation.results import AccuracyFigures, Arm, Paired
 
 
 def accuracy_table(arms: Sequence[Arm], title: str) -> Table:
     """One row per family: each arm's accuracy with its interval and, where there are any, odd replies and failures."""
-    table = Table(title=title)
+    table = FoldedTable(title=title)
     table.add_column("family", no_wrap=True)
     table.add_column("asked", justify="right")
     for arm in arms:
@@ -38,7 +39,7 @@ def published_table(arms: Sequence[Arm]) -> Table | None:
     arms = [arm for arm in arms if arm.published]
     if not arms:
         return None
-    table = Table(title="As the dataset's authors count")
+    table = FoldedTable(keys=2, title="As the dataset's authors count")
     table.add_column("family", no_wrap=True)
     table.add_column("arm")
     names = list(next(iter(arms[0].published.values())))
@@ -57,7 +58,7 @@ def paired_table(paired: Sequence[Paired]) -> Table:
     """One row per family: difference of the second arm to the first, flips, and the exact test."""
     first, second = paired[0].first, paired[0].second
     caption = f"b: samples that only {first} got right; c: only {second}"
-    table = Table(title=f"{second} against {first}, sample by sample", caption=caption)
+    table = FoldedTable(title=f"{second} against {first}, sample by sample", caption=caption)
     table.add_column("family", no_wrap=True)
     table.add_column("difference,\npoints \\[95%]", justify="right")
     table.add_column("b", justify="right")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from calibrate.terminal_tables import FoldedTable
 from vhserve.loadtest.results import SINGLE_ENDPOINT, Distribution, EndpointResult, LoadFigures, LoadTest
 
 LATENCIES = {
@@ -145,10 +145,8 @@ def _conditions(document: LoadTest) -> LoadTable:
 
 def print_tables(document: LoadTest, console: Console) -> None:
     """Print all tables."""
-    if not console.is_terminal:
-        console.width = max(console.width, 150)  # a log has no width; rich assumes 80, which folds the cells
     for grid in load_tables(document):
-        table = Table(title=escape(grid.title), title_justify="left", title_style="bold")
+        table = FoldedTable(title=escape(grid.title), title_style="bold")
         textual = grid.title in ("Failed requests", "Conditions")
         for number, column in enumerate(grid.columns):
             table.add_column(escape(column), justify="left" if number == 0 or textual else "right")

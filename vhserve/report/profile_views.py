@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
+from calibrate.terminal_tables import FoldedTable
 from profiles.geometry import stage_layers, stage_of
 from profiles.head_profile import HeadProfile
 from profiles.names import STAGES
@@ -96,7 +97,7 @@ def _colour(share: float, colours: Sequence[tuple[int, int, int]]) -> tuple[int,
 
 def heads_table(values: Floats, top: int) -> Table:
     """The `top` highest heads of `(layers, query heads)`, with their stage and value."""
-    table = Table(title="Highest heads", title_justify="left")
+    table = FoldedTable(keys=2, title="Highest heads")
     for name in ("layer", "head"):
         table.add_column(name, justify="right")
     table.add_column("stage")
@@ -190,7 +191,7 @@ def difference_table(comparison: Comparison) -> Table:
         f"Spearman {_signed(comparison.spearman)} ({by_stage}), Pearson {_signed(comparison.pearson)}, "
         f"n = {comparison.heads}; of the {comparison.top} highest {comparison.common} in common"
     )
-    table = Table(title=title, title_justify="left")
+    table = FoldedTable(keys=2, title=title)
     for name in ("layer", "head", "first", "second", "rank, first", "rank, second"):
         table.add_column(name, justify="right")
     for one in comparison.moved:
