@@ -3,6 +3,7 @@
 Python's parser takes duplicate fields, NaN and Infinity; this one names them. Does not know files or schemas.
 """
 
+import codecs
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,9 @@ def parse(raw: bytes, source: str) -> dict[str, Any]:
     ------
     FileTruncated, NotJson, DuplicateField, WrongValue
     """
+    if raw.startswith(codecs.BOM_UTF8):
+        wrong = f"{source}: begins with a byte order mark"
+        raise NotJson(wrong, expected="JSON in UTF-8 without one", fix="save it without")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -29,8 +33,8 @@ def parse(raw: bytes, source: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if _ends_early(text):
             raise _truncated(source, len(raw)) from None
-        wrong = f"{source}: line {error.lineno} column {error.colno} is not JSON"
-        raise NotJson(wrong, expected=error.msg.removeprefix("Expecting "), fix=REMAKE) from None
+        wrong = f"{source}: line {error.lineno} column {error.colno} is not JSON ({error.msg})"
+        raise NotJson(wrong, expected="one JSON object", fix=REMAKE) from None
     except RecursionError:
         raise NotJson(f"{source}: is nested too deeply", expected="a profile or plan", fix=REMAKE) from None
     except ValueError:  # an integer of thousands of digits

@@ -30,7 +30,9 @@ MODEL: Final = "alias (see `vhserve models`), Hub id or folder"
 SERVED_MODEL: Final = "served model's name; the only one if not given"
 API_KEY_ENV: Final = "environment variable that holds the API key, if any"
 REQUEST_TIMEOUT: Final = "seconds until a request counts as failed"
-DATASET: Final = "`synthetic`, a .jsonl file, or a published dataset and where it is, such as pope:/data/pope"
+DATASET: Final = (
+    "`synthetic`, a .jsonl, .csv or .parquet file, or a published dataset and where it is, such as pope:/data/pope"
+)
 SPLIT: Final = (
     "half of the dataset's pictures: `choosing`, which heads are chosen by, `measuring`, which they are measured on, "
     "or `all`; or a published split, such as test"

@@ -22,6 +22,7 @@ class ConcatenatedDataset(Dataset):
     def __init__(self, parts: Sequence[Dataset]) -> None:
         super().__init__(",".join(part.name for part in parts))
         self._parts = parts
+        self.say = parts[0].say
         self.notes = [note for part in parts for note in part.notes]
         self._ends = list(accumulate(len(part) for part in parts))
 

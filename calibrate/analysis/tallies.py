@@ -160,7 +160,8 @@ class Measured:
 
     @property
     def families(self) -> list[str]:
-        return self.tally.families
+        """In order of appearance; `all` only where it is the one family."""
+        return [family for family in self.tally.families if family != ALL] or self.tally.families
 
     @property
     def groups(self) -> list[str | None]:
@@ -176,7 +177,7 @@ class Measured:
         -------
         `None` where there is no such sample.
         """
-        arrays, wanted = self.tally.arrays, slice(None) if family is None else [self.families.index(family)]
+        arrays, wanted = self.tally.arrays, slice(None) if family is None else [self.tally.families.index(family)]
         sides = slice(None) if right is None else [int(right)]
         chosen = list(range(FOLDS)) if folds is None else list(folds)
 
@@ -192,7 +193,7 @@ class Measured:
     def own(self, family: str | None = None) -> npt.NDArray[np.bool_]:
         """Which samples are a family's, `(samples,)`; `None` is all."""
         numbers = self.tally.arrays["family"]
-        return np.ones(len(numbers), np.bool_) if family is None else numbers == self.families.index(family)
+        return np.ones(len(numbers), np.bool_) if family is None else numbers == self.tally.families.index(family)
 
     def right(self, family: str | None = None) -> npt.NDArray[np.bool_]:
         """Which of a family's samples are answered rightly, `(samples of the family,)`."""

@@ -11,11 +11,11 @@ from typing import Final
 
 from calibrate.datasets.base import Dataset
 from calibrate.datasets.benchmark import Benchmark
-from calibrate.datasets.jsonl import JsonLines
 from calibrate.datasets.mmbench import Mmbench, MmbenchCircular
 from calibrate.datasets.pointqa import PointQA
 from calibrate.datasets.pope import Pope
 from calibrate.datasets.q_bench import QBench
+from calibrate.datasets.question_files import READERS, QuestionFile
 from calibrate.datasets.sample import Sample
 from calibrate.datasets.seed_bench import SeedBench
 from calibrate.datasets.splits import MEASURING
@@ -57,9 +57,9 @@ def open_dataset(
     Parameters
     ----------
     name_or_path
-        One of `DATASETS`; a `.jsonl` file (see `JsonLines`); or one of `BENCHMARKS`, a colon, and where it is: a folder
-        or file, such as `pope:/data/pope`, or a Hub id, such as `pope:lmms-lab/POPE` (see `Benchmark`, and
-        docs/datasets.md for the files of each).
+        One of `DATASETS`; a `.jsonl`, `.csv` or `.parquet` file (see `QuestionFile`); or one of `BENCHMARKS`, a colon,
+        and where it is: a folder or file, such as `pope:/data/pope`, or a Hub id, such as `pope:lmms-lab/POPE` (see
+        `Benchmark`, and docs/datasets.md for the files of each).
     samples
         How many at most.
     seed
@@ -74,7 +74,7 @@ def open_dataset(
     ------
     DatasetUnknown, DatasetBroken, FileUnreadable, FamilyUnknown, SplitUnknown, SamplesTooFew
     DatasetLibraryMissing, DatasetOffline
-        Of a dataset on the Hub.
+        Of a dataset on the Hub; the first of a Parquet file, too.
     """
     if samples < 1 or seed < 0:
         raise ValueError(f"samples must be positive and seed not negative, but are {samples} and {seed}")
@@ -87,8 +87,8 @@ def _maker(name_or_path: str) -> Callable[..., Dataset]:
     name, _, source = name_or_path.partition(":")
     if (kind := BENCHMARKS.get(name)) and source:
         return partial(kind, source)
-    if name_or_path.endswith(".jsonl"):
-        return partial(JsonLines, Path(name_or_path))
+    if (path := Path(name_or_path)).suffix in READERS:
+        return partial(QuestionFile, path)
     if kind:
         raise DatasetUnknown(
             f"dataset {name!r} has to be read from its files",
@@ -97,6 +97,6 @@ def _maker(name_or_path: str) -> Callable[..., Dataset]:
         )
     raise DatasetUnknown(
         f"unknown dataset {name_or_path!r}",
-        expected=f"{', '.join(DATASETS)}, a .jsonl file, or {'|'.join(BENCHMARKS)}:PATH",
+        expected=f"{', '.join(DATASETS)}, a .jsonl, .csv or .parquet file, or {'|'.join(BENCHMARKS)}:PATH",
         fix=did_you_mean(name, [*DATASETS, *BENCHMARKS], "give one of these"),
     )

@@ -4,7 +4,7 @@ Owns the counting of broken images and when there are too many. Does not know wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import ClassVar, Final
 
@@ -31,7 +31,7 @@ class Dataset(ABC):
     broken
         What the latest iteration had to leave out, a line each.
     notes
-        What the user should know of how the samples were taken, a line each.
+        What the user should know of how the samples were taken: what was left out or not read; a line each.
     metric
         How the dataset's authors count answers.
     """
@@ -41,8 +41,9 @@ class Dataset(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.broken: list[str] = []
         self.notes: list[str] = []
+        self.broken: list[str] = []
+        self.say: Callable[[str], None] = lambda line: None
 
     @abstractmethod
     def ref(self) -> DatasetRef:
@@ -61,13 +62,20 @@ class Dataset(ABC):
         BrokenImage
         """
 
+    def announce(self, say: Callable[[str], None]) -> None:
+        """Have every note said, now, and every sample that an iteration leaves out, whenever it comes to it."""
+        self.say = say
+        for note in self.notes:
+            say(note)
+
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples whose image is whole.
 
         Raises
         ------
         DatasetBroken
-            As soon as more images than `MOST_BROKEN` of all are found to be broken.
+            As soon as more images than `MOST_BROKEN` of all are found to be broken; all others are tried, too, so that
+            it says how many are.
         """
         self.broken = broken = []
         for index in range(len(self)):
@@ -76,10 +84,19 @@ class Dataset(ABC):
             except BrokenImage as error:
                 broken.append(str(error))
                 if len(broken) > MOST_BROKEN * len(self):
+                    broken += self._broken_from(index + 1)
                     raise DatasetBroken(
                         f"dataset {self.name}: {len(broken)} of {len(self)} images are broken, such as {broken[0]}",
                         expected=f"{float(MOST_BROKEN):.0%} at most",
-                        fix="mend the images or take their lines out",
+                        fix="mend the images or take their records out",
                     ) from error
+                self.say(f"dataset {self.name}: left out: {broken[-1]}")
             else:
                 yield sample
+
+    def _broken_from(self, start: int) -> Iterator[str]:
+        for index in range(start, len(self)):
+            try:
+                self.read(index)
+            except BrokenImage as error:
+                yield str(error)

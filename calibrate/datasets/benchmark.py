@@ -7,6 +7,7 @@ reader says which files, records and questions there are, in a file of its own.
 import hashlib
 import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ from calibrate.datasets.pictures import FilePicture, Picture
 from calibrate.datasets.questions import Question, Questions
 from calibrate.datasets.records import Record, read_bytes
 from calibrate.datasets.splits import SPLITS
-from calibrate.errors import DatasetUnknown, SplitUnknown
+from calibrate.errors import DatasetBroken, DatasetUnknown, SplitUnknown
 from profiles.errors import FileUnreadable
 
 
@@ -58,26 +59,35 @@ class Benchmark(Questions):
         self, source: str, *, samples: int, seed: int, split: str, families: Sequence[str] | None = None
     ) -> None:
         path, digest = Path(source).expanduser(), hashlib.sha256()
+        self._counted = Counter[str]()
         published = None if split in SPLITS else split
         questions: list[Question] = []
         if path.exists() and not hub.is_saved(path):
             if path.is_dir() and published is None and self.PUBLISHED:
                 published = self.PUBLISHED[0]
-            files = self._files(path, published)
+            files = self.files(path, published)
             for file in files:
                 raw = read_bytes(file)
                 digest.update(raw)
                 for record in self.records(file, raw, published):
-                    questions += self.questions(record, self.picture(record, file.parent))
+                    if not self._leaves_out(record):
+                        questions += self.questions(record, self.picture(record, file.parent))
             source_name = ",".join(file.name for file in files)
         elif path.exists() or hub.is_id(source):
             source_name, published = path.name if path.exists() else source, published or self.HUB_SPLIT
             for record, picture in self._rows(source, published):
                 digest.update(json.dumps(record.data, sort_keys=True, default=str).encode())
-                questions += self.questions(record, picture)
+                if not self._leaves_out(record):
+                    questions += self.questions(record, picture)
         else:
             expected = f"{self._wanted('…')} in a folder{f', or a Hub id such as {self.HUB}' if self.HUB else ''}"
             raise FileUnreadable(f"{source}: no such file or folder", expected=expected, fix="check the path")
+        if not questions and self._counted:
+            raise DatasetBroken(
+                f"{source}: has nothing to ask: {'; '.join(self._counts())}",
+                expected="at least one other record",
+                fix="check the path (docs/datasets.md)",
+            )
         super().__init__(
             self.NAME,
             questions,
@@ -89,6 +99,7 @@ class Benchmark(Questions):
             families=families,
             source=source_name,
         )
+        self.notes += [f"dataset {self.NAME}: {line}" for line in self._counts()]
 
     @abstractmethod
     def records(self, file: Path, raw: bytes, split: str | None) -> Iterator[Record]:
@@ -96,7 +107,15 @@ class Benchmark(Questions):
 
     @abstractmethod
     def questions(self, record: Record, picture: Picture) -> Iterator[Question]:
-        """The questions of one record, of a file or of the Hub; none where it is not among those to be asked."""
+        """The questions of one record, of a file or of the Hub."""
+
+    def left_out(self, record: Record) -> str | None:
+        """Why a record is not among those to be asked, in the plural; `None` where it is."""
+        return None
+
+    def count(self, what: str) -> None:
+        """Count a record of which `what` is to be noted."""
+        self._counted[what] += 1
 
     def picture(self, record: Record, folder: Path) -> Picture:
         """The picture that a file's record names, where `folder` is the file's."""
@@ -111,10 +130,24 @@ class Benchmark(Questions):
         below = (folder, folder.parent)
         return FilePicture(name, (folder, *(above / part for above in below for part in self.PICTURES)))
 
+    def _leaves_out(self, record: Record) -> bool:
+        if (why := self.left_out(record)) is not None:
+            self.count(f"left out: {why}")
+        return why is not None
+
+    def _counts(self) -> list[str]:
+        return [f"{number} record{'s' if number > 1 else ''} {what}" for what, number in self._counted.items()]
+
     def _wanted(self, split: str | None) -> str:
         return " or ".join(_filled(pattern, split) for pattern in self.FILES)
 
-    def _files(self, path: Path, split: str | None) -> list[Path]:
+    def files(self, path: Path, split: str | None) -> list[Path]:
+        """The dataset's files in a folder, or the one that `path` is.
+
+        Raises
+        ------
+        FileUnreadable, DatasetUnknown, SplitUnknown
+        """
         if split is not None and split not in self.PUBLISHED:
             raise SplitUnknown(
                 f"dataset {self.NAME} has no split {split!r}",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from calibrate.datasets.families import ALL
+from calibrate.datasets.families import grouped
 
 Metric = Literal["accuracy", "yes_no", "circular"]
 
@@ -93,11 +93,8 @@ METRICS: Final[Mapping[Metric, Callable[[Sequence[Counted]], dict[str, float | N
 
 def count(metric: Metric, answered: Iterable[Counted]) -> dict[str, dict[str, float | None]]:
     """Figures of a metric per family, families in order of appearance, `all` last."""
-    families: dict[str, list[Counted]] = {}
-    everything = list(answered)
-    for one in everything:
-        families.setdefault(one.family, []).append(one)
-    return {family: METRICS[metric](some) for family, some in [*families.items(), (ALL, everything)]}
+    families = grouped(answered, lambda one: one.family)
+    return {family: METRICS[metric](some) for family, some in families.items()}
 
 
 def _share(part: int, whole: int) -> float | None:

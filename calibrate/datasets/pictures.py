@@ -115,7 +115,23 @@ class Base64Picture:
         """The encoded file."""
         if not self.text:
             raise FileNotFoundError(self.name)
-        return base64.b64decode(self.text, validate=True)
+        return base64.b64decode("".join(self.text.split()), validate=True)  # often broken into lines
+
+
+@dataclass(frozen=True)
+class BytesPicture:
+    """The content of an encoded file; empty where there is none."""
+
+    name: str
+    raw: bytes
+
+    def load(self) -> LoadedPicture:
+        if not self.raw:
+            raise FileNotFoundError(self.name)
+        return load_picture(self.raw)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.raw).digest()
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ in which words the plain settings were asked; here that sentence is left out of 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.choices import WORD
+from calibrate.datasets.json_files import json_document, json_records
 from calibrate.datasets.pictures import MarkedPicture, Picture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Record, json_document, json_records, read_bytes
+from calibrate.datasets.records import Record, finite, printable, read_bytes
 from calibrate.datasets.sample import Box
 from calibrate.errors import DatasetBroken
 
@@ -55,9 +56,11 @@ class PointQA(Benchmark):
         for image in images:
             if str(image) not in document:
                 raise DatasetBroken(
-                    f"{listed}: image {image} is not in {file.name}", expected="its questions", fix="fetch both again"
+                    f"{listed}: image {printable(str(image))} is not in {file.name}",
+                    expected="its questions",
+                    fix="fetch both again",
                 )
-            for record in json_records(file, document[str(image)], f"image {image}, question"):
+            for record in json_records(file, document[str(image)], f"image {printable(str(image))}, question"):
                 yield replace(record, data={**record.data, "image": f"{image}.jpg"})
 
     def questions(self, record: Record, picture: Picture) -> Iterator[Question]:
@@ -66,7 +69,7 @@ class PointQA(Benchmark):
         answer = record.one_of("answer" if corners else "ans", NUMBERS)
         name = f"{self.NAME}:{Path(record.text('image')).stem}:{record.number}"
         for family, field in QUESTIONS.items():
-            question = record.text(field).strip()
+            question = record.text(field)
             for drawn in (False, True):
                 yield Question(
                     record=record,
@@ -90,8 +93,8 @@ def _corners(record: Record) -> Box:
 
 def _sides(record: Record) -> Box:
     box = record.get("bbox")
-    sides: list[Any] = [box.get(side) for side in "xywh"] if isinstance(box, dict) else []
-    if len(sides) != 4 or not all(type(side) in (int, float) for side in sides):
+    sides = [finite(box.get(side)) for side in "xywh"] if isinstance(box, dict) else [None]
+    if any(side is None for side in sides):
         raise record.unfit("bbox", _SIDES)
-    x, y, w, h = sides
+    x, y, w, h = (side for side in sides if side is not None)
     return record.box("bbox", [x, y, x + w, y + h], _SIDES)

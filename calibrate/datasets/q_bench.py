@@ -17,9 +17,10 @@ from typing import ClassVar, Final
 
 from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.choices import LETTERS, lettered, right_letter
+from calibrate.datasets.json_files import json_document, json_records
 from calibrate.datasets.pictures import Picture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Record, json_document, json_records
+from calibrate.datasets.records import Record
 
 CONCERNS: Final = ("distortion", "others", "in_context_distortion", "in_context_others")
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from calibrate.datasets.base import BrokenImage, Dataset
+from calibrate.datasets.families import ALL as EVERY_FAMILY
 from calibrate.datasets.pictures import Picture
 from calibrate.datasets.placeholders import PLACEHOLDER, place_picture
-from calibrate.datasets.records import Record
+from calibrate.datasets.records import Record, printable
 from calibrate.datasets.sample import Box, Sample
 from calibrate.datasets.splits import ALL, CHOOSING, FEWEST, MEASURING, SPLITS, Halves
 from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
@@ -140,15 +141,14 @@ class Questions(Dataset):
     def read(self, index: int) -> Sample:
         one = self._taken[index]
         file = f"{Path(one.record.file).name}: " if self._of_several_files else ""
+        name = printable(one.picture.name, 120)
         try:
             picture = one.picture.load()
         except (ValueError, OSError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be decoded ({error})"
-            reason = " ".join(reason.split())
-            raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} {reason}") from error
+            raise BrokenImage(f"{file}{one.record.place}: image {name} {_what_is_wrong(error)}") from error
         box = None if one.box is None else _inside(one.box, picture.image.size)
         if box is None and one.box is not None:
-            raise BrokenImage(f"{file}{one.record.place}: image {one.picture.name} ends before the box {one.box}")
+            raise BrokenImage(f"{file}{one.record.place}: image {name} ends before the box {one.box}")
         return Sample(
             id=one.id,
             image=picture.image,
@@ -173,21 +173,29 @@ def _placed(one: Question) -> Question:
     return replace(one, question=placed.question, picture_last=placed.picture_last)
 
 
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    return f"cannot be decoded ({printable(str(error), 200)})"
+
+
 def _with_ids_of_their_own(questions: Iterable[Question]) -> list[Question]:
     seen: dict[str, Question] = {}
     for one in questions:
         if (other := seen.get(one.id)) is not None:
-            raise one.record.broken(f"id {one.id!r} is that of {other.record.place} too", "an id of its own")
+            raise one.record.broken(f"id {printable(one.id)!r} is that of {other.record.place} too", "an id of its own")
         seen[one.id] = one
     return list(seen.values())
 
 
 def _of_families(name: str, questions: list[Question], families: Sequence[str]) -> list[Question]:
-    there = sorted({one.family for one in questions})
+    if EVERY_FAMILY in families:
+        return questions
+    there = sorted({one.family for one in questions} - {EVERY_FAMILY})
     if unknown := [family for family in families if family not in there]:
         raise FamilyUnknown(
             f"dataset {name} has no question family {', '.join(unknown)}",
-            expected=f"some of {', '.join(there)}",
+            expected=f"some of {', '.join((*there, EVERY_FAMILY))}",
             fix="give some of these, or leave families out for all",
         )
     return [one for one in questions if one.family in families]

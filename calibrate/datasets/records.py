@@ -1,22 +1,22 @@
 """Records of a dataset's files, as files hold them: a mapping of fields, and what to call it when it does not fit.
 
-Owns reading JSON, JSON lines and TSV, and the check of single fields; every error names file, record and field. Knows
-no dataset, so not which fields there should be.
+Owns the check of single fields; every error names file, record and field. Knows no file format and no dataset, so not
+which fields there should be.
 """
 
-import csv
-import io
 import json
 import math
-import sys
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from calibrate.datasets.sample import Box
 from calibrate.errors import DatasetBroken
 from profiles.errors import FileUnreadable
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Record:
         value = self.get(name)
         if not isinstance(value, str) or not value.strip():
             raise self.unfit(name, "a text that is not empty")
-        return value
+        return self._encodable(name, value)
 
     def label(self, name: str) -> str:
         """A name or a number, as text without space around it."""
@@ -65,46 +65,74 @@ class Record:
             return str(value)
         return self.text(name).strip()
 
-    def one_of(self, name: str, allowed: tuple[str, ...]) -> str:
-        """A label that is one of some."""
-        if (value := self.label(name)) not in allowed:
+    def one_of(self, name: str, allowed: tuple[str, ...], *, any_case: bool = False) -> str:
+        """A label that is one of some, as it stands there."""
+        value = self.label(name)
+        found = [one for one in allowed if one == value or (any_case and one.casefold() == value.casefold())]
+        if not found:
             raise self.unfit(name, f"one of {', '.join(allowed)}")
-        return value
+        return found[0]
 
     def integer(self, name: str) -> int:
         """A number without fraction; as text too."""
-        try:
-            return int(self.label(name))
-        except ValueError:
-            raise self.unfit(name, "an integer") from None
+        if not _INTEGER.fullmatch(value := self.label(name)):
+            raise self.unfit(name, "an integer")
+        return int(value)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts, without space around them."""
+        """A list of texts that are not blank, as they stand."""
         value = self.get(name)
         if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
             raise self.unfit(name, "a list of texts")
-        return tuple(one.strip() for one in value)
+        return tuple(self._encodable(name, one) for one in value)
 
     def box(self, name: str, value: Any, expected: str) -> Box:
         """`[x0, y0, x1, y1]`, found in the field `name`, with something between its corners."""
-        numbers = isinstance(value, list) and len(value) == 4 and all(type(one) in (int, float) for one in value)
-        if not numbers or not all(map(math.isfinite, value)) or not (value[0] < value[2] and value[1] < value[3]):
+        corners = [finite(one) for one in value] if isinstance(value, list) else []
+        x0, y0, x1, y1 = corners if len(corners) == 4 else [None] * 4
+        if x0 is None or y0 is None or x1 is None or y1 is None or not (x0 < x1 and y0 < y1):
             raise self.unfit(name, expected)
-        return float(value[0]), float(value[1]), float(value[2]), float(value[3])
+        return x0, y0, x1, y1
 
     def filled(self, name: str) -> str | None:
-        """A text where there is one; `None` for what tables write into empty cells: nothing, NaN, `nan`, `none`."""
+        """A text or a whole number, as text, where there is one; `None` without a value: empty, null, NaN."""
         value = self.data.get(name)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
-        text = str(value).strip()
-        return None if text.casefold() in ("", "nan", "none") else text
+        if isinstance(value, str) and not value.strip():
+            return None
+        return self.text(name) if isinstance(value, str) else self.label(name)
+
+    def _encodable(self, name: str, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self.broken(f"field {name!r} has half of a surrogate pair", "text that UTF-8 can hold") from None
+        return text
+
+
+def finite(value: Any) -> float | None:
+    """A number as a float, `None` where it is none, or not finite; JSON has integers that no float can hold."""
+    try:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut where it gets long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value as JSON on one line, cut where it gets long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=lambda one: type(one).__name__)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} that is nested too deeply"
+    return printable(text)
+
+
+def printable(text: str, longest: int = 60) -> str:
+    """Text without line ends and other control characters, which are escaped, and cut where it gets long."""
+    if len(text) > longest:
+        text = f"{text[: longest - 3]}..."
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -119,81 +147,3 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         expected = f"a readable {path.suffix or 'file'}{' file' if path.suffix else ''}"
         raise FileUnreadable(f"{path}: {error.strerror or error}", expected=expected, fix="check the path") from error
-
-
-def json_lines(path: Path, raw: bytes) -> Iterator[Record]:
-    """The objects of a JSON-lines file, blank lines left out; line 1 is the first.
-
-    Raises
-    ------
-    DatasetBroken
-    """
-    for number, text in enumerate(raw.splitlines(), 1):
-        if text.strip():
-            where = Record(str(path), f"line {number}", number, {})
-            try:
-                data = json.loads(text)
-            except (ValueError, RecursionError):
-                raise where.broken("is not JSON", "one JSON object in UTF-8 per line") from None
-            yield _object(where, data)
-
-
-def json_document(path: Path, raw: bytes) -> Any:
-    """What a JSON file holds.
-
-    Raises
-    ------
-    DatasetBroken
-    """
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        why = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
-        raise DatasetBroken(
-            f"{path}: is not JSON{why}", expected="one JSON document in UTF-8", fix="fetch the file again"
-        ) from None
-
-
-def json_records(path: Path, items: Any, place: str = "record") -> Iterator[Record]:
-    """The objects of a JSON list; record 0 is the first.
-
-    Raises
-    ------
-    DatasetBroken
-    """
-    if not isinstance(items, list):
-        raise DatasetBroken(
-            f"{path}: {place}s are a JSON {type(items).__name__}", expected="a list", fix="fetch the file again"
-        )
-    for number, data in enumerate(items):
-        yield _object(Record(str(path), f"{place} {number}", number, {}), data)
-
-
-def _object(where: Record, data: Any) -> Record:
-    if not isinstance(data, dict):
-        raise where.broken(f"is a JSON {type(data).__name__}", "an object")
-    return Record(where.file, where.place, where.number, data)
-
-
-def tab_separated(path: Path, raw: bytes) -> Iterator[Record]:
-    """The rows of a tab-separated file with a header, quoted as by Excel and pandas; row 1 is the first below it.
-
-    Raises
-    ------
-    DatasetBroken
-    """
-    limit = csv.field_size_limit(sys.maxsize)  # a cell may hold a picture
-    try:
-        table = csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), delimiter="\t")
-        header, *rows = [row for row in table if row] or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetBroken(
-            f"{path}: is no table ({error})", expected="tab-separated columns in UTF-8", fix="fetch the file again"
-        ) from None
-    finally:
-        csv.field_size_limit(limit)
-    for number, row in enumerate(rows, 1):
-        record = Record(str(path), f"row {number}", number, dict(zip(header, row, strict=False)))
-        if len(row) != len(header):
-            raise record.broken(f"has {len(row)} cells", f"{len(header)}, as in the header")
-        yield record

@@ -2,8 +2,8 @@
 
 Format: SEED-Bench.json with `questions`, each with `question_id`, `question`, `choice_a` to `choice_d`, `answer`,
 `data_type`, `data_id` (the image's file name) and `question_type_id`; DATASET.md of AILab-CVC/SEED-Bench. Questions
-about videos are left out. SEED-Bench-2 has other data types and is not read. On the Hub, lmms-lab/SEED-Bench has the
-same fields. Asked as in docs/Evaluation.md of haotian-liu/LLaVA.
+about videos are left out, whatever else their records hold, and counted. SEED-Bench-2 has other data types and is not
+read. On the Hub, lmms-lab/SEED-Bench has the same fields. Asked as in docs/Evaluation.md of haotian-liu/LLaVA.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,10 @@ from typing import ClassVar, Final
 
 from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.choices import letter_question, right_letter
+from calibrate.datasets.json_files import json_document, json_records
 from calibrate.datasets.pictures import Picture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Record, json_document, json_records
+from calibrate.datasets.records import Record
 from calibrate.errors import DatasetBroken
 
 TYPES: Final[Mapping[int, str]] = {
@@ -29,6 +30,8 @@ TYPES: Final[Mapping[int, str]] = {
     9: "text_understanding",
 }
 """Question types about images, as DATASET.md numbers them."""
+OF_VIDEOS: Final = (10, 11, 12)
+"""Question types about videos."""
 
 
 class SeedBench(Benchmark):
@@ -50,9 +53,16 @@ class SeedBench(Benchmark):
     def picture_name(self, record: Record) -> str:
         return record.text("data_id")
 
+    def left_out(self, record: Record) -> str | None:
+        kind = record.data.get("data_type")
+        if kind is None:
+            video = str(record.data.get("question_type_id")).strip() in map(str, OF_VIDEOS)
+        else:
+            video = isinstance(kind, str) and kind.strip().casefold() == "video"
+        return "questions about videos" if video else None
+
     def questions(self, record: Record, picture: Picture) -> Iterator[Question]:
-        if record.one_of("data_type", ("image", "video")) == "video":
-            return
+        record.one_of("data_type", ("image", "video"), any_case=True)
         options = tuple(record.text(f"choice_{letter}") for letter in "abcd")
         family = TYPES.get(record.integer("question_type_id"))
         if family is None:

@@ -4,6 +4,7 @@ Does not know what is measured. Importing it imports nothing of `calibrate`; its
 is imported they make torchvision importable.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +69,8 @@ def open_dataset(
         families=options.families if isinstance(options, FamiliesOption) else None,
     )
     ensure_torchvision()  # only now: it takes seconds, which a dataset that is refused need not cost
-    for note in dataset.notes:
-        print_note(note)
+    if int(os.environ.get("RANK", "0")) == 0:  # torchrun's processes all open it
+        dataset.announce(print_note)
     return dataset
 
 

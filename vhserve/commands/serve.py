@@ -48,7 +48,7 @@ class Serve(BaseModel):
     )
     canary: str | None = Field(
         None,
-        description="labelled data set to ask now and then: a .jsonl file, or a name that --dataset knows elsewhere",
+        description="labelled data set to ask now and then: a .jsonl file, or another that --dataset takes elsewhere",
     )
     canary_samples: Samples = Field(64, description="samples of the canary's data set to ask")
     canary_interval: Seconds = Field(300.0, description="seconds from one run of the canary to the next")
@@ -121,11 +121,12 @@ class Serve(BaseModel):
     def _monitoring(self) -> "MonitoringSettings":
         """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""
         from calibrate.datasets import open_dataset
+        from vhserve.notes import print_note
         from vhserve.server.monitoring.settings import CanarySettings, MonitoringSettings, ShadowSettings
 
         canary = shadow = None
         if self.canary is not None:
-            open_dataset(self.canary, samples=self.canary_samples, seed=0)
+            open_dataset(self.canary, samples=self.canary_samples, seed=0).announce(print_note)
             canary = CanarySettings(self.canary, self.canary_samples, self.canary_interval)
         if self.shadow_url is not None:
             shadow = ShadowSettings(self.shadow_url, self.shadow_fraction)

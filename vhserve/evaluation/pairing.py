@@ -5,7 +5,7 @@ Owns which samples may be paired. The statistics are in `calibrate.stats`. Knows
 
 from collections.abc import Sequence
 
-from calibrate.datasets.families import ALL
+from calibrate.datasets.families import grouped
 from calibrate.stats.paired_tests import PairedCounts
 from vhserve.evaluation.errors import ResultsMismatch
 from vhserve.evaluation.results import Answer, Arm, Paired
@@ -24,16 +24,16 @@ def pair(first: Arm, second: Arm) -> list[Paired]:
     others = {answer.id: answer for answer in second.answers}
     if len(others) != len(second.answers) or len(others) != len(first.answers):
         raise _mismatch(f"{first.name} has {len(first.answers)} samples and {second.name} {len(second.answers)}")
-    pairs: dict[str, list[tuple[Answer, Answer]]] = {}
+    pairs: list[tuple[Answer, Answer]] = []
     for one in first.answers:
         other = others.get(one.id)
         if other is None:
             raise _mismatch(f"{second.name} lacks sample {one.id}")
         if (one.answer, one.family) != (other.answer, other.family):
             raise _mismatch(f"sample {one.id} has another question in {second.name}")
-        pairs.setdefault(one.family, []).append((one, other))
-    everything = [both for group in pairs.values() for both in group]
-    return [_compare(family, group, first.name, second.name) for family, group in [*pairs.items(), (ALL, everything)]]
+        pairs.append((one, other))
+    families = grouped(pairs, lambda both: both[0].family)
+    return [_compare(family, group, first.name, second.name) for family, group in families.items()]
 
 
 def _mismatch(wrong: str) -> ResultsMismatch:

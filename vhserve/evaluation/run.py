@@ -3,6 +3,8 @@
 Owns the order, so that nothing is asked when the end could not be written. Asks, scores and pairs elsewhere.
 """
 
+from collections.abc import Callable
+
 from calibrate.datasets import Dataset, open_dataset
 from profiles.files import check_output
 from profiles.head_profile import DatasetRef
@@ -18,7 +20,7 @@ from vhserve.evaluation.options import EvaluationOptions
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
-from vhserve.notes import print_note
+from vhserve.notes import notes_once
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation:
@@ -39,9 +41,8 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     if options.attach is not None:
         check_output(options.attach, document=PLAN_FORMAT)
     key = api_key(options.api_key_env)
-    dataset = _open(options)
-    for note in dataset.notes:
-        print_note(note)
+    say = notes_once()
+    dataset = _open(options, say)
     earlier = _earlier(options, dataset.ref())
     addresses = [address for address in (options.base_url, options.compare) if address is not None]
     servers = [identify(address, options.model, key) for address in addresses]
@@ -56,7 +57,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     limits = RequestLimits(options.concurrency, options.timeout, options.max_tokens)
     broken: list[str] = []
     for name, server in zip(names[len(arms) :], servers, strict=True):
-        asked = ask_arm(name, server, lambda: _open(options), limits, key)
+        asked = ask_arm(name, server, lambda: _open(options, say), limits, key)
         arms.append(asked.arm)
         broken = asked.broken
 
@@ -79,14 +80,16 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     return evaluation
 
 
-def _open(options: EvaluationOptions) -> Dataset:
-    return open_dataset(
+def _open(options: EvaluationOptions, say: Callable[[str], None]) -> Dataset:
+    dataset = open_dataset(
         options.dataset,
         samples=options.samples,
         seed=options.seed,
         split=options.split,
         families=options.families,
     )
+    dataset.announce(say)
+    return dataset
 
 
 def _earlier(options: EvaluationOptions, dataset: DatasetRef) -> Arm | None:

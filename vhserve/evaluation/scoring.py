@@ -6,7 +6,7 @@ Owns the rule by which a reply counts as right. Knows no server and no file.
 from collections.abc import Iterable, Sequence
 
 from calibrate.datasets import metrics
-from calibrate.datasets.families import ALL
+from calibrate.datasets.families import grouped
 from calibrate.datasets.metrics import Metric
 from calibrate.stats.accuracy import Accuracy
 from vhserve.evaluation.results import AccuracyFigures, Answer, ReplyOutcome
@@ -55,11 +55,7 @@ def figures(answers: Iterable[Answer]) -> list[AccuracyFigures]:
     Failed requests are counted beside the accuracy, not in it: accuracy is `correct / answered` with its 95% Wilson
     interval, and has no value where nothing was answered.
     """
-    by_family: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_family.setdefault(answer.family, []).append(answer)
-    everything = [answer for group in by_family.values() for answer in group]
-    return [_count(family, group) for family, group in [*by_family.items(), (ALL, everything)]]
+    return [_count(family, group) for family, group in grouped(answers, lambda one: one.family).items()]
 
 
 def published(metric: Metric, answers: Iterable[Answer]) -> dict[str, dict[str, float | None]]:

@@ -122,7 +122,7 @@ def test_pictures_in_cells_may_be_broken_too(tmp_path):
 
 
 def test_unknown_names_say_which_there_are():
-    with pytest.raises(DatasetUnknown, match=r"synthetic, a \.jsonl file, or pointqa\|mmbench"):
+    with pytest.raises(DatasetUnknown, match=r"synthetic, a \.jsonl, \.csv or \.parquet file, or pointqa\|mmbench"):
         open_dataset("pop:/data", samples=1, seed=0)
 
 

@@ -102,8 +102,7 @@ def _questions(settings: CanarySettings) -> tuple[str, list[Any]]:
     from calibrate.datasets import open_dataset
 
     dataset = open_dataset(settings.dataset, samples=settings.samples, seed=0)
-    for note in dataset.notes:
-        logger.warning("%s", note)
+    dataset.announce(lambda line: logger.warning("%s", line))
     return dataset.name, [(sample, user_message(sample.image, sample.question)) for sample in dataset]
 
 
