@@ -20,7 +20,7 @@ from calibrate.datasets.choices import LETTERS, lettered, right_letter
 from calibrate.datasets.json_files import json_document, json_records
 from calibrate.datasets.pictures import Picture
 from calibrate.datasets.questions import Question
-from calibrate.datasets.records import Record
+from calibrate.datasets.records import Record, shown
 
 CONCERNS: Final = ("distortion", "others", "in_context_distortion", "in_context_others")
 
@@ -59,17 +59,20 @@ class QBench(Benchmark):
 
     @staticmethod
     def _columns(record: Record) -> tuple[str, ...]:
-        options = [record.label(f"option{number}") for number in range(len(LETTERS))]
-        return tuple(option for option in options if option != "N/A")
+        options = [record.text(f"option{number}") for number in range(len(LETTERS))]
+        while options and options[-1].strip() == "N/A":
+            options.pop()
+        return tuple(options)
 
     @staticmethod
     def _answer(record: Record, options: tuple[str, ...]) -> str:
         if "correct_ans" not in record.data:
             raise record.broken("field 'correct_ans' is missing", "that field; the answers of `test` are not published")
         answer = record.label("correct_ans")
-        if answer not in options:
-            raise record.unfit("correct_ans", f"one of the candidates {', '.join(options)}")
-        return LETTERS[options.index(answer)]
+        right = [letter for letter, option in zip(LETTERS, options, strict=False) if option.strip() == answer]
+        if len(right) != 1:
+            raise record.unfit("correct_ans", f"one of the candidates {shown(options)}")
+        return right[0]
 
     @staticmethod
     def _concern(record: Record, name: str) -> str:

@@ -268,6 +268,19 @@ def test_what_is_not_an_object(text: str | bytes, kind: type[UserError], documen
     assert type(refused(document, text, tmp_path)) is kind
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\ufeff{}", "begins with a byte order mark; expected JSON in UTF-8 without one"),
+        ('{"a": 1} trailing', "line 1 column 10 is not JSON (Extra data); expected one JSON object"),
+        ('{"a": "\t"}', "line 1 column 8 is not JSON (Invalid control character at); expected one JSON object"),
+        ('{"a" 1}', "line 1 column 6 is not JSON (Expecting ':' delimiter); expected one JSON object"),
+    ],
+)
+def test_what_was_expected_is_not_what_was_found(text: str, said: str, tmp_path: Path) -> None:
+    assert said in str(refused("plan", text, tmp_path))
+
+
 @pytest.mark.parametrize("version", [0, 3, "1", 1.0, True, None, [1]])
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_other_versions_are_refused_before_their_fields(kind: str, version: object, tmp_path: Path) -> None:

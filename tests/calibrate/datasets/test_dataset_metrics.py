@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibrate.datasets.families import by_family
 from calibrate.datasets.metrics import METRICS, Counted, count, said_yes
 
 COUNTED = st.builds(
@@ -20,6 +21,17 @@ COUNTED = st.builds(
 
 def polled(answer, said):
     return Counted("random", answer, said, answer == said)
+
+
+def test_samples_without_a_family_count_in_all_alone_and_once():
+    told = [Counted(family, "1", "1", right) for family, right in (("all", True), ("a", False), ("all", True))]
+    assert list(count("accuracy", told)) == ["a", "all"]
+    assert count("accuracy", told)["all"] == {"accuracy": pytest.approx(2 / 3)}
+    assert list(count("accuracy", told[::2])) == ["all"]
+    assert {name: own.tolist() for name, own in by_family(["all", "a", "all"]).items()} == {
+        "all": [True, True, True],
+        "a": [False, True, False],
+    }
 
 
 def test_yes_no_by_hand():

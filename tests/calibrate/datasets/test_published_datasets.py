@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_datasets import MAKERS, mmbench, mmbench_rows, opened, pope
+from published_datasets import MAKERS, as_json, mmbench, mmbench_rows, opened, picture, pope
 from published_datasets import pointqa as make_pointqa
 from published_datasets import seed_bench as make_seed
 from published_datasets import vip_pointqa as make_vip
 
 from calibrate.datasets import BENCHMARKS
 from calibrate.datasets.metrics import METRICS
-from calibrate.errors import DatasetUnknown, FamilyUnknown, SamplesTooFew
+from calibrate.errors import DatasetBroken, DatasetUnknown, FamilyUnknown, SamplesTooFew
 
 WORD = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -146,6 +146,53 @@ def test_pope_files_in_a_subfolder_with_images_beside_it(tmp_path):
     pope(tmp_path / "coco")
     (tmp_path / "coco" / "val2014").rename(tmp_path / "val2014")
     assert len(list(opened("pope", tmp_path))) == 12
+
+
+@pytest.mark.parametrize("over", ["gqa", "aokvqa"])
+def test_pope_over_other_pictures_is_a_json_array(tmp_path, over):
+    picture(tmp_path / "images" / "a.png")
+    records = [
+        {"question_id": i, "image": "a.png", "text": " Is it? ", "label": ("Yes", "NO")[i % 2]} for i in range(4)
+    ]
+    for family in ("random", "popular"):
+        as_json(tmp_path / "seem" / over / f"{over}_pope_seem_{family}.json", records)
+    (tmp_path / "images").rename(tmp_path / "seem" / "images")
+    samples = list(opened("pope", tmp_path))
+    assert [one.family for one in samples] == ["popular"] * 4 + ["random"] * 4
+    assert [one.answer for one in samples[:4]] == ["yes", "no"] * 2
+    assert (samples[0].id, samples[0].question) == (f"pope:{over}:popular:0", " Is it? " + WORD)
+    as_json(tmp_path / "seem" / over / "coco_pope_random.json", records)
+    with pytest.raises(DatasetUnknown, match=f"has files of POPE over {', '.join(sorted(('coco', over)))}"):
+        opened("pope", tmp_path)
+
+
+@pytest.mark.parametrize("third", ["None", "NA", "nan", "N/A", "null", " none "])
+@pytest.mark.parametrize("name", ["mmbench", "mmbench-circular"])
+def test_mmbench_s_options_may_say_none(tmp_path, name, third):
+    first = opened(name, mmbench(tmp_path, {"C": third, "D": "Three"})).read(4 if "circular" in name else 1)
+    assert first.question.endswith(f"A. left\nB. right\nC. {third}\nD. Three" + LETTER)
+    assert first.options == tuple("ABCD")
+
+
+def test_mmbench_counts_what_it_leaves_out_and_refuses_gaps(tmp_path):
+    dataset = opened("mmbench", mmbench(tmp_path))
+    assert dataset.notes == [
+        "1 record whose last options are `nan`, read as empty cells",
+        "1 record left out: rotations of other questions",
+    ]
+    with pytest.raises(DatasetBroken, match="row 2: has an empty option before another"):
+        opened("mmbench", mmbench(tmp_path, {"C": "", "D": "Three"}))
+
+
+def test_seed_bench_leaves_videos_of_any_shape_out(tmp_path):
+    for video in ({"data_type": "Video", "data_id": ["a", 1]}, {"data_type": "video", "choice_a": None}):
+        dataset = opened("seed-bench", make_seed(tmp_path, video))
+        assert len(list(dataset)) == 3
+        assert dataset.notes == ["2 records left out: questions about videos"]
+    only = [{"data_type": "video"}, {"question_type_id": 11, "data_id": None}]
+    as_json(tmp_path / "SEED-Bench.json", {"questions": only})
+    with pytest.raises(DatasetBroken, match="nothing to ask: 2 records left out: questions about videos"):
+        opened("seed-bench", tmp_path)
 
 
 def test_seed_bench_leaves_videos_out(tmp_path):
