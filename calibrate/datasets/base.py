@@ -28,6 +28,8 @@ class Dataset(ABC):
     ----------
     name
         What results are filed under; holds no folder of this machine.
+    say
+        Called with each sample that an iteration leaves out, as a line; `announce` sets it.
     broken
         What the latest iteration had to leave out, a line each.
     notes

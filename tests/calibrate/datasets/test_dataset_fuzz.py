@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def read(form, folder):
-    dataset = open_dataset(form.dataset(folder), samples=10**6, seed=0)
+    dataset = open_dataset(form.dataset(folder), samples=10**6, seed=0, split="all")
     return dataset, list(dataset)
 
 

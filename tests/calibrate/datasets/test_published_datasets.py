@@ -177,8 +177,8 @@ def test_mmbench_s_options_may_say_none(tmp_path, name, third):
 def test_mmbench_counts_what_it_leaves_out_and_refuses_gaps(tmp_path):
     dataset = opened("mmbench", mmbench(tmp_path))
     assert dataset.notes == [
-        "1 record whose last options are `nan`, read as empty cells",
-        "1 record left out: rotations of other questions",
+        "dataset mmbench: 1 record whose last options are `nan`, read as empty cells",
+        "dataset mmbench: 1 record left out: rotations of other questions",
     ]
     with pytest.raises(DatasetBroken, match="row 2: has an empty option before another"):
         opened("mmbench", mmbench(tmp_path, {"C": "", "D": "Three"}))
@@ -188,7 +188,7 @@ def test_seed_bench_leaves_videos_of_any_shape_out(tmp_path):
     for video in ({"data_type": "Video", "data_id": ["a", 1]}, {"data_type": "video", "choice_a": None}):
         dataset = opened("seed-bench", make_seed(tmp_path, video))
         assert len(list(dataset)) == 3
-        assert dataset.notes == ["2 records left out: questions about videos"]
+        assert dataset.notes == ["dataset seed-bench: 2 records left out: questions about videos"]
     only = [{"data_type": "video"}, {"question_type_id": 11, "data_id": None}]
     as_json(tmp_path / "SEED-Bench.json", {"questions": only})
     with pytest.raises(DatasetBroken, match="nothing to ask: 2 records left out: questions about videos"):
