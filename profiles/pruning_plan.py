@@ -4,7 +4,7 @@ Does not know how heads are ranked nor what a KV cache can hold (`profiles.plann
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -99,7 +99,11 @@ class Measurement(Strict):
         Question family, or ``all``.
     accuracy, low, high
         ``correct / samples`` and its 95% Wilson interval, all 0 to 1.
+    block_size, dtype
+        Tokens of a KV block and dtype of the weights of the server that answered; None where it did not say.
     """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "dtype"})
 
     dataset: Name
     arm: Literal["baseline", "pruned"]
@@ -109,6 +113,8 @@ class Measurement(Strict):
     accuracy: float
     low: float
     high: float
+    block_size: PositiveInt | None = None
+    dtype: Name | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -132,7 +138,11 @@ class PruningPlan(Strict):
         Digest of the profile that the plan was made from; None for plans made by hand.
     treatments
         ``[layer][query head]``.
+    block_size
+        Tokens of the KV blocks that the plan was made for, which text-only heads save whole; None: it does not say.
     """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size"})
 
     format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
     version: Literal[1] = 1
@@ -143,6 +153,7 @@ class PruningPlan(Strict):
     granularity: Granularity
     treatments: list[list[RegisteredTreatment]]
     compensation: Compensation = Compensation()
+    block_size: PositiveInt | None = None
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
@@ -215,6 +226,7 @@ class PruningPlan(Strict):
         *,
         granularity: Granularity = "query_head",
         compensation: Compensation = Compensation(),  # noqa: B008  # frozen
+        block_size: int | None = None,
         **heads: Iterable[tuple[int, int]],
     ) -> Self:
         """A plan from lists of ``(layer, head)`` by treatment, such as ``removed=…``; every other head is full."""
@@ -232,6 +244,7 @@ class PruningPlan(Strict):
             granularity=granularity,
             treatments=treatments,
             compensation=compensation,
+            block_size=block_size,
         )
 
     def heads(self, treatment: TreatmentName) -> list[tuple[int, int]]:

@@ -4,9 +4,17 @@ Knows pydantic. Does not know files: `profiles.defects` turns what is raised her
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from profiles.errors import MissingField, NotFinite, UserError, WrongValue
@@ -20,18 +28,32 @@ class Strict(BaseModel):
 
     Two models are equal when they would be written as the same bytes; arrays would make pydantic's own comparison
     ambiguous.
+
+    Attributes
+    ----------
+    OPTIONAL
+        Fields that a file may leave out; None in Python, and left out when written, so that a document without them
+        keeps the bytes that it had before they existed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
     def _spelled_out(cls, data: Any, info: ValidationInfo) -> Any:
         if info.context == FROM_FILE and isinstance(data, dict):
             for name in cls.model_fields:
-                if name not in data:
+                if name not in data and name not in cls.OPTIONAL:
                     raise defect(MissingField, name, "is missing", expected="every field of FORMAT.md")
+                if name in cls.OPTIONAL and name in data and data[name] is None:
+                    raise defect(WrongValue, name, "is null", expected="a value, or no such field")
         return data
+
+    @model_serializer(mode="wrap")
+    def _without_missing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in self.OPTIONAL}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Strict) or type(self) is not type(other):

@@ -41,6 +41,7 @@ ORDER = {
         "vhserve",
         "vhserve.errors",
         "vhserve.option_types",
+        "vhserve.devices",
         "vhserve.compat",
         "vhserve.child_processes",
         "vhserve.server.media",

@@ -13,6 +13,7 @@ __all__ = [
     "commands",
     "compat",
     "demo",
+    "devices",
     "engine",
     "errors",
     "evaluation",

@@ -10,6 +10,10 @@ class FlagRefused(UserError):
     """A vLLM flag, or its value, does not go together with a plan."""
 
 
+class BlockSizeUnsupported(UserError):
+    """vLLM's attention on the device does not take KV blocks of this size."""
+
+
 class ModelNotServable(UserError):
     """vLLM, or vhserve's extension of it, has no such architecture."""
 

@@ -40,6 +40,10 @@ SPLIT: Final = (
 FAMILIES: Final = "question families, comma-separated; all if not given"
 SEED: Final = "seed of the choice of samples"
 PROFILE: Final = "head profile that `vhserve calibrate` wrote"
+BLOCK_SIZE: Final = (
+    "tokens of the server's KV blocks: text-only heads don't see those that hold nothing but image tokens; 32 for vLLM "
+    "on CPUs and 16 on NVIDIA GPUs, whichever is installed, if not given"
+)
 REMOVE: Final = "heads to remove: neither computed nor cached"
 TEXT_ONLY: Final = "heads, next in the order, that attend to text only"
 STAGE: Final = "layers to choose heads from"

@@ -34,6 +34,7 @@ def make_plan(
     granularity: Granularity,
     compensation: CompensationMethod,
     rank_by: str = "score",
+    block_size: int | None = None,
     avoid: Collection[tuple[int, int]] = (),
 ) -> PruningPlan:
     """Choose heads by a ranking of the profile.
@@ -53,6 +54,8 @@ def make_plan(
         refuses.
     rank_by
         See `profiles.planning.rankings.ranking`.
+    block_size
+        Tokens of the KV blocks that the plan is for; None: it does not say. Heads are chosen without it.
     avoid
         Heads that are not chosen either, nor any unit with one of them; for controls.
     compensation
@@ -113,6 +116,7 @@ def make_plan(
         granularity=granularity,
         treatments=treatments,
         compensation=_compensation(profile, treatments, compensation),
+        block_size=block_size,
         versions=versions("vhserve", "numpy", "pydantic"),
         commit=git_commit(),
     )

@@ -22,17 +22,30 @@ def kv_bytes_per_token(plan: PruningPlan, dtype_bytes: int) -> int:
     return sum(_kv_heads(plan).values()) * 2 * plan.geometry.head_size * dtype_bytes
 
 
-def kv_bytes_per_image_token(plan: PruningPlan, dtype_bytes: int, phase: Phase = "reply") -> int:
+def kv_bytes_per_image_token(
+    plan: PruningPlan, dtype_bytes: int, phase: Phase = "reply", prompt: tuple[int, int] | None = None
+) -> int:
     """KV cache of one image token under the plan, on average and rounded up; heads keep what their treatment sees.
 
     Parameters
     ----------
     phase
         What is kept while the prompt is computed, or afterwards.
+    prompt
+        Position of the image's first token, and the tokens of a KV block: of the model's usual image, what lies in
+        blocks with text is kept by every head. None: count tokens, as if every block held one.
     """
-    width = 2 * plan.geometry.head_size * dtype_bytes
-    kept = {name: TREATMENTS[name].kept(phase).stride for name in _kv_heads(plan)}
-    return sum(-(-heads * width // (kept[name] or 1)) for name, heads in _kv_heads(plan).items() if kept[name])
+    width, image = 2 * plan.geometry.head_size * dtype_bytes, plan.geometry.image_tokens
+    kept = {name: TREATMENTS[name].kept(phase) for name in _kv_heads(plan)}
+    if prompt is None or not image:
+        strides = {name: one.stride for name, one in kept.items()}
+        return sum(
+            -(-heads * width // (strides[name] or 1)) for name, heads in _kv_heads(plan).items() if strides[name]
+        )
+    start, size = prompt
+    blocks = _image_blocks(start, image, size)
+    held = {name: image - (blocks - one.count(blocks)) * size for name, one in kept.items()}
+    return sum(ceil(heads * width * held[name] / image) for name, heads in _kv_heads(plan).items())
 
 
 def kv_bytes_of_request(
@@ -61,7 +74,7 @@ def kv_bytes_of_request(
     if image_start is None:
         image_blocks = max(0, image_tokens - size + 1) // size
     else:
-        image_blocks = max(0, (image_start + image_tokens) // size - ceil(image_start / size))
+        image_blocks = _image_blocks(image_start, image_tokens, size)
 
     def held(treatment: Treatment) -> int:
         return blocks - image_blocks + treatment.kept(phase).count(image_blocks)
@@ -70,13 +83,21 @@ def kv_bytes_of_request(
     return tokens * 2 * plan.geometry.head_size * dtype_bytes
 
 
-def ideal_concurrency(plan: PruningPlan, text_tokens: int, image_tokens: int) -> float:
+def ideal_concurrency(
+    plan: PruningPlan,
+    text_tokens: int,
+    image_tokens: int,
+    block_size: int | None = None,
+    image_start: int | None = None,
+) -> float:
     """How many times as many requests of this kind fit into the KV cache as without the plan.
 
-    Counts tokens, not blocks. Where all heads that are kept see the whole image, it is the same for every request.
+    Counts tokens, or blocks where `block_size` is given (see `kv_bytes_of_request`). Where all heads that are kept see
+    the whole image, it is the same for every request.
     """
-    baseline = (text_tokens + image_tokens) * kv_bytes_baseline(plan.geometry, 1)
-    return baseline / kv_bytes_of_request(plan, text_tokens, image_tokens, 1)
+    size = block_size or 1
+    baseline = ceil((text_tokens + image_tokens) / size) * size * kv_bytes_baseline(plan.geometry, 1)
+    return baseline / kv_bytes_of_request(plan, text_tokens, image_tokens, 1, block_size, image_start)
 
 
 def weight_bytes_saved(plan: PruningPlan, dtype_bytes: int) -> int:
@@ -84,6 +105,11 @@ def weight_bytes_saved(plan: PruningPlan, dtype_bytes: int) -> int:
     geometry = plan.geometry
     kv_heads = geometry.layers * geometry.kv_heads - sum(_kv_heads(plan).values())
     return (len(plan.uncomputed) + kv_heads) * 2 * geometry.head_size * geometry.hidden_size * dtype_bytes
+
+
+def _image_blocks(start: int, image_tokens: int, block_size: int) -> int:
+    """Blocks that hold nothing but tokens of an image whose first token is at `start`."""
+    return max(0, (start + image_tokens) // block_size - ceil(start / block_size))
 
 
 def _kv_heads(plan: PruningPlan) -> dict[TreatmentName, int]:

@@ -19,6 +19,8 @@ from profiles.treatments import TREATMENTS
 
 # A question with its chat template, in the data sets of the paper.
 USUAL_TEXT_TOKENS = 70
+USUAL_IMAGE_START = USUAL_TEXT_TOKENS // 2
+"""Tokens before the image, wherever blocks of the usual prompt are counted."""
 
 
 class KvBytes(TypedDict):
@@ -36,15 +38,17 @@ class Prompt(TypedDict):
 
 
 class Summary(TypedDict):
-    """Numbers of a plan; `ideal_concurrency` is for `usual_prompt` (see `profiles.planning.savings.ideal_concurrency`).
+    """Numbers of a plan for KV blocks of one size.
 
-    A request of T text and I image tokens takes ``T * kv_bytes_per_token + I * kv_bytes_per_image_token`` bytes of KV
-    cache, and whole blocks of it.
+    `kv_bytes_per_image_token` and `ideal_concurrency` are for `usual_prompt` and count blocks: what of an image shares
+    one with text, every head keeps. Ideal, because a server may have to pad what unlike layers share
+    (`profiles.planning.savings.ideal_concurrency`).
     """
 
     plan_digest: str
     model: str
     dtype: str
+    block_size: int
     heads: dict[Stage, dict[TreatmentName, int]]
     kv_bytes_per_token: KvBytes
     kv_bytes_per_image_token: KvBytes
@@ -62,8 +66,8 @@ def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[TreatmentName, int]]:
     }
 
 
-def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int) -> Summary:
-    """Numbers of a plan served with KV cache and weights of one dtype.
+def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int, block_size: int) -> Summary:
+    """Numbers of a plan served with KV cache and weights of one dtype, in KV blocks of `block_size` tokens.
 
     Raises
     ------
@@ -75,6 +79,7 @@ def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int) -> Summary:
         "plan_digest": plan.digest,
         "model": plan.model.name,
         "dtype": dtype,
+        "block_size": block_size,
         "heads": heads_by_stage(plan),
         "kv_bytes_per_token": {
             "baseline": baseline,
@@ -82,9 +87,9 @@ def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int) -> Summary:
         },
         "kv_bytes_per_image_token": {
             "baseline": baseline,
-            "pruned": kv_bytes_per_image_token(plan, dtype_bytes),
+            "pruned": kv_bytes_per_image_token(plan, dtype_bytes, prompt=(USUAL_IMAGE_START, block_size)),
         },
         "weight_bytes_saved": weight_bytes_saved(plan, dtype_bytes),
         "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},
-        "ideal_concurrency": ideal_concurrency(plan, USUAL_TEXT_TOKENS, image_tokens),
+        "ideal_concurrency": ideal_concurrency(plan, USUAL_TEXT_TOKENS, image_tokens, block_size, USUAL_IMAGE_START),
     }

@@ -34,7 +34,7 @@ from profiles.errors import (
 from profiles.head_profile import HeadProfile
 from profiles.pruning_plan import Compensation, PruningPlan
 from profiles.reading import parse
-from profiles.store import MAX_BYTES, load_plan, load_profile
+from profiles.store import MAX_BYTES, load_plan, load_profile, save
 from profiles.version_1 import HeadProfileV1
 
 Place = tuple[str | int, ...]
@@ -53,6 +53,7 @@ RANKING = example_profile().rankings["gradient"].model_dump()
 EFFECT_OF_REMOVAL = RANKING | {"tables": {"removed": RANKING["tables"]["all"]}}
 IMPORTED = OLD.imported[0].model_dump()
 FREE_FORM = {("settings",), ("versions",), ("dataset", "settings")}
+OPTIONAL = {"plan": [("block_size",), ("measured", 1, "block_size"), ("measured", 1, "dtype")]}
 
 
 def data_of(kind: str) -> dict[str, Any]:
@@ -114,12 +115,27 @@ def is_field(place: Place) -> bool:
 def test_every_field_is_required(kind: str, tmp_path: Path) -> None:
     tried = 0
     for place, _ in places(data_of(kind)):
-        if is_field(place):
+        if is_field(place) and place not in OPTIONAL.get(kind, ()):
             error = refused(kind, changed(data_of(kind), place, lambda c, k: c.pop(k)), tmp_path)
             assert type(error) is MissingField, place
             assert f": {dotted(place)} is missing" in str(error)
             tried += 1
     assert tried > 25
+
+
+def test_optional_fields_may_be_missing_but_not_null(tmp_path: Path) -> None:
+    data = data_of("plan")
+    for place in OPTIONAL["plan"]:
+        assert type(refused("plan", changed(data, place, put(None)), tmp_path)) is WrongValue, place
+        data = json.loads(changed(data, place, lambda c, k: c.pop(k)))
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(data))
+    older = load_plan(path)
+    assert (older.block_size, older.measured[1].block_size, older.measured[1].dtype) == (None, None, None)
+    # As of the same plan from before these fields existed.
+    assert older.digest == "sha256:d19b30f6757ea8394419cb444c456cbe4221ffaa8ede355bc51f35e077e32e69"
+    save(older, path)
+    assert json.loads(path.read_text()) == data
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
@@ -146,7 +162,7 @@ def test_every_renamed_field_is_refused(kind: str, tmp_path: Path) -> None:
                 container[key.upper()] = value
 
             error = refused(kind, changed(data_of(kind), place, rename), tmp_path)
-            assert type(error) is MissingField, place
+            assert type(error) is (UnknownField if place in OPTIONAL.get(kind, ()) else MissingField), place
 
 
 @pytest.mark.parametrize("bad", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -94,9 +94,10 @@ def example_plan() -> PruningPlan:
             ),
             Measurement(
                 dataset="synthetic", arm="pruned", family="all", samples=100, correct=88, accuracy=0.88,
-                low=0.8022, high=0.93,
+                low=0.8022, high=0.93, block_size=32, dtype="float32",
             ),
         ],
+        block_size=32,
         versions=VERSIONS,
     )  # fmt: skip
 
@@ -234,6 +235,7 @@ def plans(draw: st.DrawFn) -> PruningPlan:
         granularity="query_head",
         treatments=treatments,
         compensation=Compensation() if means is None else Compensation(method="mean", means=means),
+        block_size=draw(st.none() | st.just(16)),
         measured=draw(st.lists(measurements(), max_size=2)),
         versions=draw(st.dictionaries(text, text, max_size=3)),
         commit=draw(st.none() | text),
@@ -254,6 +256,8 @@ def measurements(draw: st.DrawFn) -> Measurement:
         accuracy=accuracy,
         low=draw(st.floats(0, accuracy)),
         high=draw(st.floats(accuracy, 1)),
+        block_size=draw(st.none() | st.just(16)),
+        dtype=draw(st.none() | names),
     )
 
 

@@ -14,7 +14,7 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
 
     arguments = serving.parse_flags(model, flags)
     serving.apply_plan(arguments, plan_from_dict(plan))
-    names = ("hf_overrides", "additional_config", "model_tag", "port")
+    names = ("hf_overrides", "additional_config", "model_tag", "port", "block_size")
     return {name: getattr(arguments, name) for name in names}
 
 

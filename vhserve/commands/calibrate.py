@@ -19,7 +19,8 @@ from vhserve.commands.options import (
     ResultOptions,
     SampleOptions,
 )
-from vhserve.option_types import SPLIT, BlockSize, Samples
+from vhserve.devices import BLOCK_SIZES, serving_device
+from vhserve.option_types import BLOCK_SIZE, SPLIT, BlockSize, Samples
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,9 +46,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
         description="measure what removing each head, and hiding the image from it, would do to the answers, which is "
         "what plans are best made by; takes a gradient, and several times the time and memory",
     )
-    block_size: BlockSize | None = Field(
-        None, description="image blocks hidden from heads for effects, in tokens; single image tokens if not given"
-    )
+    block_size: BlockSize | None = Field(None, description=BLOCK_SIZE)
 
     def cli_cmd(self) -> None:
         """Calibrate, write the profile, and print what stands out in it."""
@@ -82,7 +81,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
             seed=self.seed,
             layer_function=self.layer_function,
             effects=self.effects,
-            block_size=self.block_size,
+            block_size=self.block_size or BLOCK_SIZES[serving_device()],
         )
         with init_distributed() as processes:
             loaded = open_model(self.model, self, device=processes.device(self.device))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhserve.commands.options import ExecutionOptions, FamiliesOption, MaskedRunOptions, SampleOptions
+from vhserve.devices import BLOCK_SIZES, serving_device
 from vhserve.notes import print_note
 
 if TYPE_CHECKING:
@@ -120,7 +121,11 @@ def open_masked_run(
     from calibrate.masking.masked_runs import MaskedRunSettings
 
     run = MaskedRunSettings(
-        options.out, options.batch_size, options.restart, block_size=options.block_size, together=options.together
+        options.out,
+        options.batch_size,
+        options.restart,
+        block_size=options.block_size or BLOCK_SIZES[serving_device()],
+        together=options.together,
     )
     return loaded, dataset, run
 

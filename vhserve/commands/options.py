@@ -85,6 +85,4 @@ class MaskedRunOptions(ResultOptions, ExecutionOptions, FamiliesOption, SampleOp
     together: Count | None = Field(
         None, description="selections of heads in one forward pass; 1 on CPUs and 8 on GPUs if not given"
     )
-    block_size: BlockSize | None = Field(
-        None, description="image blocks that text-only heads don't see, in tokens; single image tokens if not given"
-    )
+    block_size: BlockSize | None = Field(None, description=words.BLOCK_SIZE)

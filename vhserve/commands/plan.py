@@ -1,6 +1,7 @@
 """`vhserve plan`: the flags, and the table of what the plan will save.
 
-How heads are chosen is in `profiles.planning.planner`, the arithmetic in `profiles.planning.savings`.
+How heads are chosen is in `profiles.planning.planner`, the arithmetic in `profiles.planning.savings` and, with the
+padding that serving costs, in `vhserve.engine.kv_cache.saving`.
 """
 
 from pathlib import Path
@@ -12,13 +13,17 @@ from pydantic_settings import CliPositionalArg
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll
 from vhserve import option_types as words
 from vhserve.commands.ranking_option import AUTO, AutoRanking
-from vhserve.option_types import Percentage, Seed
+from vhserve.devices import BLOCK_SIZES, LABELS, Device, check_block_size, serving_device
+from vhserve.option_types import BlockSize, Percentage, Seed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from profiles.head_profile import HeadProfile
     from profiles.planning.summary import Summary
+    from profiles.pruning_plan import PruningPlan
     from profiles.treatments import Treatment
+    from vhserve.engine.kv_cache.saving import PromptSaving
 
 _RANKED_BY_SCORE = (
     "ranked by the paper's score, for the profile has no effects: it says how much a head looks at the image, not what "
@@ -63,7 +68,13 @@ class Plan(BaseModel):
     compensation: CompensationMethod = Field(
         "none", description="what replaces a removed head's output: zero, or its mean in the profile"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description="dtype to compute the savings for")
+    block_size: BlockSize | None = Field(None, description=words.BLOCK_SIZE)
+    serve_on: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what the plan will be served on; auto is what the installed vLLM serves on"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "bfloat16", description="dtype to compute the savings for; vLLM serves in 16 bits unless it is told otherwise"
+    )
     json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:
@@ -81,7 +92,11 @@ class Plan(BaseModel):
         from profiles.pruning_plan import PLAN_FORMAT
         from profiles.store import load_profile, save
         from profiles.treatments import budgeted
+        from vhserve.engine.kv_cache.saving import prompt_saving
 
+        device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
+        block_size = self.block_size or BLOCK_SIZES[device]
+        check_block_size(block_size, device, elsewhere=True)
         profile = load_profile(self.profile)
         self._check_budget_given()
         out = self.out or self.profile.with_name("plan.json")
@@ -102,16 +117,23 @@ class Plan(BaseModel):
             granularity=granularity,
             compensation=self.compensation,
             rank_by=rank_by,
+            block_size=block_size,
         )
-        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype])
+        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
+        saving = prompt_saving(plan, block_size)
         save(plan, out)
         if self.rank_by == AUTO and rank_by != "effect":
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
+        for note in _block_notes(plan, profile, summary):
+            print(f"vhserve: note: {note}", file=sys.stderr)
         if self.json_:
-            print(json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary}, indent=2))
+            served = {"device": device, "concurrency": saving.concurrency}
+            print(
+                json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary, **served}, indent=2)
+            )
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(_heads_table(summary), _savings_table(summary), sep="\n")
+        console.print(_heads_table(summary), _savings_table(summary, saving, device), sep="\n")
         console.print(f"Wrote {out}: heads chosen by {rank_by.replace('_', ' ')}", markup=False, soft_wrap=True)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
@@ -150,17 +172,37 @@ def _heads_table(summary: "Summary") -> "Table":
     return table
 
 
-def _savings_table(summary: "Summary") -> "Table":
+def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary") -> list[str]:
+    """What the user should know of text-only heads with KV blocks of this size."""
+    if not plan.heads("text_only"):
+        return []
+    notes, block_size = [], summary["block_size"]
+    if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
+        notes.append(
+            f"text-only heads save nothing: the {plan.geometry.image_tokens} tokens of an image fill no KV block of "
+            f"{block_size} tokens; give a smaller --block-size"
+        )
+    ranking = profile.rankings[plan.selection.rank_by]
+    if "text_only" in ranking.tables and (ranking.block_size or 1) != block_size:
+        notes.append(
+            f"the profile's {plan.selection.rank_by.replace('_', ' ')} of text-only heads is for KV blocks of "
+            f"{ranking.block_size or 1} tokens, the plan for {block_size}; calibrate with --block-size {block_size}"
+        )
+    return notes
+
+
+def _savings_table(summary: "Summary", saving: "PromptSaving", device: Device) -> "Table":
     from calibrate.terminal_tables import FoldedTable
 
-    prompt = summary["usual_prompt"]
-    table = FoldedTable(title=f"What it saves in {summary['dtype']}", show_header=False)
+    prompt, blocks = summary["usual_prompt"], f"KV blocks of {summary['block_size']} tokens"
+    title = f"What it saves on {LABELS[device]}, in {summary['dtype']} and {blocks}"
+    table = FoldedTable(title=title, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for kind, kv in (("text", summary["kv_bytes_per_token"]), ("image", summary["kv_bytes_per_image_token"])):
         change = kv["pruned"] / kv["baseline"] - 1
         table.add_row(f"KV cache per {kind} token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
     table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
-    request = f"concurrency, {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
-    table.add_row(request, f"{summary['ideal_concurrency']:.3f} times (ideal)")
+    request = f"prompts of {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
+    table.add_row(request, f"{saving.concurrency:.3f} times as many fit")
     return table

@@ -77,6 +77,7 @@ class Serve(BaseModel):
             check_model(plan, self.model, found.folder)
 
         from vhserve.server import hardening, serving
+        from vhserve.server.served_saving import shortfall
         from vhserve.server.settings import ServerSettings
 
         hardening.set_environment(
@@ -98,6 +99,8 @@ class Serve(BaseModel):
         serving.apply_settings(arguments, settings)
         if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
+        if plan is not None and (warning := shortfall(plan, arguments.block_size)):
+            print(f"vhserve: warning: {self.plan} {warning}", file=sys.stderr)
         if plan is not None and not plan.measured:
             print(f"vhserve: warning: {self.plan} was never measured: {_MEASURE}", file=sys.stderr)
         serving.run_server(arguments)

@@ -18,6 +18,7 @@ from vhserve.child_processes import VHSERVE, free_port, run_step, serving
 from vhserve.demo.arms import DemoArm
 from vhserve.demo.options import DemoOptions
 from vhserve.demo.results import DemoArmResult
+from vhserve.devices import BLOCK_SIZES, serving_device
 from vhserve.evaluation.arms import ask_arm
 from vhserve.evaluation.client import RequestLimits
 from vhserve.evaluation.errors import PlanMismatch
@@ -27,9 +28,6 @@ from vhserve.evaluation.server import identify
 from vhserve.evaluation.server_metrics import kv_capacity, metrics_text
 
 SERVED_NAME = "demo"
-BLOCK_SIZE = 32
-"""Tokens of a KV block: the smallest that vLLM has on CPUs, so that a small picture fills blocks."""
-
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STEP_LIMIT = 600.0
 """Seconds that calibrating or planning may take."""
@@ -57,7 +55,7 @@ def calibrate(options: DemoOptions) -> HeadProfile:
     command = (
         *(*VHSERVE, "calibrate", "--model", options.model, "--dataset", "synthetic"),
         *("--samples", str(options.calibration_samples), "--seed", str(options.seed)),
-        *("--effects", "--block-size", str(BLOCK_SIZE), "--out", str(path), "--restart"),
+        *("--effects", "--out", str(path), "--restart"),
     )
     run_step("calibrate", command, options.out / "calibrate.log", process_environment(options), _STEP_LIMIT)
     return load_profile(path)
@@ -110,13 +108,14 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
 def serve_command(options: DemoOptions, plan_path: Path | None, port: int) -> tuple[str, ...]:
     """The command line of an arm's server, loopback only.
 
-    Without compilation: it would take longer than all that is measured, and both arms do without it alike.
+    Without compilation: it would take longer than all that is measured, and all arms do without it alike. The one
+    without a plan has the KV blocks of the others.
     """
     return (
         *(*VHSERVE, "serve", options.model, *(() if plan_path is None else ("--plan", str(plan_path)))),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
         *("--dtype", options.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
-        *("--block-size", str(BLOCK_SIZE)),
+        *("--block-size", str(BLOCK_SIZES[serving_device()])),
     )
 
 

@@ -68,6 +68,8 @@ def measurements(dataset: str, arm: Arm) -> list[Measurement]:
             accuracy=one.accuracy,
             low=one.low,
             high=one.high,
+            block_size=arm.server.block_size,
+            dtype=arm.server.dtype,
         )
         for one in arm.figures
         if one.accuracy is not None and one.low is not None and one.high is not None

@@ -57,13 +57,18 @@ class AccuracyFigures(ResultModel):
 
 
 class Server(ResultModel):
-    """The server that answered: its model's name, and the plan that its metrics report (`None`: none)."""
+    """The server that answered: its model's name, and the plan that its metrics report (`None`: none).
+
+    `block_size` (tokens of a KV block) and `dtype` (of the weights) are what its metrics report; `None`: nothing.
+    """
 
     base_url: str
     model: str
     plan_digest: str | None = None
     plan_model: str | None = None
     plan_revision: str | None = None
+    block_size: int | None = None
+    dtype: str | None = None
 
 
 class Arm(ResultModel):

@@ -9,7 +9,7 @@ import openai
 from vhserve.evaluation.address import check_base_url, trusts_environment
 from vhserve.evaluation.errors import ModelNotServed, ServerRefused, ServerUnreachable
 from vhserve.evaluation.results import Server
-from vhserve.evaluation.server_metrics import metrics_text, plan_labels
+from vhserve.evaluation.server_metrics import metrics_text, plan_labels, served_with
 
 _SECONDS = 20.0
 """Until a request for the list of models fails."""
@@ -50,13 +50,16 @@ def identify(base_url: str, model: str | None, api_key: str) -> Server:
         raise _not_served(base_url, "no model is named", served)
     if model is not None and model not in served:
         raise _not_served(base_url, f"model {model!r} is not served", served)
-    labels = plan_labels(metrics_text(base_url))
+    text = metrics_text(base_url)
+    labels, (block_size, dtype) = plan_labels(text), served_with(text)
     return Server(
         base_url=base_url,
         model=model or served[0],
         plan_digest=labels.get("digest"),
         plan_model=labels.get("model"),
         plan_revision=labels.get("revision"),
+        block_size=block_size,
+        dtype=dtype,
     )
 
 

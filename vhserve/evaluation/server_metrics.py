@@ -100,6 +100,16 @@ def plan_labels(text: str) -> dict[str, str]:
     return next((labels for labels, _ in _samples(text, "vhserve_plan_info")), {})
 
 
+def served_with(text: str) -> tuple[int | None, str | None]:
+    """Tokens of a KV block, and dtype of the weights, of the server; None where it does not report them.
+
+    vLLM reports the first in `vllm:cache_config_info`, `vhserve serve` both, with a plan and without.
+    """
+    own = next((labels for labels, _ in _samples(text, "vhserve_server_info")), {})
+    block_size = own.get("block_size", "")
+    return (int(block_size) if block_size.isdigit() else kv_capacity(text).block_size or None), own.get("dtype")
+
+
 def _samples(text: str, name: str) -> list[tuple[dict[str, str], float]]:
     try:
         return [

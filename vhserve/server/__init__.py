@@ -17,6 +17,8 @@ __all__ = [
     "picture_places",
     "plan_metrics",
     "request_metrics",
+    "served_saving",
+    "server_info",
     "serving",
     "settings",
     "stat_logger",

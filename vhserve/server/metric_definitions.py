@@ -1,8 +1,8 @@
 """Every `vhserve_` metric of a server's `/metrics`: name, kind, meaning, labels.
 
 Owns the names, and that each is one collector in each process, right for one API server and for several. Does not know
-where the values come from: `plan_metrics`, `stat_logger` and `request_metrics` (requests), `monitoring` (canary,
-shadow).
+where the values come from: `server_info`, `plan_metrics`, `stat_logger` and `request_metrics` (requests), `monitoring`
+(canary, shadow).
 """
 
 import functools
@@ -24,7 +24,7 @@ class MetricDefinition(NamedTuple):
         For gauges also how the values of several API servers are merged: `gauge` is the same in all of them, `latest`
         is the value set last, `least` the smallest value of a live process.
     shown
-        When a server has it: always with a plan, or with a flag.
+        When a server has it: with a plan, with another flag, or always.
     buckets
         Upper ends of a histogram's buckets, in its unit.
     """
@@ -42,6 +42,11 @@ SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
 OUTCOMES: Final = ("stop", "length", "abort", "error", "refused")
 
 DEFINITIONS: Final = {
+    "vhserve_server_info": MetricDefinition(
+        "What the server computes with: tokens of a KV block, dtypes of weights and KV cache; always 1.",
+        ("block_size", "dtype", "kv_cache_dtype"),
+        shown="always",
+    ),
     "vhserve_plan_info": MetricDefinition(
         "The plan being served; always 1.",
         ("digest", "profile_digest", "model", "revision", "architecture", "method", "granularity", "compensation"),
@@ -57,6 +62,10 @@ DEFINITIONS: Final = {
         "Prompts of the model's usual length that the KV cache holds at once, all engines together: "
         "with an image, and of as many text tokens.",
         ("prompt",),
+    ),
+    "vhserve_plan_saving_ratio": MetricDefinition(
+        "KV cache that the plan saves of the model's usual prompt with an image, as served, over what it promised "
+        "(1: as promised); lower where KV blocks are larger than the plan's.",
     ),
     "vhserve_plan_accuracy_ratio": MetricDefinition(
         "Accuracy measured for the plan, 0 to 1, without it (baseline) and with it (pruned).",

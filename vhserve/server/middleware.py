@@ -31,6 +31,7 @@ def _with_monitoring(settings: ServerSettings) -> bool:
 
 ORDER: Final = (
     # Innermost: these act at the server's start only, so their place matters least.
+    Middleware("vhserve.server.server_info.ServerInfo", _always),
     Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
     Middleware("vhserve.server.picture_places.PicturePlaces", _always),
     # Inside the guard, so that only requests which it lets through are mirrored.

@@ -1,9 +1,11 @@
 """Metrics that describe the served plan, on the server's `/metrics` beside vLLM's own.
 
-Owns their values (names are in `metric_definitions`). None of them exists on a server without a plan. Knows plans and
-gauges; of vLLM it knows the configuration that an API server kv_capacity.
+Owns their values (names are in `metric_definitions`), and when the line is printed that says what the plan saves as
+served. None of them exists on a server without a plan. Knows plans and gauges; of vLLM it knows the configuration that
+an API server has.
 """
 
+import sys
 from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -13,8 +15,12 @@ from profiles.names import STAGES
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
+from vhserve.compat import api_server_rank
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
+from vhserve.engine.kv_cache.saving import saving_ratio
 from vhserve.server.metric_definitions import collector
+from vhserve.server.served_saving import described
+from vhserve.server.server_info import ServedWith
 from vhserve.server.settings import settings_of
 
 _PLAN: Final = (
@@ -22,6 +28,7 @@ _PLAN: Final = (
     "vhserve_heads",
     "vhserve_kv_cache_bytes_per_token",
     "vhserve_kv_cache_capacity_requests",
+    "vhserve_plan_saving_ratio",
     "vhserve_plan_accuracy_ratio",
     "vhserve_plan_accuracy_samples",
     "vhserve_plan_accuracy_interval_ratio",
@@ -29,14 +36,18 @@ _PLAN: Final = (
 
 
 def expose(
-    plan: PruningPlan, kv_dtype_bytes: int, kv_capacity: Capacity | None = None, registry: CollectorRegistry = REGISTRY
+    plan: PruningPlan,
+    kv_dtype_bytes: int,
+    block_size: int,
+    kv_capacity: Capacity | None = None,
+    registry: CollectorRegistry = REGISTRY,
 ) -> None:
     """Put the metrics of a plan into a registry.
 
     Parameters
     ----------
-    kv_dtype_bytes
-        Bytes of one element of the KV cache.
+    kv_dtype_bytes, block_size
+        Bytes of one element of the KV cache, and tokens of its blocks.
     kv_capacity
         Capacity of the KV cache, in requests; None where it is not known.
     registry
@@ -62,6 +73,7 @@ def expose(
     per_token = gauges["vhserve_kv_cache_bytes_per_token"]
     per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
     per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
+    gauges["vhserve_plan_saving_ratio"].set(saving_ratio(plan, block_size))
     if kv_capacity is not None:
         capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
         capacity_requests.labels(prompt="image").set(kv_capacity.image_requests)
@@ -101,7 +113,10 @@ def _expose_for(app: Any, plan: PruningPlan) -> None:
 
     config = app.state.vllm_config
     dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
-    expose(plan, dtype.itemsize, _capacity(plan, config))
+    served = ServedWith.of(config)
+    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config))
+    if api_server_rank(config) <= 0:
+        print(f"vhserve: {described(plan, *served)}", file=sys.stderr, flush=True)
 
 
 def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:

@@ -13,6 +13,7 @@ from typing import Any
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat import mend_child_processes, serve_command, set_up_serving
+from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import served_by
 from vhserve.engine.checks.error_relay import raise_relayed_errors
@@ -71,10 +72,11 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
 
 
 def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
-    """Make a parsed command line load and run a plan; what the user overrides elsewhere stays.
+    """Make a parsed command line load and run a plan, in the plan's KV blocks; what the user overrides elsewhere stays.
 
     Raises
     ------
+    BlockSizeUnsupported
     FlagRefused
         A flag does not go together with a plan.
     ModelNotServable, LayoutRefused, TreatmentUnsupported
@@ -82,6 +84,7 @@ def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
     check_arguments(arguments)
     check_treatments(plan)
     text_only_options.check_flags(plan, arguments)
+    _set_block_size(arguments, plan)
     ours = engine_overrides(plan)
     for flag, attribute, key in (
         ("--hf-overrides", "hf_overrides", "architectures"),
@@ -99,6 +102,14 @@ def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
         ours.pop("scheduler_cls")
     for attribute, value in ours.items():
         setattr(arguments, attribute, value)
+
+
+def _set_block_size(arguments: Namespace, plan: PruningPlan) -> None:
+    device = serving_device()
+    if arguments.block_size is None:
+        arguments.block_size = block_size_on(device, plan.block_size)
+    else:
+        check_block_size(arguments.block_size, device)
 
 
 def apply_settings(arguments: Namespace, settings: ServerSettings) -> None:

@@ -114,7 +114,7 @@ def test_summary() -> None:
         profile, budgets={"removed": 2, "text_only": 3}, stage="early", select="bottom", protect_top=0, seed=0,
         granularity="query_head", compensation="none",
     )  # fmt: skip
-    summary = summarise(plan, "float16", 2)
+    summary = summarise(plan, "float16", 2, block_size=1)
     assert summary["heads"]["early"] == {"full": 3, "text_only": 3, "removed": 2}
     assert summary["heads"]["late"] == {"full": 8, "text_only": 0, "removed": 0}
     assert summary["kv_bytes_per_token"] == {"baseline": 24 * 12, "pruned": 22 * 12}
@@ -123,3 +123,9 @@ def test_summary() -> None:
     assert summary["usual_prompt"] == {"text_tokens": 70, "image_tokens": 144}
     assert summary["ideal_concurrency"] == pytest.approx(24 * 214 / (19 * 214 + 3 * 70))
     assert summary["plan_digest"] == plan.digest
+    # Positions 35 to 178 of the prompt fill the three blocks from 64 to 159.
+    of_blocks = summarise(plan, "float16", 2, block_size=32)
+    assert of_blocks["kv_bytes_per_token"] == summary["kv_bytes_per_token"]
+    assert of_blocks["kv_bytes_per_image_token"]["pruned"] == 19 * 12 + 3 * 12 * 48 / 144
+    assert of_blocks["ideal_concurrency"] == pytest.approx(24 * 7 / (19 * 7 + 3 * 4))
+    assert summarise(plan, "float16", 2, block_size=128)["kv_bytes_per_image_token"]["pruned"] == 22 * 12

@@ -98,7 +98,7 @@ def test_a_summary_counts_every_treatment() -> None:
         counts = heads_by_stage(one_group(treatment))
         assert list(counts["middle"]) == list(TREATMENTS)
         assert counts["middle"][treatment.name] == (6 if treatment.is_full else 3)
-    late = summarise(one_group(LATE), "float16", 2)
+    late = summarise(one_group(LATE), "float16", 2, block_size=1)
     assert late["kv_bytes_per_image_token"] == {"baseline": 6 * WIDTH, "pruned": 5 * WIDTH}
 
 

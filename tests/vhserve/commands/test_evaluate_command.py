@@ -28,6 +28,10 @@ def plan_info(plan: PruningPlan, revision: str = MODEL.revision) -> str:
     return f'vhserve_plan_info{{digest="{plan.digest}",model="m",revision="{revision}"}} 1.0\n'
 
 
+def served_with(block_size: int, dtype: str) -> str:
+    return f'vhserve_server_info{{block_size="{block_size}",dtype="{dtype}",kv_cache_dtype="fp8"}} 1.0\n'
+
+
 def right_but(wrong: set[int], failing: frozenset[int] = frozenset()):
     def answer(request) -> Reply:
         place = PLACE[json.dumps(request["messages"][0])]
@@ -117,7 +121,9 @@ def test_attached_figures_are_in_the_plan_and_its_digest_stays(
 ) -> None:
     path = tmp_path / "plan.json"
     save(plan(), path)
-    with endpoint(right_but({0})) as bare, endpoint(right_but({0, 1}), metrics=plan_info(plan())) as pruned:
+    stock = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="9"} 1.0\n'  # says nothing of its dtype
+    served = plan_info(plan()) + served_with(32, "bfloat16")
+    with endpoint(right_but({0}), metrics=stock) as bare, endpoint(right_but({0, 1}), metrics=served) as pruned:
         assert evaluate("--base-url", bare.base_url, "--compare", pruned.base_url, "--attach", path) == 0
         assert evaluate("--base-url", pruned.base_url, "--attach", path) == 0  # replaces, adds nothing
     attached = load_plan(path)
@@ -126,6 +132,8 @@ def test_attached_figures_are_in_the_plan_and_its_digest_stays(
     assert len(measured) == len(attached.measured) == 2 * (len(FAMILIES) + 1)
     assert (measured["baseline", "all"].correct, measured["pruned", "all"].correct) == (N - 1, N - 2)
     assert {one.dataset for one in attached.measured} == {"synthetic"}
+    said = {(one.arm, one.block_size, one.dtype) for one in attached.measured}
+    assert said == {("baseline", 16, None), ("pruned", 32, "bfloat16")}
 
 
 def test_figures_of_another_plan_are_not_attached(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ DIFFER_ON_PURPOSE = {
     "seed": ({"calibrate", "analyze"}, {"ablate", "rankings"}),  # which draw at random
     "batch_size": ({"calibrate", "analyze"}, {"ablate", "rankings"}),
     "out": ({"calibrate"}, {"ablate"}, {"rankings"}, {"analyze"}),
-    "block_size": ({"calibrate"}, {"ablate", "rankings"}),
 }
 """By option, the commands that agree on it; all do on what is not here."""
 

@@ -1,6 +1,7 @@
 """`vhserve plan` as a user meets it: the numbers, the table, and one line for each mistake with nothing written."""
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def grouped(tmp_path: Path) -> Path:
 
 
 def numbers(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
-    assert main(["plan", *map(str, args), "--json"]) == 0
+    assert main(["plan", *map(str, args), "--serve-on", "cpu", "--json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "" or captured.err.startswith("vhserve: note: ranked by the paper's score")
     document: dict[str, Any] = json.loads(captured.out)
@@ -98,6 +99,8 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "plan_digest": plan.digest,
         "model": "demo",
         "dtype": "bfloat16",
+        "block_size": 32,
+        "device": "cpu",
         "heads": {
             "early": {"full": 32, "text_only": 0, "removed": 0},
             "middle": {"full": 32, "text_only": 0, "removed": 0},
@@ -108,6 +111,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "weight_bytes_saved": 8 * 4 * 32 * 192 * 2,
         "usual_prompt": {"text_tokens": 70, "image_tokens": 144},
         "ideal_concurrency": pytest.approx(96 / 88),
+        "concurrency": pytest.approx(96 / 88),
     }
 
 
@@ -125,8 +129,9 @@ def test_every_flag_reaches_the_plan(grouped: Path, capsys: pytest.CaptureFixtur
     assert plan.compensation.means is not None
     assert plan.compensation.means.shape == (8, 32)
     assert shown["kv_bytes_per_token"] == {"baseline": 24 * 2 * 32 * 4, "pruned": 22 * 2 * 32 * 4}
-    assert shown["kv_bytes_per_image_token"] == {"baseline": 24 * 2 * 32 * 4, "pruned": 20 * 2 * 32 * 4}
-    assert shown["ideal_concurrency"] == pytest.approx(24 * 214 / (20 * 214 + 2 * 70))
+    # 96 of the 144 image tokens lie in blocks without text.
+    assert shown["kv_bytes_per_image_token"] == {"baseline": 24 * 256, "pruned": 20 * 256 + ceil(2 * 256 * 48 / 144)}
+    assert shown["ideal_concurrency"] == pytest.approx(24 * 7 / (20 * 7 + 2 * 4))
     assert not (grouped.parent / "plan.json").exists()
 
 
@@ -151,16 +156,17 @@ def test_an_empty_plan_has_to_be_asked_for(profile: Path, capsys: pytest.Capture
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_profile(tmp_path / "profile.json", kv_heads=8, name="a/[bold]model")
-    assert main(["plan", str(path), "--remove", "6", "--text-only", "3"]) == 0
+    assert main(["plan", str(path), "--remove", "6", "--text-only", "3", "--serve-on", "cpu"]) == 0
     out = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")] for line in out.splitlines()]
     assert ["stage", "full", "text-only", "removed"] in rows
     assert ["late", "23", "3", "6"] in rows
     assert ["all", "87", "3", "6"] in rows
     assert ["KV cache per text token", "12,288 to 11,520 bytes (-6.2%)"] in rows
-    assert ["KV cache per image token", "12,288 to 11,136 bytes (-9.4%)"] in rows
+    assert ["KV cache per image token", "12,288 to 11,264 bytes (-8.3%)"] in rows
+    assert "What it saves on CPUs, in bfloat16 and KV blocks of 32 tokens" in out
     assert ["weights not loaded", "294,912 bytes"] in rows
-    assert ["concurrency, 144 image + 70 text tokens", "1.091 times (ideal)"] in rows
+    assert ["prompts of 144 image + 70 text tokens", "1.037 times as many fit"] in rows  # lanes are padded
     assert "a/[bold]model" in out
     assert f"Wrote {tmp_path / 'plan.json'}" in out
 
@@ -182,6 +188,8 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--remove", "8", "--out", "."], "cannot write ."),
         (["--remove", "8", "--out", "profile.json"], "this command reads it"),
         (["--remove", "8", "--compensation", "mean"], "no mean outputs"),
+        (["--remove", "8", "--serve-on", "cpu", "--block-size", "48"], "give --block-size 64 or --serve-on cuda"),
+        (["--remove", "8", "--serve-on", "cuda", "--block-size", "8"], "multiple of 16; give --block-size 16\n"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

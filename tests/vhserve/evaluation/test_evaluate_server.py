@@ -24,6 +24,7 @@ from vhserve.child_processes import VHSERVE, serving
 from vhserve.cli import main
 from vhserve.engine.kv_cache.capacity import groups_of
 from vhserve.engine.kv_cache.lanes import PromptBlocks
+from vhserve.engine.kv_cache.saving import prompt_saving
 from vhserve.evaluation.latency import LatencyLoad, measure
 from vhserve.evaluation.results import load
 from vhserve.evaluation.server import identify
@@ -36,18 +37,8 @@ N = 32
 # Enough heads that some answers change, few enough that some don't.
 REMOVED = [(0, 0), (4, 5), (8, 1), (9, 0)]
 TEXT_ONLY = [(layer, head) for layer in (1, 5, 6, 9, 10) for head in (1, 2, 6)]
-BLOCK = 32
-FLAGS = (
-    "--dtype",
-    "float32",
-    "--block-size",
-    str(BLOCK),
-    "--max-model-len",
-    "512",
-    "--max-num-seqs",
-    "8",
-    "--enforce-eager",
-)
+BLOCK = 32  # the plan's, which the server takes
+FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +53,7 @@ def right() -> dict[str, bool]:
 @functools.cache
 def _plan() -> PruningPlan:
     loaded = load_model("demo", "float32", "cpu")
-    return PruningPlan.manual(loaded.ref, loaded.geometry, removed=REMOVED, text_only=TEXT_ONLY)
+    return PruningPlan.manual(loaded.ref, loaded.geometry, removed=REMOVED, text_only=TEXT_ONLY, block_size=BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +70,10 @@ def base_url(
     port, log = free_port(), tmp_path_factory.mktemp("served") / "server.log"
     command = (*VHSERVE, "serve", str(MODEL_DIR), "--plan", str(plan_file), "--port", str(port), *FLAGS)
     with serving("demo", (*command, "--host", "127.0.0.1"), port, log, {**os.environ, **vllm_environment}, 400):
-        assert f"{plan_file} was never measured" in log.read_text(errors="replace")
+        told = log.read_text(errors="replace")
+        assert f"{plan_file} was never measured" in told
+        saving = prompt_saving(_plan(), BLOCK)
+        assert f"in float32 and KV blocks of {BLOCK} tokens: {saving.concurrency:.3f} times as many prompts" in told
         yield f"http://127.0.0.1:{port}/v1"
 
 
@@ -95,6 +89,7 @@ def test_accuracy_is_that_of_the_masked_model(
     assert arm.name == "pruned"
     measured = {one.family: one for one in load_plan(plan_file).measured}
     assert (measured["all"].correct, measured["all"].samples) == (sum(right.values()), N)
+    assert {(one.block_size, one.dtype) for one in measured.values()} == {(BLOCK, "float32")}
 
 
 def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:

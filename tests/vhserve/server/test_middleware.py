@@ -27,10 +27,18 @@ SHADOW = MonitoringSettings(shadow=ShadowSettings("http://127.0.0.1:1/v1", 0.5))
 @pytest.mark.parametrize(
     ("plan", "monitoring", "expected"),
     [
-        (None, MonitoringSettings(), ["PicturePlaces", "EngineExit", "Guard"]),
-        (None, SHADOW, ["PicturePlaces", "Monitoring", "EngineExit", "Guard"]),
-        (PLAN, MonitoringSettings(), ["PlanMetrics", "PicturePlaces", "EngineExit", "Guard", "RequestMetrics"]),
-        (PLAN, CANARY, ["PlanMetrics", "PicturePlaces", "Monitoring", "EngineExit", "Guard", "RequestMetrics"]),
+        (None, MonitoringSettings(), ["ServerInfo", "PicturePlaces", "EngineExit", "Guard"]),
+        (None, SHADOW, ["ServerInfo", "PicturePlaces", "Monitoring", "EngineExit", "Guard"]),
+        (
+            PLAN,
+            MonitoringSettings(),
+            ["ServerInfo", "PlanMetrics", "PicturePlaces", "EngineExit", "Guard", "RequestMetrics"],
+        ),
+        (
+            PLAN,
+            CANARY,
+            ["ServerInfo", "PlanMetrics", "PicturePlaces", "Monitoring", "EngineExit", "Guard", "RequestMetrics"],
+        ),
     ],
 )
 def test_a_server_has_what_its_settings_need_around_the_user_s(

@@ -45,9 +45,11 @@ def read(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def shown(plan: PruningPlan, dtype_bytes: int = 2, kv_capacity: Capacity | None = None) -> dict[tuple[str, ...], float]:
+def shown(
+    plan: PruningPlan, dtype_bytes: int = 2, kv_capacity: Capacity | None = None, block_size: int = 4
+) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
-    expose(plan, dtype_bytes, kv_capacity, registry)
+    expose(plan, dtype_bytes, block_size, kv_capacity, registry)
     return read(generate_latest(registry).decode())
 
 
@@ -77,7 +79,7 @@ def test_bytes_per_token_follow_the_cache_s_data_type(dtype_bytes: int):
 
 def test_the_info_names_plan_and_model():
     registry = CollectorRegistry()
-    expose(PLAN, 2, registry=registry)
+    expose(PLAN, 2, 4, registry=registry)
     labels = next(
         sample.labels
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -136,7 +138,7 @@ def test_several_processes_show_one_series_each(tmp_path: Path):
     serve = (
         "import sys; from pathlib import Path\n"
         "from profiles.store import load_plan; from vhserve.server.plan_metrics import expose\n"
-        "expose(load_plan(Path(sys.argv[1])), 2)\n"
+        "expose(load_plan(Path(sys.argv[1])), 2, 4)\n"
     )
     answer = (
         "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"

@@ -19,6 +19,7 @@ from oracle import TinyModel
 from profiles.fingerprint import model_revision
 from profiles.pruning_plan import PruningPlan
 from profiles.store import save
+from vhserve.devices import BLOCK_SIZES, serving_device
 from vhserve.engine.checks.unsupported_options import UNSUPPORTED_OPTIONS
 
 REFUSED = {
@@ -192,10 +193,23 @@ def test_other_flags_are_handed_on(
     assert put_there["hf_overrides"]["architectures"] == ["VhserveLlavaForConditionalGeneration"]
     assert put_there["additional_config"]["vhserve"]["digest"] == plan.digest
     assert (put_there["model_tag"], put_there["port"]) == (path, 8123)
+    assert put_there["block_size"] == BLOCK_SIZES[serving_device()]
     if given[0] == "--hf-overrides":
         assert put_there["hf_overrides"]["text_config"] == {"rope_theta": 5}
     if given[0] == "--additional-config":
         assert put_there["additional_config"]["theirs"] == 1
+
+
+@pytest.mark.vllm
+def test_the_kv_blocks_are_the_plan_s_unless_told_otherwise(
+    engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    data, path = plan.model_copy(update={"block_size": 96}).model_dump(mode="json"), str(models["gqa"].path)
+    sizes = [engine_host.do(call(put, data, path, *given)).probed["block_size"] for given in ([], ["--block-size=64"])]
+    assert sizes == [96, 64]
+    outcome = engine_host.do(call(put, data, path, "--block-size", "8"))
+    assert outcome.failure is not None
+    assert outcome.failure[0] == "BlockSizeUnsupported"
 
 
 @pytest.mark.vllm

@@ -14,6 +14,7 @@ from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.store import save
 from vhserve.engine.kv_cache.capacity import capacity, groups_of
+from vhserve.engine.kv_cache.saving import saving_ratio
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -53,6 +54,8 @@ def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None
     assert value("vhserve_plan_accuracy_ratio", dataset="d", family="all", arm="pruned") == 0.75
     infos = [dict(labels) for name, labels in series if name == "vhserve_plan_info"]
     assert [info["digest"] for info in infos] == [plan.digest]
+    assert value("vhserve_server_info", block_size="32", dtype="float32", kv_cache_dtype="float32") == 1
+    assert value("vhserve_plan_saving_ratio") == saving_ratio(plan, 32)
     capacities = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
     tokens = int(capacities[0]["kv_cache_size_tokens"])
     blocks = int(capacities[0]["num_gpu_blocks"])
@@ -130,6 +133,6 @@ def test_without_a_plan_it_is_stock(
 ) -> None:
     with serving(tmp_path, vllm_environment, str(models["gqa"].path), *FLAGS) as server:
         assert ask(server, str(models["gqa"].path), 1).choices[0].message.content
-        assert [name for name, _ in server.series() if name.startswith("vhserve_")] == []
+        assert [name for name, _ in server.series() if name.startswith("vhserve_")] == ["vhserve_server_info"]
         log = server.log.read_text(errors="replace")
     assert "Resolved architecture: LlavaForConditionalGeneration" in log
