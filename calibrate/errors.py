@@ -18,10 +18,6 @@ class UnsupportedModel(UserError):
     """A model is no vision-language model that calibration can look into, or not in transformers' format."""
 
 
-class ModelBroken(UserError):
-    """A model's folder lacks files or weights, or they don't fit its configuration."""
-
-
 class DatasetUnknown(UserError):
     """A dataset name is neither built in nor a file."""
 

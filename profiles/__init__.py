@@ -8,6 +8,7 @@ __all__ = [
     "arrays",
     "canonical",
     "chat_template",
+    "checkpoints",
     "defects",
     "error_text",
     "errors",

@@ -60,6 +60,18 @@ class WrongVersion(UserError):
     """A file's format or version is not one that this release reads."""
 
 
+class ModelBroken(UserError):
+    """A model's folder lacks files or weights, or they are damaged or don't fit its configuration."""
+
+
+class ModelFilesMissing(ModelBroken):
+    """A model's folder lacks files, or the cache of a Hub model does, which may not be fetched yet."""
+
+
+class ModelQuantised(UserError):
+    """A checkpoint's weights are quantised, so that heads can neither be measured nor cut out of them."""
+
+
 class ModelMismatch(UserError):
     """A profile or plan belongs to another model, revision or geometry."""
 

@@ -18,6 +18,8 @@ ORDER = {
         "profiles.names",
         "profiles",
         "profiles.pictures",
+        "profiles.checkpoints",
+        "profiles.fingerprint",
         "profiles.planning",
     ),
     "calibrate": (
@@ -60,6 +62,7 @@ ORDER = {
         "vhserve.server.metric_definitions",
         "vhserve.server.monitoring.settings",
         "vhserve.server.settings",
+        "vhserve.server.preflight",
         "vhserve.server.monitoring",
         "vhserve.server",
         "vhserve.report",

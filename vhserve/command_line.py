@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -102,8 +102,11 @@ def run(args: Sequence[str]) -> int:
         print(f"vhserve {__version__}")
         return 0
     args = _joined(args or ["--help"])
-    root = VhservePassingFlagsOn if flags.passes_flags_on(flags.find_command(Vhserve, args)[1]) else Vhserve
+    words, model = flags.find_command(Vhserve, args)
+    root = VhservePassingFlagsOn if flags.passes_flags_on(model) else Vhserve
     try:
+        if flags.passes_flags_on(model):
+            args = [*words, *_model_first(args[len(words) :], model)]
         CliApp.run(root, cli_args=args, cli_settings_source=_source(root))
     except CommandLineWrong as error:
         wrong = flags.misspelt(Vhserve, args)
@@ -130,6 +133,20 @@ def _source(root: type[Vhserve]) -> CliSettingsSource[Any]:
         add_subparsers_method=HelpPageParser.add_subparsers,
         format_help_method=HelpPageParser.format_help,
     )
+
+
+def _model_first(words: Sequence[str], command: type[BaseModel]) -> list[str]:
+    """What follows `serve`, with MODEL in front.
+
+    Raises
+    ------
+    FlagRefused
+        There is no model.
+    """
+    from vhserve.server.preflight.flags import put_model_first
+
+    own = {flag: field.annotation is not bool for flag, field in flags.options(command).items()}
+    return put_model_first(words, own)
 
 
 def _joined(args: Sequence[str]) -> list[str]:

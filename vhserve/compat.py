@@ -98,6 +98,15 @@ def serve_command() -> Any:
     return ServeSubcommand()
 
 
+def flag_parsers() -> tuple[Any, Any]:
+    """vLLM's parser of command lines, and within it the one of `vllm serve`; see `serve_command`."""
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser_class: Any = FlexibleArgumentParser  # untyped
+    parser = parser_class(prog="vhserve")
+    return parser, serve_command().subparser_init(parser.add_subparsers(dest="subparser"))
+
+
 def set_up_serving() -> None:
     """Do to this process what `vllm` does before it runs a command: start method of its processes, plugins.
 

@@ -14,12 +14,20 @@ class BlockSizeUnsupported(UserError):
     """vLLM's attention on the device does not take KV blocks of this size."""
 
 
+class AddressUnusable(UserError):
+    """The server cannot listen where it is told to."""
+
+
+class TemplateBroken(UserError):
+    """A chat template cannot be read, or is no Jinja template."""
+
+
+class MemoryTooSmall(UserError):
+    """Weights and KV cache do not fit in memory, or the KV cache is too small for one request."""
+
+
 class ModelNotServable(UserError):
     """vLLM, or vhserve's extension of it, has no such architecture."""
-
-
-class ModelQuantised(UserError):
-    """The checkpoint's weights are quantised, so that heads cannot be cut out of them."""
 
 
 class TreatmentUnsupported(UserError):

@@ -14,6 +14,7 @@ __all__ = [
     "hub",
     "image_tokens",
     "loading",
+    "measurable",
     "prompts",
     "registry",
 ]

@@ -6,7 +6,8 @@ some of these fields or have others' defaults; what they say of them is never as
 
 from typing import Any, Final
 
-from calibrate.errors import ModelBroken, UnsupportedModel
+from calibrate.errors import UnsupportedModel
+from profiles.errors import ModelBroken
 
 _ADDITIONAL: Final = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Tokens that a vision tower has besides those of its patches: CLIP's class token."""

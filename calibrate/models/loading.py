@@ -15,13 +15,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from calibrate.errors import DeviceUnavailable, ModelBroken
+from calibrate.errors import DeviceUnavailable
 from calibrate.models.answer_tokens import AnswerTokens
 from calibrate.models.chat_template import ChatTemplate, find_chat_template
 from calibrate.models.hub import files_missing
 from calibrate.models.image_tokens import complete, tower_tokens
-from calibrate.models.registry import FoundModel, find
+from calibrate.models.measurable import find_measurable
+from calibrate.models.registry import FoundModel
 from profiles.error_text import one_line
+from profiles.errors import ModelBroken
 from profiles.fingerprint import model_revision
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.transformers_config import context_length, decoder_geometry
@@ -97,6 +99,8 @@ def load_model(
     device: str = "auto",
     attention: str = "sdpa",
     chat_template: ChatTemplate | None = None,
+    revision: str | None = None,
+    preferred: str | None = None,
 ) -> LoadedModel:
     """Load a model by alias, Hub id or path.
 
@@ -112,12 +116,14 @@ def load_model(
         Implementation for the decoder, from transformers' registry; the vision tower always runs SDPA.
     chat_template
         To write prompts with; the model's own if not given.
+    revision, preferred
+        Of a Hub model, see `calibrate.models.hub.config_path`.
 
     Raises
     ------
-    UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, DeviceUnavailable
+    UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, ModelQuantised, DeviceUnavailable
     """
-    found = find(name)
+    found = find_measurable(name, revision, preferred)
     place = choose_device(device)
     config = _read(found, lambda **options: AutoConfig.from_pretrained(found.source, **options))
     wanted = _choose_dtype(dtype, place, config)
@@ -201,7 +207,7 @@ def _choose_dtype(name: DType, device: torch.device, config: Any) -> torch.dtype
 
 def _read(found: FoundModel, load: Any) -> Any:
     """Call a `from_pretrained`, pinned to the snapshot that the configuration was read from."""
-    pinned = {} if found.source == str(found.folder) else {"revision": found.folder.name}
+    pinned = {} if found.is_local else {"revision": found.folder.name}
     try:
         return load(**pinned)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibrate.demo import MODEL_DIR
-from calibrate.errors import ModelBroken, UnknownModel, UnsupportedModel
+from calibrate.errors import UnknownModel, UnsupportedModel
 from calibrate.models.hub import NotOnHub, config_path
+from profiles.errors import ModelBroken
 from profiles.suggestions import did_you_mean
 
 ARCHITECTURES: Final = {
@@ -127,6 +128,11 @@ class FoundModel:
     config: dict[str, Any]
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of the user's; else a snapshot in the Hub's cache, which may not be complete yet."""
+        return self.source == str(self.folder)
+
+    @property
     def model_type(self) -> str:
         return str(self.config["model_type"])
 
@@ -140,8 +146,13 @@ def resolve(name: str) -> str:
     return find(name).source
 
 
-def find(name: str) -> FoundModel:
+def find(name: str, revision: str | None = None, preferred: str | None = None) -> FoundModel:
     """Find a model by alias, Hub id or path and read its configuration.
+
+    Parameters
+    ----------
+    revision, preferred
+        Of a Hub model, see `calibrate.models.hub.config_path`; folders have none.
 
     Raises
     ------
@@ -174,7 +185,7 @@ def find(name: str) -> FoundModel:
         if local.exists() or not _looks_like_hub_id(name):
             raise _unknown(name, local)
         try:
-            path = config_path(name)
+            path = config_path(name, revision, preferred)
         except NotOnHub as error:
             raise _unknown(name, local) from error
         found = FoundModel(name, name, path.parent, _read_config(name, path))

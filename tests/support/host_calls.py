@@ -18,6 +18,14 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
+def table_of_flags() -> str:
+    """Runs in the host: what the table of vLLM's flags should be."""
+    from vhserve.compat import flag_parsers
+    from vhserve.server.preflight.vllm_flags import table_of
+
+    return table_of(flag_parsers()[1])
+
+
 def settings_of_stock(model: str, module: str) -> int:
     """Runs in the host: find every setting of a module's table in vLLM's configuration; none is refused by default."""
     from vllm.engine.arg_utils import EngineArgs

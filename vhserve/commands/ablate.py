@@ -64,7 +64,8 @@ class Ablate(MaskedRunOptions):
         profile = load_profile(self.profile)
         shape = CURVE if self.curve else SHORT if self.rows == "short" else TABLE
         name = self.model or profile.model.name
-        check_before_loading(name, self._outputs(), [self.profile, self.dataset])
+        revision = profile.model.revision
+        check_before_loading(name, self._outputs(), [self.profile, self.dataset], preferred=revision)
         granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
         chosen = configurations(
             profile,

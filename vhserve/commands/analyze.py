@@ -89,7 +89,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
         outputs = {files.page: None, files.document: FORMAT} if files.page.parent.is_dir() else {self.out: None}
-        check_before_loading(self.model, outputs, self._inputs())
+        check_before_loading(self.model, outputs, self._inputs(), revision=self.revision)
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)
@@ -137,7 +137,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
         more = [] if self.rankings is None else [rankings_section(self.rankings)]
-        loaded = open_model(self.model, self)
+        loaded = open_model(self.model, self, revision=self.revision)
         self._make_folder(files)
         loop = analysis_loop(loaded, dataset, RunSettings(files.document, self.batch_size, self.restart))
         with can_be_continued(self.out):

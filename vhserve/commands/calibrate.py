@@ -54,7 +54,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
 
         from profiles.head_profile import PROFILE_FORMAT
 
-        check_before_loading(self.model, {self.out: PROFILE_FORMAT}, [self.dataset])
+        check_before_loading(self.model, {self.out: PROFILE_FORMAT}, [self.dataset], revision=self.revision)
         profile = self._measure()
         if int(os.environ.get("RANK", "0")):
             return
@@ -84,7 +84,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
             block_size=self.block_size or BLOCK_SIZES[serving_device()],
         )
         with init_distributed() as processes:
-            loaded = open_model(self.model, self, device=processes.device(self.device))
+            loaded = open_model(self.model, self, device=processes.device(self.device), revision=self.revision)
             with can_be_continued(self.out, shown=processes.is_main):
                 return calibrate(loaded, dataset, run, processes)
 

@@ -21,11 +21,20 @@ if TYPE_CHECKING:
     from profiles.head_profile import DatasetRef, HeadProfile
 
 
-def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs: Iterable[Path | str] = ()) -> None:
-    """Refuse outputs that must not be written and unknown models before the seconds that importing torch takes.
+def check_before_loading(
+    model: str,
+    outputs: Mapping[Path, str | None],
+    inputs: Iterable[Path | str] = (),
+    *,
+    revision: str | None = None,
+    preferred: str | None = None,
+) -> None:
+    """Refuse outputs that must not be written, and unknown, broken and quantised models, before torch is imported.
 
     Parameters
     ----------
+    model, revision, preferred
+        See `calibrate.models.measurable.find_measurable`.
     outputs
         Paths and the `format` of the document that each is to hold; None for pages and figures.
     inputs
@@ -34,10 +43,11 @@ def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs:
     Raises
     ------
     UserError
-        As `profiles.files.check_output`, `calibrate.datasets.check_name` and `calibrate.models.registry.find`.
+        As `profiles.files.check_output`, `calibrate.datasets.check_name` and
+        `calibrate.models.measurable.find_measurable`.
     """
     from calibrate.datasets import check_name
-    from calibrate.models.registry import find
+    from calibrate.models.measurable import find_measurable
     from profiles.files import check_output
 
     inputs = list(inputs)
@@ -46,7 +56,7 @@ def check_before_loading(model: str, outputs: Mapping[Path, str | None], inputs:
     for name in inputs:
         if isinstance(name, str):
             check_name(name)
-    find(model)
+    find_measurable(model, revision, preferred)
 
 
 def open_dataset(
@@ -75,7 +85,14 @@ def open_dataset(
     return dataset
 
 
-def open_model(name: str, options: ExecutionOptions, *, device: str | None = None) -> "LoadedModel":
+def open_model(
+    name: str,
+    options: ExecutionOptions,
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+    preferred: str | None = None,
+) -> "LoadedModel":
     """Load a model; `device` stands in for that of the options.
 
     Raises
@@ -90,7 +107,9 @@ def open_model(name: str, options: ExecutionOptions, *, device: str | None = Non
     from calibrate.models.loading import load_model
 
     given = None if options.chat_template is None else read_chat_template(options.chat_template)
-    loaded = load_model(name, options.dtype, device or options.device, chat_template=given)
+    loaded = load_model(
+        name, options.dtype, device or options.device, chat_template=given, revision=revision, preferred=preferred
+    )
     if loaded.template.source == "fallback":
         print_note(
             f"model {name} has no chat template: prompts are written as such models were trained; a server refuses "
@@ -115,7 +134,7 @@ def open_masked_run(
 
     dataset = open_dataset(options.dataset, options)
     say_overlap(profile, dataset.ref(), f"profile {options.profile}")
-    loaded = open_model(model, options)
+    loaded = open_model(model, options, preferred=profile.model.revision)
     check_fit(profile, loaded.ref, loaded.geometry)
     _say_template(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings

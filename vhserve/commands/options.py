@@ -19,6 +19,9 @@ class ModelOption(BaseModel):
     """The model to measure."""
 
     model: str = Field("demo", description=words.MODEL)
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a Hub model; the cached one, or the latest, if not given"
+    )
 
 
 class ProfileOptions(BaseModel):

@@ -38,7 +38,8 @@ class Rankings(MaskedRunOptions):
 
         profile = load_profile(self.profile)
         name = self.model or profile.model.name
-        check_before_loading(name, {self.out: "vhserve.ranking-comparison"}, [self.profile, self.dataset])
+        outputs: dict[Path, str | None] = {self.out: "vhserve.ranking-comparison"}
+        check_before_loading(name, outputs, [self.profile, self.dataset], preferred=profile.model.revision)
         loaded, dataset, run = open_masked_run(self, profile, name)
         from calibrate.rankings.comparison import HeadGroups, compare_rankings
 

@@ -12,7 +12,9 @@ from vhserve.option_types import Samples, Seconds, Share
 
 if TYPE_CHECKING:
     from calibrate.models.registry import FoundModel
+    from profiles.pruning_plan import PruningPlan
     from vhserve.server.monitoring.settings import MonitoringSettings
+    from vhserve.server.preflight.flags import GivenFlags
 
 
 class Serve(BaseModel):
@@ -65,16 +67,25 @@ class Serve(BaseModel):
         from vhserve.compat import quiet_vllm_imports
         from vhserve.server.installation import check_vllm
         from vhserve.server.model_check import check_model, check_revision
+        from vhserve.server.preflight.address import check_address
+        from vhserve.server.preflight.flags import read_flags
+        from vhserve.server.preflight.model_files import check_chat_template
 
         check_vllm()
         plan = load_plan(self.plan) if self.plan is not None else None
         self._check_digest(plan.digest if plan is not None else None)
-        found = self._find()
-        monitoring = self._monitoring()
-        ensure_torchvision()
-        quiet_vllm_imports()
+        flags = read_flags(self.vllm_flags)
+        check_address(flags)
+        found = self._find(flags.get("--revision"), plan)
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder)
+        self._check_files(found, flags)
+        check_chat_template(found.folder if found is not None else None, flags)
+        monitoring = self._monitoring()
+        if plan is not None and found is not None and flags.get("--load-format") != "dummy":
+            check_revision(plan, self.model, found.folder)
+        ensure_torchvision()
+        quiet_vllm_imports()
 
         from vhserve.server import hardening, serving
         from vhserve.server.served_saving import shortfall
@@ -93,8 +104,8 @@ class Serve(BaseModel):
             folder = _pin(found, arguments)
             if folder != found.folder:
                 check_model(plan, self.model, folder)
-            if arguments.load_format != "dummy":
-                check_revision(plan, self.model, folder)
+                if arguments.load_format != "dummy":
+                    check_revision(plan, self.model, folder)
         settings = ServerSettings(self.max_request_bytes, self.max_sequences, plan, monitoring)
         serving.apply_settings(arguments, settings)
         if warning := hardening.exposure_warning(arguments):
@@ -123,29 +134,56 @@ class Serve(BaseModel):
 
     def _monitoring(self) -> "MonitoringSettings":
         """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""
-        from calibrate.datasets import open_dataset
-        from vhserve.notes import print_note
         from vhserve.server.monitoring.settings import CanarySettings, MonitoringSettings, ShadowSettings
 
         canary = shadow = None
         if self.canary is not None:
+            from calibrate.datasets import open_dataset
+            from vhserve.notes import print_note
+
             open_dataset(self.canary, samples=self.canary_samples, seed=0).announce(print_note)
             canary = CanarySettings(self.canary, self.canary_samples, self.canary_interval)
         if self.shadow_url is not None:
             shadow = ShadowSettings(self.shadow_url, self.shadow_fraction)
         return MonitoringSettings(canary, shadow)
 
-    def _find(self) -> "FoundModel | None":
+    def _find(self, revision: str | None, plan: "PruningPlan | None") -> "FoundModel | None":
         """The model, or None for one that only vLLM may know how to serve, without a plan."""
         from calibrate.errors import UnsupportedModel
         from calibrate.models.registry import find
 
         try:
-            return find(self.model)
+            return find(self.model, revision, plan.model.revision if plan is not None else None)
         except UnsupportedModel:
-            if self.plan is not None:
+            if plan is not None:
                 raise
             return None
+
+    def _check_files(self, found: "FoundModel | None", flags: "GivenFlags") -> None:
+        """Look at the files that vLLM will load; those of a Hub model may still be fetched, if the Hub can be reached.
+
+        Raises
+        ------
+        ModelBroken, ModelOffline
+        """
+        from calibrate.models.hub import files_missing, is_reachable
+        from profiles.errors import ModelFilesMissing
+        from vhserve.server.preflight.model_files import check_input_files, check_weight_files
+
+        folder = found.folder if found is not None else Path(self.model)
+        if not folder.is_dir():
+            return
+        config = found.config if found is not None else {}
+        try:
+            check_weight_files(self.model, folder, config, flags, supported=found is not None)
+            check_input_files(self.model, folder, flags, supported=found is not None)
+        except ModelFilesMissing as error:
+            if found is None:  # a model of another kind may keep its weights and its words in other files
+                return
+            if found.is_local:
+                raise
+            if not is_reachable(found.source, flags.get("--revision")):
+                raise files_missing(found.name, error.wrong) from error
 
 
 _MEASURE: Final = "what it costs in accuracy is unknown; `vhserve evaluate --base-url URL --attach PLAN` measures it"
@@ -166,4 +204,7 @@ def _pin(found: "FoundModel", arguments: Namespace) -> Path:
 
     from calibrate.models.hub import config_path
 
-    return config_path(found.source, revision=arguments.revision).parent
+    folder = config_path(found.source, revision=arguments.revision).parent
+    if folder.name.startswith(arguments.revision):  # vLLM finds no shortened commits
+        arguments.revision = folder.name
+    return folder

@@ -16,6 +16,7 @@ __all__ = [
     "monitoring",
     "picture_places",
     "plan_metrics",
+    "preflight",
     "request_metrics",
     "served_saving",
     "server_info",

@@ -5,14 +5,14 @@ Reads the model's configuration and, for its revision, the edges of its weight f
 
 from pathlib import Path
 
+from profiles.checkpoints.configuration import Json, decoder_geometry, read_json
+from profiles.checkpoints.quantisation import check_unquantised
 from profiles.fingerprint import model_revision
-from profiles.geometry import ModelRef
+from profiles.geometry import ModelGeometry, ModelRef
 from profiles.planning.fit import check_fit
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks.architectures import served_by
-from vhserve.errors import ModelQuantised
 
 
 def check_model(plan: PruningPlan, name: str, folder: Path) -> None:
@@ -27,23 +27,31 @@ def check_model(plan: PruningPlan, name: str, folder: Path) -> None:
 
     Raises
     ------
-    ModelMismatch, ModelNotServable, ModelQuantised, LayoutRefused
+    ModelMismatch, ModelNotServable, ModelQuantised, ModelBroken, LayoutRefused
     """
     layer_layouts(plan)
+    config = read_json(folder / "config.json")
+    architecture = str((config.get("architectures") or ["unknown"])[0])
+    served_by(architecture)
+    check_unquantised(name, config, fix="serve the unquantised checkpoint, or serve without --plan")
+    model = ModelRef(name=name, revision=plan.model.revision, architecture=architecture)
+    check_fit(plan, model, _geometry(config, folder, plan.geometry.image_tokens))
 
+
+def _geometry(config: Json, folder: Path, image_tokens: int) -> ModelGeometry:
+    """Sizes of the decoder: read off the file, or by transformers where the file leaves out what is not known here."""
+    found = decoder_geometry(config, image_tokens)
+    if found is not None:
+        return found
+
+    from profiles.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
-    architecture = (config.architectures or ["unknown"])[0]
-    served_by(architecture)
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelQuantised(
-            f"the weights of {name} are quantised",
-            expected="unquantised weights, out of which heads can be cut",
-            fix="serve the unquantised checkpoint, or serve without --plan",
-        )
-    model = ModelRef(name=name, revision=plan.model.revision, architecture=architecture)
-    check_fit(plan, model, decoder_geometry(config, plan.geometry.image_tokens))
+    from profiles import transformers_config
+
+    return transformers_config.decoder_geometry(AutoConfig.from_pretrained(folder), image_tokens)
 
 
 def check_revision(plan: PruningPlan, name: str, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import mend_child_processes, serve_command, set_up_serving
+from vhserve.compat import flag_parsers, mend_child_processes, serve_command, set_up_serving
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import served_by
@@ -53,12 +53,10 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
         Flags that parse, but that vLLM finds do not go together.
     """
     from vllm.logger import configure_logging_from_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser_class: Any = FlexibleArgumentParser  # untyped
-    parser = parser_class(prog="vhserve")
     command = serve_command()
-    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(**deepcopy(hardening.FLAG_DEFAULTS))
+    parser, of_serve = flag_parsers()
+    of_serve.set_defaults(**deepcopy(hardening.FLAG_DEFAULTS))
     try:
         arguments: Namespace = parser.parse_args([command.name, model, *flags])
         configure_logging_from_args(arguments)

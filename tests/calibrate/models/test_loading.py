@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, VipLlavaConfig
 
-from calibrate.errors import DeviceUnavailable, ModelBroken
+from calibrate.errors import DeviceUnavailable
 from calibrate.models.loading import geometry_of, load_model
+from profiles.errors import ModelBroken
 from profiles.fingerprint import model_revision
 from profiles.geometry import ModelGeometry
 

@@ -18,10 +18,11 @@ from transformers import (
     VipLlavaConfig,
 )
 
-from calibrate.errors import ModelBroken, ModelOffline, UnknownModel, UnsupportedModel
+from calibrate.errors import ModelOffline, UnknownModel, UnsupportedModel
 from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import geometry_of
 from calibrate.models.registry import ARCHITECTURES, KNOWN, find, resolve
+from profiles.errors import ModelBroken
 from vhserve.commands.models import Models
 
 PAPER = {

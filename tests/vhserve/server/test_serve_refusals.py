@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from engine_host import EngineHost, Job, call
-from host_calls import put, settings_of_stock
+from host_calls import put, settings_of_stock, table_of_flags
 from oracle import TinyModel
 
 from profiles.fingerprint import model_revision
@@ -21,6 +21,7 @@ from profiles.pruning_plan import PruningPlan
 from profiles.store import save
 from vhserve.devices import BLOCK_SIZES, serving_device
 from vhserve.engine.checks.unsupported_options import UNSUPPORTED_OPTIONS
+from vhserve.server.preflight.vllm_flags import PATH
 
 REFUSED = {
     "--tensor-parallel-size": "2",
@@ -233,6 +234,12 @@ def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models:
     )
     assert outcome.failure is None
     assert outcome.probed == len(UNSUPPORTED_OPTIONS) > 10
+
+
+@pytest.mark.vllm
+def test_the_table_of_flags_is_vllm_s(engine_host: EngineHost) -> None:
+    """By which flags are read before vLLM is imported; `python -m vhserve.server.preflight.vllm_flags` writes it."""
+    assert engine_host.do(call(table_of_flags)).probed == PATH.read_text()
 
 
 @pytest.mark.vllm
