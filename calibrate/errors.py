@@ -62,10 +62,6 @@ class PromptTooLong(UserError):
     """A sample's prompt has more tokens than the model takes."""
 
 
-class AnswersAlike(UserError):
-    """Answers of a sample begin with the same token, so that the first one does not tell them apart."""
-
-
 class DeviceUnavailable(UserError):
     """The device that was asked for does not exist here."""
 

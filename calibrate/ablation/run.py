@@ -35,7 +35,7 @@ def ablate(
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
+    OutOfDeviceMemory, DatasetBroken, FileUnwritable
     """
     loop = ResumableLoop(loaded, dataset, run, masked_run_identity(profile, run) | _identity(chosen))
     variants = [Variant(one.treatments, one.plan.compensation.means) for one in chosen]

@@ -7,13 +7,16 @@ and sums are elsewhere.
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
 from calibrate.analysis.lens import Lens, logit_lens
 from calibrate.analysis.tallies import FOLDS, SCORED, JudgedBatch, Measured, Tally
 from calibrate.datasets import Dataset, Sample
+from calibrate.datasets.families import Right
 from calibrate.masking.accuracy import AnswerMatcher
+from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, make_batch
+from calibrate.models.prompts import Batch, make_answered_batch, make_batch
 from calibrate.runs.failures import non_finite_attention
 from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import Measurement, ResumableLoop
@@ -39,7 +42,7 @@ def measure(loop: ResumableLoop) -> Measured:
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    DatasetBroken, AnswersAlike, OutOfDeviceMemory, NotFiniteAttention, FileUnwritable
+    DatasetBroken, OutOfDeviceMemory, NotFiniteAttention, FileUnwritable
     """
     loaded = loop.loaded
     with defer_signals() as interrupts, attention_rows(loaded) as rows_of, logit_lens(loaded) as read:
@@ -79,10 +82,17 @@ class _Tallies(Measurement):
         answers = JudgedBatch(
             [sample.id for sample in samples],
             [sample.family for sample in samples],
-            self._matcher.matches(lens.tokens, samples).tolist(),
+            self._right(samples, lens.tokens).tolist(),
             [option is not None for option in options],
         )
         tally = self.tally.plus(answers, scores, batch.has_box.tolist(), lens.ranks.cpu().numpy().astype(np.float64))
         if not tally.finite():
             raise non_finite_attention(self._loaded)
         self._families, self.arrays = tally.families, tally.arrays
+
+    def _right(self, samples: list[Sample], tokens: Tensor) -> Right:
+        """Whether the answers are right; those that their first token does not tell take a pass of their own."""
+        if any(self._loaded.answers.forced(sample) for sample in samples):
+            batch, _ = make_answered_batch(self._loaded, samples)
+            tokens = next_token_logits(self._loaded, batch).argmax(-1)
+        return self._matcher.matches(tokens, samples)

@@ -1,8 +1,8 @@
-"""Accuracy of a model on samples: which answers are correct, judged by the first token that greedy decoding gives.
+"""Accuracy of a model on samples: which answers are correct, judged by the tokens that greedy decoding gives.
 
-Owns when a token is a correct answer. Answers of several tokens are
-compared by their first token, where that differs between a sample's options. Does not know how logits are computed,
-datasets, plans or statistics.
+Owns when tokens are a correct answer. One token is enough where it tells the answer from every other option; else the
+whole answer and its end count, each position being given what should stand before it: that is what greedy decoding
+would write, upper and lower case aside. Does not know how logits are computed, datasets, plans or statistics.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from calibrate.datasets.families import Right
 from calibrate.datasets.sample import Sample
-from calibrate.errors import AnswersAlike
 from calibrate.models.loading import LoadedModel
 
 
@@ -23,20 +22,21 @@ class AnswerMatcher:
         self._answers = loaded.answers
 
     def matches(self, tokens: Tensor, samples: Sequence[Sample]) -> Right:
-        """Whether the predicted token of each sample is its answer, or the answer's first token; `(batch,)`.
+        """Whether the predicted tokens of each sample are its answer; `(batch,)`.
 
         Parameters
         ----------
         tokens
-            Token ids, shape `(batch,)`.
+            Likeliest tokens at the predicting positions of a batch that was made with answers, `(batch, m)`; or first
+            tokens, `(batch,)`, of samples whose answers these tell.
 
         Raises
         ------
-        AnswersAlike
-            A sample's answer begins with the same token as another of its options.
+        ValueError
+            There are fewer tokens than the answer of a sample takes.
         """
-        found = [self._is_answer(token, sample) for token, sample in zip(tokens.tolist(), samples, strict=True)]
-        return np.array(found, dtype=np.bool_)
+        rows = (tokens if tokens.ndim == 2 else tokens[:, None]).tolist()
+        return np.array([self._is_answer(row, one) for row, one in zip(rows, samples, strict=True)], dtype=np.bool_)
 
     def option_of(self, token: int, sample: Sample) -> str | None:
         """The option of a sample that a token is, or that begins with it; `None` where there is none."""
@@ -49,24 +49,14 @@ class AnswerMatcher:
         """First token of a sample's answer behind what all its options share; other options may begin with it too."""
         return self._answers.first(sample, sample.answer)
 
-    def distinct_first_token(self, sample: Sample) -> int:
-        """`first_token`, with which no other option begins.
-
-        Raises
-        ------
-        AnswersAlike
-            Another option begins with it.
-        """
-        answer, token = sample.answer.casefold(), self.first_token(sample)
-        others = (option for option in sample.options if option.casefold() != answer)
-        if alike := [option for option in others if self._answers.first(sample, option) == token]:
-            raise AnswersAlike(
-                f"sample {sample.id}: answers {sample.answer!r} and {alike[0]!r} begin with the same token",
-                expected="answers that this model's first token tells apart",
-                fix="use `vhserve evaluate`, where a server writes whole answers, or calibrate with --no-effects",
-            )
-        return token
-
-    def _is_answer(self, token: int, sample: Sample) -> bool:
-        same = self._answers.word(token).casefold() == sample.answer.casefold()
-        return same or token == self.distinct_first_token(sample)
+    def _is_answer(self, tokens: list[int], sample: Sample) -> bool:
+        answers = self._answers
+        forced = answers.forced(sample)
+        if not forced:
+            said = answers.word(tokens[0]).casefold() == sample.answer.casefold()
+            return said or tokens[0] == self.first_token(sample)
+        if len(tokens) <= len(forced):
+            raise ValueError(f"sample {sample.id}: {len(tokens)} tokens of an answer of {len(forced)} and its end")
+        # strict=False: what lies beyond an answer's end belongs to longer ones of the batch.
+        same = all(answers.same(token, expected) for token, expected in zip(tokens, forced, strict=False))
+        return same and answers.ended_by(tokens[len(forced)], sample)

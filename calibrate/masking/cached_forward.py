@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calibrate.models.answer_logits import answer_logits
+from calibrate.models.answer_logits import answer_logits, at_positions
 from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
@@ -29,14 +29,14 @@ class CachedForward:
     Attributes
     ----------
     logits
-        Of the first answer token of each prompt, `(batch, vocabulary)`, float32, with no head treated.
+        At the batch's predicting positions, `(batch, [m,] vocabulary)`, float32, with no head treated.
     inputs
         Input of each layer in `keep`, `(batch, n, hidden)`.
     """
 
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, batch: Batch, keep: Collection[int]) -> None:
-        self._model, self._last = loaded.model, batch.last
+        self._model, self._at = loaded.model, batch.predicting
         self._layers = decoder_layers(loaded.model)
         self.inputs: dict[int, Tensor] = {}
         self._options: dict[int, dict[str, Any]] = {}
@@ -46,7 +46,7 @@ class CachedForward:
                 hook = layer.register_forward_pre_hook(self._store_hook(index, index in keep), with_kwargs=True)
                 stack.callback(hook.remove)
             last_hidden = self._model.model(**batch.inputs, use_cache=False).last_hidden_state
-            self.logits: Tensor = answer_logits(self._model, last_hidden, self._last)
+            self.logits: Tensor = answer_logits(self._model, last_hidden, self._at)
 
     @torch.inference_mode()
     def logits_from(self, layer: int) -> Tensor:
@@ -60,7 +60,7 @@ class CachedForward:
     def run_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Output of one layer, `(copies * batch, n, hidden)`, for one or several copies of the batch one after another.
 
-        The last layer's output is valid at the last prompt position only.
+        The last layer's output is valid at the predicting positions only.
         """
         copies = len(hidden) // self._batch
         options = self._options[layer]
@@ -68,14 +68,14 @@ class CachedForward:
             options = {name: _repeated(value, self._batch, copies) for name, value in options.items()}
         if layer < len(self._layers) - 1:
             return self._layers[layer](hidden, **options)
-        with _only_at(self._layers[layer], self._last.repeat(copies)):
+        with _only_at(self._layers[layer], self._at.view(self._batch, -1).repeat(copies, 1)):
             return self._layers[layer](hidden, **options)
 
     @torch.inference_mode()
     def logits_of(self, hidden: Tensor) -> Tensor:
         """Logits as above, of the last layer's output, `(batch, n, hidden)`."""
-        last = hidden[torch.arange(len(hidden), device=hidden.device), self._last]
-        logits: Tensor = self._model.lm_head(self._model.model.language_model.norm(last))
+        states = at_positions(hidden, self._at)
+        logits: Tensor = self._model.lm_head(self._model.model.language_model.norm(states))
         return logits.float()
 
     def _store_hook(self, index: int, with_input: bool) -> Any:
@@ -88,19 +88,19 @@ class CachedForward:
 
 
 @contextmanager
-def _only_at(layer: Any, last: Tensor) -> Iterator[None]:
-    """Run a layer's output projection and MLP, most of its work, at one position of each sample; zero elsewhere."""
-    rows = torch.arange(len(last), device=last.device)
+def _only_at(layer: Any, positions: Tensor) -> Iterator[None]:
+    """Run a layer's output projection and MLP, most of its work, at `positions`, `(batch, m)`; zero elsewhere."""
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
     length = 0
 
     def select(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal length
         length = args[0].shape[1]
-        return (args[0][rows, last][:, None], *args[1:])
+        return (args[0][rows, positions], *args[1:])
 
     def scatter(module: Any, args: Any, output: Tensor) -> Tensor:
-        scattered = output.new_zeros(len(last), length, output.shape[2])
-        scattered[rows, last] = output[:, 0]
+        scattered = output.new_zeros(len(positions), length, output.shape[2])
+        scattered[rows, positions] = output
         return scattered
 
     with ExitStack() as stack:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from calibrate.datasets import Sample
 from calibrate.datasets.families import Right
@@ -19,7 +18,7 @@ from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.models.answer_logits import log_odds
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch
+from calibrate.models.prompts import make_answered_batch
 from calibrate.runs.interrupts import Interrupts
 from calibrate.runs.loop import Measurement, ResumableLoop
 from calibrate.runs.settings import RunSettings
@@ -54,9 +53,9 @@ class Answers:
     tokens
         Likeliest first token of each answer, `(1 + variants, samples)`.
     right
-        Whether it is the right one, `(1 + variants, samples)`.
+        Whether greedy decoding gives the right answer, `(1 + variants, samples)`.
     log_odds
-        Log-odds of the right answer's first token, in nats, `(1 + variants, samples)`, float64.
+        Log-odds of the right answer, in nats, `(1 + variants, samples)`, float64.
     """
 
     samples: list[Counted]
@@ -98,7 +97,7 @@ def answer_variants(
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
+    OutOfDeviceMemory, DatasetBroken, FileUnwritable
     """
     measurement = _VariantAnswers(loop.loaded, variants, run, interrupts)
     loop.run(measurement, description, interrupts)
@@ -133,14 +132,13 @@ class _VariantAnswers(Measurement):
         self._samples.append(_question(sample))
 
     def add(self, samples: list[Sample]) -> None:
-        batch = make_batch(self._loaded, samples)
-        answers = torch.tensor([self._matcher.first_token(sample) for sample in samples], device=self._loaded.device)
+        batch, expected = make_answered_batch(self._loaded, samples)
         found = {name: np.zeros((self._rows, len(samples))) for name in self.arrays}
         for row, logits in self._sharing.logits(batch):
             tokens = logits.argmax(-1)
-            found["tokens"][row] = tokens.cpu().numpy()
+            found["tokens"][row] = tokens[:, 0].cpu().numpy()
             found["right"][row] = self._matcher.matches(tokens, samples)
-            found["log_odds"][row] = log_odds(logits, answers).cpu().numpy()
+            found["log_odds"][row] = log_odds(logits, expected.tokens).cpu().numpy()
         self.arrays = {name: np.hstack([array, found[name]]) for name, array in self.arrays.items()}
         self._samples += [_question(sample) for sample in samples]
 

@@ -80,7 +80,7 @@ class PrefixSharing:
         self._order = sorted(range(len(variants)), key=lambda one: (self._first[one], self._keys[one]))
 
     def logits(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
-        """Logits of the first answer token, `(batch, vocabulary)`, float32.
+        """Logits at the batch's predicting positions, `(batch, [m,] vocabulary)`, float32.
 
         Yields
         ------
@@ -88,7 +88,8 @@ class PrefixSharing:
         """
         self._check()
         cached = CachedForward(self._loaded, batch, {first for first in self._first if first < len(self._layers)})
-        positions = Positions(self._loaded.image_token_id, self._block_size)
+        lengths = None if batch.expected is None else batch.expected.prompt_lengths
+        positions = Positions(self._loaded.image_token_id, self._block_size, lengths)
         positions.note(batch.inputs["input_ids"], batch.valid)
         yield 0, cached.logits
         untreated = [one for one in self._order if self._first[one] == len(self._layers)]

@@ -1,4 +1,4 @@
-"""Logits of the first answer token, and the log-odds of a token.
+"""Logits where answers are predicted, and the log-odds of an answer.
 
 Owns which position they are read at. Does not know samples, or which answer is right.
 """
@@ -14,28 +14,52 @@ from calibrate.models.prompts import Batch
 
 @torch.inference_mode()
 def next_token_logits(loaded: LoadedModel, batch: Batch) -> Tensor:
-    """Logits of the first answer token, shape `(batch, vocabulary)`, float32."""
+    """Logits of the first answer token, shape `(batch, vocabulary)`, float32; `(batch, m, …)` of expected answers."""
     return answer_logits(
-        loaded.model, loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state, batch.last
+        loaded.model, loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state, batch.predicting
     )
 
 
-def answer_logits(model: Any, hidden: Tensor, last: Tensor) -> Tensor:
-    """Logits of the first answer token, `(batch, vocabulary)`, float32.
+def answer_logits(model: Any, hidden: Tensor, positions: Tensor) -> Tensor:
+    """Logits at some positions, `(batch, vocabulary)` or `(batch, m, vocabulary)`, float32.
 
     Parameters
     ----------
     hidden
         What the decoder puts out, `(batch, n, hidden)`.
-    last
-        Last prompt position of each sample, `(batch,)`.
+    positions
+        Of each sample, `(batch,)` or `(batch, m)`.
     """
-    logits: Tensor = model.lm_head(hidden[torch.arange(len(hidden), device=hidden.device), last])
+    logits: Tensor = model.lm_head(at_positions(hidden, positions))
     return logits.float()
 
 
+def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
+    """The states at some positions, `(batch, n, width)` and `(batch,)` or `(batch, m)` to `(batch, [m,] width)`."""
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows if positions.ndim == 1 else rows[:, None], positions]
+
+
 def log_odds(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p − log(1 − p) of tokens, `(batch, vocabulary)` and `(batch,)` to `(batch,)`."""
-    one = logits.gather(1, tokens[:, None])
-    others = logits.scatter(1, tokens[:, None], -torch.inf)
-    return one[:, 0] - others.logsumexp(1)
+    """log p − log(1 − p) of answers, where p is the product over their tokens.
+
+    Parameters
+    ----------
+    logits, tokens
+        `(batch, vocabulary)` and `(batch,)` of answers of one token; or `(batch, m, vocabulary)` and `(batch, m)`, each
+        token predicted behind those before it, at least one of them, the rest -1.
+
+    Returns
+    -------
+    `(batch,)`
+    """
+    if tokens.ndim == 1:
+        logits, tokens = logits[:, None], tokens[:, None]
+    place, counted = tokens.clamp(min=0)[..., None], tokens >= 0
+    each = logits.gather(2, place)[..., 0] - logits.scatter(2, place, -torch.inf).logsumexp(2)
+    if each.shape[1] == 1:
+        return each[:, 0]
+    # 1 − p is the sum over the tokens of the probability that each is the first to be missed.
+    right = torch.where(counted, torch.nn.functional.logsigmoid(each), 0.0)
+    missed = torch.where(counted, torch.nn.functional.logsigmoid(-each), -torch.inf)
+    return right.sum(1) - (missed + right.cumsum(1) - right).logsumexp(1)

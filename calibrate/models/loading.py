@@ -90,7 +90,10 @@ class LoadedModel:
     @cached_property
     def answers(self) -> AnswerTokens:
         """How the model's tokenizer writes answers."""
-        return AnswerTokens(self.processor.tokenizer)
+        generation, own = self.model.generation_config, self.processor.tokenizer.eos_token_id
+        stops = None if generation is None else generation.eos_token_id
+        given = [own, *(stops if isinstance(stops, list) else [stops])]
+        return AnswerTokens(self.processor.tokenizer, {token for token in given if token is not None})
 
 
 def load_model(

@@ -6,7 +6,7 @@ batch never changes what a sample's prompt is. Does not know datasets, heads or 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -34,12 +34,35 @@ class Prompt:
         Which positions are image tokens, shape `(n,)`.
     box
         Which of them lie inside the sample's box, shape `(n,)`; `None` without a box, or where it cannot be mapped.
+    forced
+        How many of the tokens, at the end, are those of the answer.
     """
 
     tokens: Tensor
     pixels: dict[str, Tensor]
     image: Tensor
     box: Tensor | None
+    forced: int = 0
+
+
+@dataclass(frozen=True)
+class ExpectedTokens:
+    """Where a batch's answers are predicted, and what they are; as wide as the longest answer with its end.
+
+    Attributes
+    ----------
+    positions
+        Positions that predict the answer's tokens and what follows it, `(batch, m)`; of shorter answers, the last one
+        is repeated.
+    tokens
+        Tokens of the answer that they should predict, `(batch, m)`; -1 where the reply may end, and beyond.
+    prompt_lengths
+        Tokens of each prompt without its answer, `(batch,)`.
+    """
+
+    positions: Tensor
+    tokens: Tensor
+    prompt_lengths: list[int]
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,8 @@ class Batch:
         Shape `(batch,)`.
     last
         Last prompt position of each sample, shape `(batch,)`.
+    expected
+        The answers, where they were asked for with the samples.
     """
 
     inputs: dict[str, Tensor]
@@ -64,9 +89,15 @@ class Batch:
     box: Tensor
     has_box: Tensor
     last: Tensor
+    expected: ExpectedTokens | None = None
 
     def __len__(self) -> int:
         return len(self.last)
+
+    @property
+    def predicting(self) -> Tensor:
+        """Positions whose logits are wanted: `(batch, m)` of the expected answers, or the last ones, `(batch,)`."""
+        return self.last if self.expected is None else self.expected.positions
 
 
 def prompt_text(loaded: LoadedModel, question: str, *, picture_last: bool = False) -> str:
@@ -80,8 +111,8 @@ def prompt_text(loaded: LoadedModel, question: str, *, picture_last: bool = Fals
     return template.render(tokenizer, question, loaded.image_token, picture_last=picture_last)
 
 
-def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
-    """Process one sample.
+def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) -> Prompt:
+    """Process one sample; with `answered`, the answer's tokens follow where its first one does not tell it.
 
     Raises
     ------
@@ -99,7 +130,8 @@ def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
     )
     count = len(made.pop("input_ids")[0])
     made.pop("attention_mask", None)
-    tokens = torch.tensor([*_expanded(loaded, sample, count), *loaded.answers.lead(sample)], dtype=torch.int64)
+    forced = loaded.answers.forced(sample) if answered else []
+    tokens = torch.tensor([*_expanded(loaded, sample, count), *loaded.answers.lead(sample), *forced], dtype=torch.int64)
     _check_length(loaded, sample, len(tokens))
     image = tokens == loaded.image_token_id
     box = None
@@ -108,7 +140,7 @@ def make_prompt(loaded: LoadedModel, sample: Sample) -> Prompt:
         if inside is not None:
             box = torch.zeros_like(image)
             box[image] = torch.from_numpy(inside)
-    return Prompt(tokens, made, image, box)
+    return Prompt(tokens, made, image, box, len(forced))
 
 
 def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
@@ -169,21 +201,61 @@ def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["le
     tokens, valid, image, box = (torch.stack(rows) for rows in columns.values())
     inputs = {"input_ids": tokens, **_stack_pixels(prompts, loaded.dtype)}
     lengths = valid.sum(1)
-    last = lengths - 1
+    forced = torch.tensor([prompt.forced for prompt in prompts])
+    last = lengths - 1 - forced
     if padding == "left":
-        last = torch.full_like(lengths, longest - 1)
+        last = longest - 1 - forced
         inputs |= {"attention_mask": valid.long(), "position_ids": (valid.cumsum(1) - 1).clamp(min=0)}
     has_box = torch.tensor([prompt.box is not None for prompt in prompts])
     place = loaded.device
     return Batch(
-        {name: value.to(place) for name, value in inputs.items()},
-        *(value.to(place) for value in (valid, image, box, has_box, last)),
+        inputs={name: value.to(place) for name, value in inputs.items()},
+        valid=valid.to(place),
+        image=image.to(place),
+        box=box.to(place),
+        has_box=has_box.to(place),
+        last=last.to(place),
     )
 
 
 def make_batch(loaded: LoadedModel, samples: Sequence[Sample], padding: Literal["left", "right"] = "right") -> Batch:
     """Process and pad several samples."""
     return collate(loaded, [make_prompt(loaded, sample) for sample in samples], padding)
+
+
+def make_answered_batch(
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    padding: Literal["left", "right"] = "right",
+    *,
+    plain: Batch | None = None,
+) -> tuple[Batch, ExpectedTokens]:
+    """Process and pad several samples, with the answers that their first token does not tell behind their prompts.
+
+    Parameters
+    ----------
+    plain
+        The batch of the same samples without answers, if there is one; taken where all first tokens tell.
+
+    Returns
+    -------
+    The batch, and its `expected`.
+    """
+    forced = [loaded.answers.forced(sample) for sample in samples]
+    if plain is None or any(forced):
+        plain = collate(loaded, [make_prompt(loaded, sample, answered=True) for sample in samples], padding)
+    rows = [
+        [*tokens, -1] if tokens else loaded.answers.expected(sample)
+        for sample, tokens in zip(samples, forced, strict=True)
+    ]
+    width = max(map(len, rows))
+    ends = plain.last[:, None] + torch.tensor([[len(tokens)] for tokens in forced], device=loaded.device)
+    expected = ExpectedTokens(
+        positions=(plain.last[:, None] + torch.arange(width, device=loaded.device)).minimum(ends),
+        tokens=torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=loaded.device),
+        prompt_lengths=[int(row) - len(tokens) for row, tokens in zip(plain.valid.sum(1), forced, strict=True)],
+    )
+    return replace(plain, expected=expected), expected
 
 
 def _stack_pixels(prompts: Sequence[Prompt], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def compare_rankings(
         By a signal; the state has been saved.
     BudgetTooLarge
         Groups are as large as the model.
-    StateMismatch, OutOfDeviceMemory, DatasetBroken, AnswersAlike, FileUnwritable
+    StateMismatch, OutOfDeviceMemory, DatasetBroken, FileUnwritable
     """
     geometry = loaded.geometry
     alone = [[(layer, head)] for layer in range(geometry.layers) for head in range(geometry.query_heads)]

@@ -8,12 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from calibrate.datasets import Dataset, Sample
-from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, make_batch
+from calibrate.models.prompts import Batch, make_answered_batch, make_batch
 from calibrate.runs.failures import non_finite_attention
 from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import Measurement, ResumableLoop
@@ -41,7 +38,7 @@ class CalibrationSettings(RunSettings):
     layer_function
         The factor `f` of the head score (see `calibrate.scoring.scorers.score`).
     effects
-        Measure effects of treatments too, which takes a gradient; needs answers that differ in their first token.
+        Measure effects of treatments too, which takes a gradient.
     block_size
         Tokens of an image block that text-only heads would not see, for their effects; None for single image tokens.
     """
@@ -70,8 +67,6 @@ def calibrate(
         By a signal; the state has been saved.
     StateMismatch
         The saved state belongs to other settings.
-    AnswersAlike
-        `effects` are asked for, and a sample's answer begins as another of its options does.
     OutOfDeviceMemory, DatasetBroken, NotFiniteAttention, FileUnwritable
     """
     loop = ResumableLoop(loaded, dataset, run, _identity(dataset, run, processes), processes)
@@ -93,7 +88,6 @@ class _HeadSums(Measurement):
 
     def __init__(self, loaded: LoadedModel, run: CalibrationSettings, read: Callable[[Batch], AttentionRows]) -> None:
         self._loaded, self._run, self._read = loaded, run, read
-        self._matcher = AnswerMatcher(loaded)
         self.scorers = active_scorers(effects=run.effects)
         self.arrays = Sums.empty(loaded.geometry, self.scorers).arrays
 
@@ -103,14 +97,13 @@ class _HeadSums(Measurement):
 
     def add(self, samples: list[Sample]) -> None:
         run, loaded = self._run, self._loaded
-        # Checked before anything of the batch is measured: log-odds need answers that differ in their first token.
-        answers = [self._matcher.distinct_first_token(sample) for sample in samples] if run.effects else []
         batch = make_batch(loaded, samples)
         rows = self._read(batch)
         effects = None
         if any("answer_gradient" in scorer.needs for scorer in self.scorers):
             with head_effects(loaded, run.block_size) as measure:
-                effects = measure(batch, torch.tensor(answers, device=loaded.device))
+                answered, expected = make_answered_batch(loaded, samples, plain=batch)
+                effects = measure(answered, expected.tokens)
         signals = BatchSignals(rows.rows, batch.image, batch.box, effects=effects, layer_function=run.layer_function)
         sums = Sums(self.arrays, self.scorers).plus(batch, rows, signals)
         if not sums.finite():

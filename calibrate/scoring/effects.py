@@ -30,10 +30,10 @@ class EffectSamples:
     Attributes
     ----------
     removed, text_only
-        In nats of log-odds of the right answer's first token, each `(layers, batch, query heads)`, float64, at least 0;
-        higher means worth more: keep.
+        In nats of log-odds of the right answer, each `(layers, batch, query heads)`, float64, at least 0; higher means
+        worth more: keep.
     miss_probability
-        1 − p of that token, `(batch,)`, float64.
+        1 − p of that answer, `(batch,)`, float64.
     """
 
     removed: Tensor
@@ -43,7 +43,7 @@ class EffectSamples:
 
 @contextmanager
 def head_effects(loaded: LoadedModel, block_size: int | None) -> Iterator[Callable[[Batch, Tensor], EffectSamples]]:
-    """Tap a model's decoder; yields a function that runs a batch, given its answers' tokens, `(batch,)`.
+    """Tap a model's decoder; yields a function that runs a batch, given its answers' tokens, as `log_odds` takes them.
 
     Keeps the activations of the decoder for its gradient: several times the memory of a plain pass. The weights get no
     gradient.
@@ -74,7 +74,7 @@ class _Tap:
         try:
             with torch.enable_grad(), _from_embeddings(self._loaded.language_model):
                 hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state
-                logits = answer_logits(model, hidden, batch.last)
+                logits = answer_logits(model, hidden, batch.predicting)
                 outputs = [self._outputs[layer] for layer in range(len(self._layer))]
                 odds = log_odds(logits, answers)
                 gradients = torch.autograd.grad(odds.sum(), outputs)

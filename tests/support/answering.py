@@ -10,7 +10,7 @@ from calibrate.datasets.sample import Sample
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch
+from calibrate.models.prompts import make_answered_batch
 from calibrate.runs.loop import batches
 
 
@@ -24,10 +24,10 @@ class Answered:
 
 
 def answer_all(loaded: LoadedModel, samples: Iterable[Sample], *, batch_size: int = 32) -> Answered:
-    """Answer every sample with the likeliest first token."""
+    """Answer every sample with the likeliest tokens."""
     samples, matcher, right = list(samples), AnswerMatcher(loaded), []
     for batch in batches(samples, batch_size):
-        tokens = next_token_logits(loaded, make_batch(loaded, batch)).argmax(-1)
+        tokens = next_token_logits(loaded, make_answered_batch(loaded, batch)[0]).argmax(-1)
         right.append(matcher.matches(tokens, batch))
     ids, families = [sample.id for sample in samples], [sample.family for sample in samples]
     return Answered(ids, families, np.concatenate(right))

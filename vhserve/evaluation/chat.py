@@ -10,13 +10,23 @@ from typing import Any, Final
 
 from PIL import Image
 
+from calibrate.datasets.answers import single_words
 from calibrate.datasets.sample import Sample
 from profiles.error_text import one_line
 from vhserve.evaluation.results import Answer
 from vhserve.evaluation.scoring import score
 
 MAX_TOKENS: Final = 8
-"""Tokens of a reply, unless the user says otherwise: options are a word or a letter."""
+"""Tokens of a reply whose options are a word or a letter."""
+
+MOST_TOKENS: Final = 1024
+
+
+def reply_tokens(sample: Sample) -> int:
+    """Tokens that are enough for a reply to a sample: a token has at least one byte, and one may end the reply."""
+    options = (sample.answer, *sample.options)
+    longest = 0 if single_words(options) else max(len(option.encode()) for option in options)
+    return min(max(MAX_TOKENS, longest + 1), MOST_TOKENS)
 
 
 def user_message(image: Image.Image, question: str) -> dict[str, Any]:

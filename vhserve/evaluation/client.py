@@ -14,7 +14,7 @@ import openai
 
 from calibrate.datasets.sample import Sample
 from vhserve.evaluation.address import trusts_environment
-from vhserve.evaluation.chat import MAX_TOKENS, greedy_request, to_answer, user_message
+from vhserve.evaluation.chat import greedy_request, reply_tokens, to_answer, user_message
 from vhserve.evaluation.errors import ServerLost
 from vhserve.evaluation.results import Answer, Server
 
@@ -24,11 +24,11 @@ _LOST_AFTER = 20
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits of asking: requests at a time, seconds until one fails, tokens of each reply at most."""
+    """Limits of asking: requests at a time, seconds until one fails, tokens of each reply (`None`: as options take)."""
 
     concurrency: int = 8
     timeout: float = 120.0
-    max_tokens: int = MAX_TOKENS
+    max_tokens: int | None = None
 
 
 def open_client(server: Server, api_key: str, timeout: float) -> openai.AsyncOpenAI:
@@ -131,7 +131,9 @@ async def _ask(
     started = time.perf_counter()
     reply, error = None, None
     try:
-        request: Any = greedy_request(model, message, limits.max_tokens)  # the client's types take no plain dictionary
+        request: Any = greedy_request(
+            model, message, limits.max_tokens or reply_tokens(sample)
+        )  # the client's types take no plain dictionary
         completion = await client.chat.completions.create(**request)
         reply = completion.choices[0].message.content or ""
     except openai.APIStatusError as failure:

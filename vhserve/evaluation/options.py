@@ -24,7 +24,9 @@ class EvaluationOptions(BaseModel):
     families: list[str] | None = Field(None, description=words.FAMILIES)
     concurrency: int = Field(8, gt=0, le=1024, description="requests at a time")
     timeout: Seconds = Field(120.0, description=words.REQUEST_TIMEOUT)
-    max_tokens: int = Field(8, gt=0, le=1024, description="length of a reply, in tokens")
+    max_tokens: int | None = Field(
+        None, gt=0, le=1024, description="length of a reply, in tokens; enough for the longest option if not given"
+    )
     model: str | None = Field(None, description=words.SERVED_MODEL)
     api_key_env: str = Field("OPENAI_API_KEY", description=words.API_KEY_ENV)
     out: Path | None = Field(None, description="write everything, each reply included, to this JSON file")

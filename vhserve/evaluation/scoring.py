@@ -6,12 +6,11 @@ Owns the rule by which a reply counts as right. Knows no server and no file.
 from collections.abc import Iterable, Sequence
 
 from calibrate.datasets import metrics
+from calibrate.datasets.answers import PUNCTUATION, single_words
 from calibrate.datasets.families import grouped
 from calibrate.datasets.metrics import Metric
 from calibrate.stats.accuracy import Accuracy
 from vhserve.evaluation.results import AccuracyFigures, Answer, ReplyOutcome
-
-_PUNCTUATION = " \t\n\r.,:;!?\"'()*"
 
 
 def score(reply: str, answer: str, options: Sequence[str]) -> ReplyOutcome:
@@ -34,7 +33,7 @@ def score(reply: str, answer: str, options: Sequence[str]) -> ReplyOutcome:
     `correct`; `wrong` for another of the options; `off_list` for a reply that is none of them (it counts as not
     correct, but is reported apart: a broken model looks different from one that errs).
     """
-    single = all(len(option.split()) == 1 for option in (answer, *options))
+    single = single_words((answer, *options))
     normalised = _plain(reply, single)
     if normalised == _plain(answer, single):
         return "correct"
@@ -46,7 +45,7 @@ def score(reply: str, answer: str, options: Sequence[str]) -> ReplyOutcome:
 def _plain(text: str, first_word: bool) -> str:
     if first_word:
         text = next(iter(text.split()), "")
-    return " ".join(text.split()).strip(_PUNCTUATION).casefold()
+    return " ".join(text.split()).strip(PUNCTUATION).casefold()
 
 
 def figures(answers: Iterable[Answer]) -> list[AccuracyFigures]:

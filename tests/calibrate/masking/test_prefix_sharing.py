@@ -1,5 +1,7 @@
 """Variants that share what they have in common, against one full pass for each."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from profile_factories import profile_of
@@ -11,7 +13,7 @@ from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.decoder import decoder_layers
-from calibrate.models.prompts import make_batch
+from calibrate.models.prompts import make_answered_batch, make_batch
 
 
 def variants_of(model, how):
@@ -29,7 +31,8 @@ def variants_of(model, how):
 @pytest.mark.parametrize("how", ABLATION_TREATMENTS)
 def test_every_variant_is_its_own_full_pass(model, how, together):
     samples = list(open_dataset("synthetic", samples=3, seed=2))
-    batch, masked = make_batch(model, samples), make_batch(model, samples, "left")
+    samples[1] = replace(samples[1], answer="red circle", options=("red circle", "red square"))
+    (batch, _), (masked, _) = (make_answered_batch(model, samples, padding) for padding in ("right", "left"))
     variants = variants_of(model, how)
     stock = next_token_logits(model, batch)
     found = dict(PrefixSharing(model, variants, block_size=32, together=together).logits(batch))

@@ -1,6 +1,7 @@
 """Effects of treatments against small steps towards them, one head at a time."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibrate.datasets import Dataset, open_dataset
-from calibrate.errors import AnswersAlike
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
 from calibrate.models.answer_logits import log_odds, next_token_logits
 from calibrate.models.decoder_attention import decoder_attention
-from calibrate.models.prompts import make_batch
+from calibrate.models.prompts import make_answered_batch, make_batch
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from calibrate.scoring.effects import head_effects
 from calibrate.scoring.scorers.base import BatchSignals
@@ -63,18 +63,23 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
 
     with torch.no_grad(), decoder_attention(loaded, attend):
         hidden = loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state
-        logits = loaded.model.lm_head(hidden[torch.arange(len(batch)), batch.last])
-    odds = log_odds(logits, answers)
-    return -torch.nn.functional.cross_entropy(logits, answers, reduction="none") if treatment == "gradient" else odds
+        logits = loaded.model.lm_head(hidden[torch.arange(len(batch))[:, None], batch.predicting])
+    if treatment != "gradient":
+        return log_odds(logits, answers)
+    own = logits.log_softmax(-1).gather(2, answers.clamp(min=0)[..., None])[..., 0]
+    return torch.where(answers >= 0, own, 0.0).sum(1)
 
 
 @pytest.mark.parametrize("block_size", [None, 16])
 @pytest.mark.parametrize("treatment", ["removed", "text_only", "gradient"])
 def test_effects_are_slopes(model, samples, treatment, block_size):
+    """Of answers of one word and of several."""
     double = replace(model, model=copy.deepcopy(model.model).double(), dtype=torch.float64)
-    batch = make_batch(double, samples)
+    longer = replace(samples[0], answer="red circle", options=("red circle", "red square"))
+    batch, expected = make_answered_batch(double, [longer, *samples[1:]])
     assert (~batch.valid).any(), "no sample was padded"
-    answers = answers_of(double, samples)
+    answers = expected.tokens
+    assert answers.shape == (len(samples), 3)
     with head_effects(double, block_size) as measure:
         found = tables_of(measure(batch, answers), batch)[treatment]
     geometry = model.geometry
@@ -114,6 +119,12 @@ def test_log_odds():
     logits = torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
     p = logits.softmax(-1)[torch.arange(2), torch.tensor([2, 0])]
     torch.testing.assert_close(log_odds(logits, torch.tensor([2, 0])), (p / (1 - p)).log())
+    longer, tokens = torch.stack([logits, logits.flip(0), 3 * logits], 1), torch.tensor([[2, 1, -1], [0, -1, -1]])
+    each = longer.softmax(-1).gather(2, tokens.clamp(min=0)[..., None])[..., 0]
+    p = torch.stack([each[0, 0] * each[0, 1], each[1, 0]])
+    torch.testing.assert_close(log_odds(longer, tokens), (p / (1 - p)).log())
+    sure = log_odds(torch.tensor([[[60.0, 0.0], [60.0, 0.0]]]), torch.tensor([[0, 0]]))  # no 1 − p of 0
+    torch.testing.assert_close(sure, torch.tensor([60.0 - math.log(2)]))
 
 
 def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
@@ -154,11 +165,14 @@ class Alike(Dataset):
         return self._samples[index]
 
 
-def test_answers_that_begin_alike_have_no_effects(llava, samples, tmp_path):
-    """The first token would be judged, which both have; without effects nothing needs the answer."""
-    with pytest.raises(AnswersAlike, match="red square"):
-        calibrate(
-            llava, Alike(samples), CalibrationSettings(tmp_path / "profile.json", effects=True, show_progress=False)
-        )
-    assert not list(tmp_path.iterdir())
-    calibrate(llava, Alike(samples), CalibrationSettings(tmp_path / "profile.json", show_progress=False))
+def test_answers_that_begin_alike_have_effects_of_the_whole_answer(llava, samples, tmp_path):
+    settings = CalibrationSettings(tmp_path / "profile.json", effects=True, show_progress=False)
+    profile = calibrate(llava, Alike(samples), settings)
+    asked = list(Alike(samples))
+    batch, expected = make_answered_batch(llava, asked)
+    with head_effects(llava, None) as measure:
+        found = tables_of(measure(batch, expected.tokens), batch)["removed"]
+    np.testing.assert_allclose(ranking(profile, "effect", "removed"), found.mean(1), rtol=1e-3, atol=1e-6)
+    # What else is measured is measured on the prompt alone.
+    plain = calibrate(llava, Alike(samples), CalibrationSettings(tmp_path / "plain.json", show_progress=False))
+    assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import httpx
 
-from vhserve.evaluation.chat import greedy_request, to_answer
+from vhserve.evaluation.chat import greedy_request, reply_tokens, to_answer
 from vhserve.evaluation.results import Answer
 from vhserve.server.api_keys import api_keys
 from vhserve.server.monitoring.canary import Question
@@ -44,7 +44,8 @@ class InProcessClient:
         """Ask one question, greedily decoded, and score the reply."""
         sample, message = question
         # The salt keeps the request away from cached KV: its reply must show what the engine computes now.
-        request = {**greedy_request(self.model, message), "cache_salt": secrets.token_hex(8), **self.priority}
+        request = greedy_request(self.model, message, reply_tokens(sample))
+        request |= {"cache_salt": secrets.token_hex(8), **self.priority}
         token = is_internal.set(True)
         started = time.perf_counter()
         try:
