@@ -32,8 +32,25 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
+        note_written(path)
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
+
+
+def note_written(path: Path) -> None:
+    """Take note of a file that was written for the user, by `write_atomically` or by a process of this one."""
+    if path not in _written:
+        _written.append(path)
+
+
+def take_written() -> list[Path]:
+    """Files that were written since the last call and are still there, in the order in which they were."""
+    found = [path for path in _written if path.exists()]
+    _written.clear()
+    return found
+
+
+_written: list[Path] = []
 
 
 def check_writable(path: Path) -> None:

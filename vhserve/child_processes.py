@@ -5,28 +5,44 @@ Owns their logs and their end: whatever happens, no process outlives its block. 
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import httpx
 
 from profiles.error_text import last_line
+from profiles.files import note_written
 from vhserve.errors import ServerNotReady, StepFailed
 
 VHSERVE = (sys.executable, "-m", "vhserve.cli")
+
+_PROGRESS = re.compile(r" \d+/\d+, ")
 
 _GRACE = 20.0
 """Seconds a server gets to end after SIGTERM."""
 
 
-def run_step(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], limit: float) -> None:
+def run_step(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    limit: float,
+    show: Callable[[str], None] | None = None,
+) -> None:
     """Run a command to its end, its output in a log.
+
+    Parameters
+    ----------
+    show
+        Called with every line of progress that the log gets (`calibrate.runs.progress`), a second late at most.
 
     Raises
     ------
@@ -34,12 +50,17 @@ def run_step(name: str, command: Sequence[str], log: Path, environment: Mapping[
         When it exits with an error, or runs longer than `limit` seconds.
     """
     with _process(command, log, environment) as process:
-        try:
-            code = process.wait(timeout=limit)
-        except subprocess.TimeoutExpired:
-            raise StepFailed(
-                f"step {name} ran longer than {limit:.0f} s", expected="an end by then", fix=f"read its log {log}"
-            ) from None
+        code, deadline, shown = None, time.monotonic() + limit, ""
+        while code is None:
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"step {name} ran longer than {limit:.0f} s", expected="an end by then", fix=f"read its log {log}"
+                )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=min(1.0, limit))
+            if show is not None and (line := last_line(log)) != shown and _PROGRESS.search(line):
+                show(line)
+                shown = line
     if code != 0:
         raise StepFailed(
             f"step {name} ended with {_ending(code)}: {last_line(log)}",
@@ -83,6 +104,7 @@ def serving(
 
 @contextlib.contextmanager
 def _process(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    note_written(log)
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches this process alone, which then ends the other one in order.
         process = subprocess.Popen(

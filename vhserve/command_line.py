@@ -5,6 +5,7 @@ Does not know what the commands do; importing it imports neither torch nor vllm.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from profiles.errors import UserError
+from profiles.files import take_written
 from profiles.suggestions import did_you_mean
 from vhserve import __version__
 from vhserve.commands import flags
@@ -104,6 +106,7 @@ def run(args: Sequence[str]) -> int:
     args = _joined(args or ["--help"])
     words, model = flags.find_command(Vhserve, args)
     root = VhservePassingFlagsOn if flags.passes_flags_on(model) else Vhserve
+    take_written()
     try:
         if flags.passes_flags_on(model):
             args = [*words, *_model_first(args[len(words) :], model)]
@@ -120,7 +123,11 @@ def run(args: Sequence[str]) -> int:
             raise  # not the command line's: a defect of ours, which keeps its traceback
         return _refuse(_first_line(error, args))
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else 0
+        code = stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else 0
+        if code in (0, 1):
+            _say_written()
+        return code
+    _say_written()
     return 0
 
 
@@ -182,6 +189,12 @@ def _first_line(error: ValidationError, args: Sequence[str]) -> str:
     if first["type"] == "literal_error":
         fix = did_you_mean(str(first["input"]), re.findall("'([^']+)'", first["ctx"]["expected"]), fix)
     return f"{flag}{found}: {first['msg'].lower()}; {fix}"
+
+
+def _say_written() -> None:
+    """Name every file that the command has written."""
+    if written := take_written():
+        print(f"vhserve: wrote {', '.join(map(str, written))}", file=sys.stderr)
 
 
 def _refuse(line: str) -> int:

@@ -101,7 +101,7 @@ class Ablate(MaskedRunOptions):
         console = Console(highlight=False, soft_wrap=True)
         console.print(*map(drawn, grids), sep="\n")
         skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
-        console.print(f"Wrote {self.out}: {result.samples} samples{skipped}", markup=False, soft_wrap=True)
+        console.print(f"{result.samples} samples{skipped}", markup=False)
 
     def _outputs(self) -> dict[Path, str | None]:
         from profiles.errors import WrongValue

@@ -107,7 +107,7 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             table.add_row(escape(finding.title), escape(finding.verdict))
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
-        console.print(f"Wrote {files.page}: {report.lead}", markup=False, soft_wrap=True)
+        console.print(report.lead, markup=False)
 
     def _inputs(self) -> list[Path | str]:
         given = [path for path in (self.ablation, self.rankings) if path is not None]

@@ -66,7 +66,7 @@ class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, M
         console = Console(highlight=False, soft_wrap=True)
         console.print(_stage_table(profile), _head_table(profile), sep="\n")
         skipped = f", {profile.samples_skipped} skipped as broken" if profile.samples_skipped else ""
-        console.print(f"Wrote {self.out}: {profile.samples} samples{skipped}", markup=False, soft_wrap=True)
+        console.print(f"{profile.samples} samples{skipped}", markup=False)
 
     def _measure(self) -> "HeadProfile":
         dataset = open_dataset(self.dataset, self)

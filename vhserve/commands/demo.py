@@ -29,6 +29,7 @@ class Demo(DemoOptions):
         check_options(self, _geometry(self.model))
 
         from profiles.torchvision_import import ensure_torchvision
+        from vhserve.demo.headline import headline
         from vhserve.demo.run import run
         from vhserve.demo.summary import summary_table
 
@@ -36,7 +37,8 @@ class Demo(DemoOptions):
         results = run(self, Console(stderr=True))
         console = Console(highlight=False, soft_wrap=True)
         console.print(summary_table(results))
-        console.print(f"Report: {self.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        if (found := headline(results)) is not None:
+            console.print(found.sentence, markup=False)
 
 
 def _geometry(name: str) -> "ModelGeometry":

@@ -134,7 +134,7 @@ class Plan(BaseModel):
             return
         console = Console(highlight=False, soft_wrap=True)
         console.print(_heads_table(summary), _savings_table(summary, saving, device), sep="\n")
-        console.print(f"Wrote {out}: heads chosen by {rank_by.replace('_', ' ')}", markup=False, soft_wrap=True)
+        console.print(f"Heads chosen by {rank_by.replace('_', ' ')}", markup=False)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
 

@@ -114,7 +114,7 @@ class Import(BaseModel):
         check_output(out, document=PROFILE_FORMAT, inputs=[self.scores])
         scores = read_scores(self.scores, kind, profile.geometry)
         save(with_scores(profile, kind, scores), out)
-        line = f"Wrote {out}: with {kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"
+        line = f"{kind}'s scores of {profile.geometry.heads} heads, for --rank-by {kind}"
         Console(highlight=False, soft_wrap=True).print(line, markup=False, soft_wrap=True)
 
 

@@ -61,4 +61,4 @@ class Rankings(MaskedRunOptions):
         console.print(verdict(result), markup=False)
         for missing in result.absent.values():
             console.print(f"Not compared: {missing}", markup=False)
-        console.print(f"Wrote {self.out}: {result.samples} samples", markup=False)
+        console.print(f"{result.samples} samples", markup=False)

@@ -11,6 +11,7 @@ from profiles.names import Treated
 from profiles.planning.rankings import ranking
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.figures import accuracy_plot, head_map, treatment_map
+from vhserve.demo.headline import headline
 from vhserve.demo.results import DemoResults
 from vhserve.demo.rows import sections
 from vhserve.report import html
@@ -39,6 +40,7 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
         title=f"{results.model}: {' and '.join(names)}",
         lead=f"{results.started}, {samples} samples of {results.dataset.name}",
         header=["", *names, *(f"{name} against {names[0]}" for name in names[1:])],
+        headline=headline(results),
         sections=sections(results),
         accuracy=Drawing(accuracy_plot(results.arms), "Accuracy of each arm per question family"),
         maps=[_score_map(profile), *_effect_maps(profile), *(_treatments(*one) for one in plans.items())],

@@ -45,7 +45,7 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
 
     with ending_on_signals():
         log(f"calibrating {options.model} on {options.calibration_samples} synthetic samples")
-        profile = calibrate(options)
+        profile = calibrate(options, log)
         paths = {}
         for arm in arms:
             if arm.plan is not None:

@@ -4,10 +4,12 @@ Owns the commands and the load. Does not know the order of the arms, nor what is
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from calibrate.datasets import Dataset, open_dataset
 from calibrate.datasets.splits import MEASURING
+from profiles.files import note_written
 from profiles.head_profile import HeadProfile
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.planning.summary import USUAL_TEXT_TOKENS
@@ -49,15 +51,16 @@ def open_samples(options: DemoOptions) -> Dataset:
     return open_dataset("synthetic", samples=options.samples, seed=options.seed, split=MEASURING)
 
 
-def calibrate(options: DemoOptions) -> HeadProfile:
-    """Score the model's heads; writes `profile.json`."""
+def calibrate(options: DemoOptions, show: Callable[[str], None]) -> HeadProfile:
+    """Score the model's heads; writes `profile.json`, and shows its progress, line by line."""
     path = options.out / "profile.json"
     command = (
         *(*VHSERVE, "calibrate", "--model", options.model, "--dataset", "synthetic"),
         *("--samples", str(options.calibration_samples), "--seed", str(options.seed)),
         *("--effects", "--out", str(path), "--restart"),
     )
-    run_step("calibrate", command, options.out / "calibrate.log", process_environment(options), _STEP_LIMIT)
+    run_step("calibrate", command, options.out / "calibrate.log", process_environment(options), _STEP_LIMIT, show)
+    note_written(path)
     return load_profile(path)
 
 
@@ -70,6 +73,7 @@ def plan(options: DemoOptions, arm: DemoArm) -> Path | None:
     run_step(
         f"plan {arm.name}", command, options.out / f"plan-{arm.name}.log", process_environment(options), _STEP_LIMIT
     )
+    note_written(path)
     return path
 
 

@@ -14,7 +14,7 @@ COMPARED = (
         f"{statistic}_{latency}"
         for latency in LATENCIES
         if latency != "lag"
-        for statistic in ("mean", "p50", "p90", "p99", "max")
+        for statistic in ("mean", "p50", "p90", "p95", "p99", "max")
     ),
     *(name for name in COUNTS if name.endswith("_per_second")),
 )

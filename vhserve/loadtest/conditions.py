@@ -13,7 +13,7 @@ from vhserve.loadtest.errors import BadExpression
 from vhserve.loadtest.results import Condition, EndpointResult, LoadFigures, Ratio
 
 LATENCIES = ("ttft", "itl", "tpot", "e2e", "lag")
-STATISTICS = ("mean", "p50", "p90", "p99", "max")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 COUNTS = (
     "requests",
     "failed",

@@ -20,9 +20,9 @@ def distribution(seconds: Iterable[float]) -> Distribution | None:
     values = np.fromiter(seconds, dtype=float)
     if not len(values):
         return None
-    p50, p90, p99 = quantiles(values, (0.5, 0.9, 0.99))
+    p50, p90, p95, p99 = quantiles(values, (0.5, 0.9, 0.95, 0.99))
     return Distribution(
-        count=len(values), mean=float(values.mean()), p50=p50, p90=p90, p99=p99, max=float(values.max())
+        count=len(values), mean=float(values.mean()), p50=p50, p90=p90, p95=p95, p99=p99, max=float(values.max())
     )
 
 

@@ -20,6 +20,7 @@ class Distribution(ResultModel):
     mean: float
     p50: float
     p90: float
+    p95: float
     p99: float
     max: float
 

@@ -21,7 +21,18 @@ LATENCIES = {
 }
 """Latencies that are shown, and their names."""
 
-_RATIOS = ("p50_ttft", "p90_ttft", "p99_ttft", "p50_tpot", "p90_tpot", "p50_itl", "p99_itl", "p50_e2e", "p99_e2e")
+_RATIOS = (
+    "p50_ttft",
+    "p90_ttft",
+    "p95_ttft",
+    "p99_ttft",
+    "p50_tpot",
+    "p90_tpot",
+    "p50_itl",
+    "p99_itl",
+    "p50_e2e",
+    "p99_e2e",
+)
 _RATES = ("requests_per_second", "output_tokens_per_second", "goodput_per_second")
 
 
@@ -58,14 +69,18 @@ def _latencies(one: EndpointResult) -> LoadTable:
                 rows.append((f"{LATENCIES[key]}, {kind}", *_milliseconds(getattr(figures, key))))
     title = f"Latency of {one.server.base_url}, milliseconds"
     return LoadTable(
-        title if one.name == SINGLE_ENDPOINT else f"{one.name}: {title}", ("", "p50", "p90", "p99", "mean", "max"), rows
+        title if one.name == SINGLE_ENDPOINT else f"{one.name}: {title}",
+        ("", "p50", "p90", "p95", "p99", "mean", "max"),
+        rows,
     )
 
 
 def _milliseconds(found: Distribution | None) -> tuple[str, ...]:
     if found is None:
-        return ("-",) * 5
-    return tuple(f"{1000 * value:,.1f}" for value in (found.p50, found.p90, found.p99, found.mean, found.max))
+        return ("-",) * 6
+    return tuple(
+        f"{1000 * value:,.1f}" for value in (found.p50, found.p90, found.p95, found.p99, found.mean, found.max)
+    )
 
 
 def _totals(document: LoadTest) -> LoadTable:

@@ -52,7 +52,9 @@ def test_page_and_numbers(folder, tmp_path, capsys):
     assert analyze(folder, *flags) == 0
     shown, progress = capsys.readouterr()
     assert "analysing 16/16" in progress
-    assert f"Wrote {out / 'report.html'}: 16 samples of boxed.jsonl, 2 question families" in shown
+    assert "16 samples of boxed.jsonl, 2 question families" in shown
+    *_, written = progress.splitlines()
+    assert set(written.removeprefix("vhserve: wrote ").split(", ")) == {str(path) for path in out.iterdir()}
     assert "Visual heads gather in certain layers" in shown
 
     html = (out / "report.html").read_text()

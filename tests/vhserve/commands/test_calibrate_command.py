@@ -111,7 +111,8 @@ def test_what_it_prints(llava_path, tmp_path, capsys):
     first = next(line for line in shown.splitlines() if f"{scores.max():.3f}" in line and line.count("│") == 7)
     assert [cell.strip() for cell in first.split("│")[1:3]] == [str(layer), str(head)]
     assert all(stage in shown for stage in ("early", "middle", "late"))
-    assert f"Wrote {out}: 9 samples" in shown
+    assert "9 samples" in shown
+    assert progress.splitlines()[-1] == f"vhserve: wrote {out}"
     assert profile.dataset.split == "choosing"
     assert {"effect", "gradient"} <= profile.rankings.keys()  # what plans are made by
 

@@ -57,7 +57,7 @@ def grouped(tmp_path: Path) -> Path:
 def numbers(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
     assert main(["plan", *map(str, args), "--serve-on", "cpu", "--json"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == "" or captured.err.startswith("vhserve: note: ranked by the paper's score")
+    assert all(line.startswith(("vhserve: note: ", "vhserve: wrote ")) for line in captured.err.splitlines())
     document: dict[str, Any] = json.loads(captured.out)
     return document
 
@@ -66,8 +66,8 @@ def test_ranks_by_effect_where_the_profile_has_it(tmp_path: Path, capsys: pytest
     profile = write_profile(tmp_path / "profile.json", kv_heads=8, effects=True)
     assert main(["plan", str(profile), "--remove", "8", "--protect-top", "0"]) == 0
     shown = capsys.readouterr()
-    assert shown.err == ""
-    assert "heads chosen by effect" in shown.out
+    assert shown.err == f"vhserve: wrote {tmp_path / 'plan.json'}\n"
+    assert "Heads chosen by effect" in shown.out
     assert "Not measured yet" in shown.out
     plan = load_plan(tmp_path / "plan.json")
     assert plan.selection.rank_by == "effect"
@@ -76,12 +76,12 @@ def test_ranks_by_effect_where_the_profile_has_it(tmp_path: Path, capsys: pytest
 
 def test_says_so_where_it_has_to_rank_by_score(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(profile), "--remove", "8"]) == 0
-    note = capsys.readouterr().err
-    assert note.count("\n") == 1
+    note, written = capsys.readouterr().err.splitlines()
+    assert written == f"vhserve: wrote {profile.parent / 'plan.json'}"
     assert "calibrate without --no-effects" in note
     assert load_plan(profile.parent / "plan.json").selection.rank_by == "score"
     assert main(["plan", str(profile), "--remove", "8", "--rank-by", "score"]) == 0
-    assert capsys.readouterr().err == ""  # asked for
+    assert capsys.readouterr().err.splitlines() == [written]  # asked for
 
 
 def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ def test_an_empty_plan_has_to_be_asked_for(profile: Path, capsys: pytest.Capture
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_profile(tmp_path / "profile.json", kv_heads=8, name="a/[bold]model")
     assert main(["plan", str(path), "--remove", "6", "--text-only", "3", "--serve-on", "cpu"]) == 0
-    out = capsys.readouterr().out
+    out, said = capsys.readouterr()
     rows = [[cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")] for line in out.splitlines()]
     assert ["stage", "full", "text-only", "removed"] in rows
     assert ["late", "23", "3", "6"] in rows
@@ -168,7 +168,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["weights not loaded", "294,912 bytes"] in rows
     assert ["prompts of 144 image + 70 text tokens", "1.037 times as many fit"] in rows  # lanes are padded
     assert "a/[bold]model" in out
-    assert f"Wrote {tmp_path / 'plan.json'}" in out
+    assert f"vhserve: wrote {tmp_path / 'plan.json'}" in said
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from result_factories import demo_results, plan, profile
 from rich.console import Console
 
 from profiles.ranking import Ranking
+from vhserve.demo.headline import headline
 from vhserve.demo.page import render
 from vhserve.demo.results import DemoResults
 from vhserve.demo.rows import sections
@@ -84,6 +85,34 @@ def test_numbers_are_those_of_the_results(page: Page) -> None:
         "vhserve 0.1.0",
     ):
         assert fact in page.text
+
+
+def test_the_main_thing_comes_first(page: Page, html: str) -> None:
+    results = demo_results()
+    (pair,) = [one for one in results.paired if one.family == "all"]
+    right = pair.both + pair.only_first
+    assert f"keeps {pair.both / right:.1%} of the answers" in page.text
+    assert "1.25 times as many requests with an image" in page.text
+    assert "a token takes 0.95 times as long" in page.text  # 8 streams, where more than one number of them was measured
+    figures = re.findall(r"<div><b>(.*?)</b><span>(.*?)</span>", html)
+    assert figures == [
+        (f"{pair.both / right:.1%}", "answers kept"),
+        ("1.25 times", "requests that fit"),
+        ("0.95 times", "time per token"),
+    ]
+    assert html.index('class="headline"') < html.index('class="figures"') < html.index("<table")
+    assert headline(results).sentence in page.text
+    alone = results.arms[1].model_copy(update={"capacity_image_prompts": None, "latency": []})
+    unknown = headline(results.model_copy(update={"arms": [results.arms[0], alone], "paired": []}))
+    assert unknown.sentence == "With 2 of 24 heads pruned, nothing could be measured."
+    assert [one.value for one in unknown.figures] == ["unknown"] * 3
+
+
+def test_words_of_the_left_column_stay_whole(html: str) -> None:
+    assert (
+        "table.facts td:first-child, table.arms td:first-child { white-space: nowrap; overflow-wrap: normal; }" in html
+    )
+    assert '<table class="arms">' in html
 
 
 def test_every_row_has_a_cell_for_every_column(page: Page) -> None:
