@@ -35,6 +35,7 @@ from vhserve.commands.help_pages import CommandLineWrong, HelpPageParser
 from vhserve.commands.loadtest import Loadtest
 from vhserve.commands.models import Models
 from vhserve.commands.plan import Plan
+from vhserve.commands.plan_show import PlanShow
 from vhserve.commands.profile import Profile
 from vhserve.commands.rankings import Rankings
 from vhserve.commands.serve import Serve
@@ -57,6 +58,7 @@ class Vhserve(BaseSettings):
     profile: CliSubCommand[Profile] = command(Profile)
     rankings: CliSubCommand[Rankings] = command(Rankings)
     plan: CliSubCommand[Plan] = command(Plan)
+    plan_show: CliSubCommand[PlanShow] = command(PlanShow, alias="plan show")
     serve: CliSubCommand[Serve] = command(Serve)
     evaluate: CliSubCommand[Evaluate] = command(Evaluate)
     loadtest: CliSubCommand[Loadtest] = command(Loadtest)

@@ -16,6 +16,7 @@ __all__ = [
     "models",
     "options",
     "plan",
+    "plan_show",
     "profile",
     "ranking_option",
     "rankings",

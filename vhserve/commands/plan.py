@@ -47,7 +47,8 @@ class Plan(BaseModel):
     """Choose which heads to prune by a head profile, write the pruning plan, and say what it will save.
 
     A budget counts query heads: a number, or a percentage of the stage's heads. The lowest ranked heads go first: by
-    effect, those that answers lose least without; by score, the least visual ones.
+    effect, those that answers lose least without; by score, the least visual ones. `vhserve plan show PLAN` shows what
+    a plan does.
     """
 
     profile: CliPositionalArg[Path] = Field(description=words.PROFILE)
@@ -133,7 +134,7 @@ class Plan(BaseModel):
             )
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(_heads_table(summary), _savings_table(summary, saving, device), sep="\n")
+        console.print(heads_table(summary), savings_table(summary, saving, device), sep="\n")
         console.print(f"Heads chosen by {rank_by.replace('_', ' ')}", markup=False)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
@@ -153,7 +154,8 @@ class Plan(BaseModel):
         return given
 
 
-def _heads_table(summary: "Summary") -> "Table":
+def heads_table(summary: "Summary") -> "Table":
+    """Heads by stage and treatment."""
     from rich.markup import escape
 
     from calibrate.terminal_tables import FoldedTable
@@ -191,7 +193,8 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     return notes
 
 
-def _savings_table(summary: "Summary", saving: "PromptSaving", device: Device) -> "Table":
+def savings_table(summary: "Summary", saving: "PromptSaving", device: Device) -> "Table":
+    """KV cache, weights and how many prompts fit, as served on a device."""
     from calibrate.terminal_tables import FoldedTable
 
     prompt, blocks = summary["usual_prompt"], f"KV blocks of {summary['block_size']} tokens"

@@ -1,6 +1,6 @@
-"""Reports: owns how self-contained pages are made, the analysis' page, and how head profiles look in a terminal.
+"""Reports: owns how self-contained pages are made, the analysis' page, and how profiles and plans look in a terminal.
 
 Does not know how anything was measured, and calls no server.
 """
 
-__all__ = ["analysis_page", "html", "profile_views"]
+__all__ = ["analysis_page", "html", "plan_views", "profile_views"]

@@ -48,7 +48,7 @@ class Addresses(HTMLParser):
 
 def test_page_and_numbers(folder, tmp_path, capsys):
     out = tmp_path / "analysis"
-    flags = ["--dataset", str(folder / "boxed.jsonl"), "-k", "1", "--draws", "2", "--out", str(out)]
+    flags = ["--dataset", str(folder / "boxed.jsonl"), "--split", "all", "-k", "1", "--draws", "2", "--out", str(out)]
     assert analyze(folder, *flags) == 0
     shown, progress = capsys.readouterr()
     assert "analysing 16/16" in progress

@@ -1,0 +1,64 @@
+"""`vhserve plan show`: every head of the plan on the map, how it was chosen, and what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from result_factories import plan
+
+from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.store import save
+from vhserve.cli import main
+
+MEASURED = Measurement(
+    dataset="mine.jsonl", arm="pruned", family="all", samples=20, correct=15, accuracy=0.75, low=0.5, high=0.9
+)
+
+
+def shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, given: PruningPlan, *flags: str) -> str:
+    path = tmp_path / "plan.json"
+    save(given, path)
+    capsys.readouterr()
+    assert main(["plan", "show", str(path), *flags]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_map_has_every_head_and_the_tables_every_number(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    made = plan()
+    out = shown(capsys, tmp_path, made)
+    lines = out.splitlines()
+    rows = [line for line in lines if line[7:10].strip().isdigit() and line[10:11] == " "]
+    assert len(rows) == made.geometry.layers
+    marks = {"#": "full", "t": "text_only", ".": "removed"}
+    for line, row in zip(rows, made.treatments, strict=True):
+        assert [marks[mark] for mark in line[11 : 11 + len(row)].replace("@", "#")] == row
+    assert made.digest in out.replace("\n", "")
+    assert "Never measured" in out
+    assert "KV cache per text token" in out
+    assert max(map(len, lines[1:])) <= 80 or not any("│" in line for line in lines if len(line) > 80)
+
+
+def test_measured_accuracies_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = shown(capsys, tmp_path, plan().model_copy(update={"measured": [MEASURED]}))
+    assert "75.0% [50.0, 90.0]" in out
+    assert "mine.jsonl" in out
+    assert "Never measured" not in out
+
+
+def test_json_has_the_numbers_and_the_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    made = plan().model_copy(update={"measured": [MEASURED]})
+    document = json.loads(shown(capsys, tmp_path, made, "--json"))
+    assert document["treatments"] == made.treatments
+    assert document["plan_digest"] == made.digest
+    assert document["selection"]["method"] == made.selection.method
+    assert document["measured"][0]["correct"] == 15
+
+
+def test_what_is_no_plan_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text("{}")
+    for args in (["missing.json"], [str(tmp_path / "profile.json")], []):
+        assert main(["plan", "show", *args]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

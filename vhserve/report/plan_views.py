@@ -1,0 +1,78 @@
+"""Pruning plans in the terminal: what becomes of each head as a map, how it was chosen, and what was measured with it.
+
+Owns marks and words. Does not read files, know flags, or compute what a plan saves.
+"""
+
+from typing import Final
+
+from rich.markup import escape
+from rich.text import Text
+
+from calibrate.terminal_tables import FoldedTable
+from profiles.geometry import stage_layers, stage_of
+from profiles.pruning_plan import PruningPlan
+from profiles.treatments import FULL, TREATMENTS
+
+_MARKS: Final = {"full": "#", "text_only": "t", "removed": "."}
+"""What stands for a treatment; others have their first letter."""
+_PROTECTED: Final = "@"
+
+
+def plan_map(plan: PruningPlan) -> Text:
+    """A row for each layer, a mark for each query head, and how many heads of the layer are treated."""
+    protected = set(plan.selection.protected)
+    text = Text("what becomes of each head, from left to right\n")
+    for layer, row in enumerate(plan.treatments):
+        stage = stage_of(layer, len(plan.treatments))
+        first = layer == stage_layers(stage, len(plan.treatments))[0]
+        text.append(f"{stage if first else '':>6} {layer:3d} ")
+        for head, name in enumerate(row):
+            text.append(_PROTECTED if (layer, head) in protected else _mark(name))
+        counts = (
+            f"{row.count(one.name)} {one.label}"
+            for one in TREATMENTS.values()
+            if one.name != FULL.name and one.name in row
+        )
+        text.append(f"  {', '.join(counts)}".rstrip() + "\n")
+    there = [one for one in TREATMENTS.values() if any(one.name in row for row in plan.treatments)]
+    legend = [f"{_mark(one.name)} {one.label}" for one in there]
+    text.append(", ".join([*legend, *([f"{_PROTECTED} full and protected"] if protected else [])]) + "\n")
+    return text
+
+
+def _mark(treatment: str) -> str:
+    return _MARKS.get(treatment, treatment[0])
+
+
+def chosen_by(plan: PruningPlan) -> str:
+    """How the heads were chosen, in one sentence."""
+    selection = plan.selection
+    if selection.method == "manual":
+        return "Heads named one by one."
+    where = "all layers" if selection.stage == "all" else f"{selection.stage} layers"
+    ranked = selection.rank_by.replace("_", " ")
+    order = {"bottom": f"lowest {ranked} first", "top": f"highest {ranked} first", "random": "at random"}
+    seed = "" if selection.seed is None else f", seed {selection.seed}"
+    kept = f"; the {selection.protect_top:g}% of all heads with the highest {ranked} are protected"
+    together = "" if plan.granularity == "query_head" else "; heads of one KV head are treated together"
+    return (
+        f"Chosen from {where}, {order[selection.method]}{seed}{kept if selection.protect_top else ''}{together}; "
+        f"a removed head puts out {'zero' if plan.compensation.method == 'none' else 'its mean output'}."
+    )
+
+
+def measured_table(plan: PruningPlan) -> FoldedTable | None:
+    """Accuracies that were measured with the plan and beside it; None where none was."""
+    if not plan.measured:
+        return None
+    table = FoldedTable(keys=2, title="Measured accuracy")
+    for name in ("dataset", "family"):
+        table.add_column(name)
+    table.add_column("arm")
+    for name in ("samples", "correct", "accuracy \\[95%]"):
+        table.add_column(name, justify="right")
+    for one in plan.measured:
+        interval = f"{one.accuracy:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        cells = (one.dataset, one.family, one.arm, f"{one.samples:,}", f"{one.correct:,}", interval)
+        table.add_row(*map(escape, cells), style="bold" if one.family == "all" else None)
+    return table
