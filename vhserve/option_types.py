@@ -53,3 +53,5 @@ GRANULARITY: Final = (
     "treat query heads one by one, or all of a KV head together, which alone frees its KV cache; kv_group for a "
     "grouped-query model if not given"
 )
+SERVE_ON: Final = "what the plan will be served on; auto is what the installed vLLM serves on"
+SAVINGS_DTYPE: Final = "dtype to compute the savings for; vLLM serves in 16 bits unless it is told otherwise"

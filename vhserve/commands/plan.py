@@ -70,12 +70,8 @@ class Plan(BaseModel):
         "none", description="what replaces a removed head's output: zero, or its mean in the profile"
     )
     block_size: BlockSize | None = Field(None, description=words.BLOCK_SIZE)
-    serve_on: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="what the plan will be served on; auto is what the installed vLLM serves on"
-    )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "bfloat16", description="dtype to compute the savings for; vLLM serves in 16 bits unless it is told otherwise"
-    )
+    serve_on: Literal["auto", "cpu", "cuda"] = Field("auto", description=words.SERVE_ON)
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description=words.SAVINGS_DTYPE)
     json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:

@@ -9,16 +9,18 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
+from vhserve import option_types as words
 from vhserve.commands.plan import DTYPE_BYTES, heads_table, savings_table
-from vhserve.option_types import JSON
+from vhserve.devices import Device, block_size_on, serving_device
 
 
 class PlanShow(BaseModel):
     """Show what a pruning plan does: a map of its heads, how they were chosen, what it saves, and what was measured."""
 
     plan: CliPositionalArg[Path] = Field(description="pruning plan, as `vhserve plan` writes it")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description="dtype to compute the savings for")
-    json_: bool = Field(False, alias="json", description=JSON)
+    serve_on: Literal["auto", "cpu", "cuda"] = Field("auto", description=words.SERVE_ON)
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description=words.SAVINGS_DTYPE)
+    json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:
         """Print the plan's map and numbers."""
@@ -28,18 +30,24 @@ class PlanShow(BaseModel):
 
         from profiles.planning.summary import summarise
         from profiles.store import load_plan
+        from vhserve.engine.kv_cache.saving import prompt_saving
         from vhserve.report.plan_views import chosen_by, measured_table, plan_map
 
         plan = load_plan(self.plan)
-        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype])
+        device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
+        block_size = block_size_on(device, plan.block_size)
+        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
+        saving = prompt_saving(plan, block_size)
         if self.json_:
             own = plan.model_dump(mode="json", include={"selection", "granularity", "treatments", "measured"})
-            print(json.dumps({"plan": str(self.plan), **summary, **own}, indent=2))
+            served = {"device": device, "concurrency": saving.concurrency}
+            print(json.dumps({"plan": str(self.plan), **summary, **served, **own}, indent=2))
             return
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"{plan.model.name}, revision {plan.model.revision}; plan {plan.digest}", markup=False)
-        console.print(plan_map(plan), chosen_by(plan), "", sep="\n", markup=False)
-        console.print(heads_table(summary), savings_table(summary), sep="\n")
+        console.print(plan_map(plan))
+        console.print(f"{chosen_by(plan)}\n", markup=False, soft_wrap=False, no_wrap=False, overflow="fold")
+        console.print(heads_table(summary), savings_table(summary, saving, device), sep="\n")
         measured = measured_table(plan)
         if measured is None:
             console.print(
