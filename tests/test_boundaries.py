@@ -61,6 +61,7 @@ ORDER = {
         "vhserve.server.api_keys",
         "vhserve.server.metric_definitions",
         "vhserve.server.monitoring.settings",
+        "vhserve.server.parameter_limits",
         "vhserve.server.settings",
         "vhserve.server.preflight",
         "vhserve.server.monitoring",

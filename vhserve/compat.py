@@ -5,19 +5,29 @@ pyproject.toml moves. Importing this module is cheap; knows nothing of plans. Wh
 `profiles.torchvision_import`, because `calibrate` needs it too.
 """
 
+import asyncio
+import contextlib
+import ctypes
+import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from profiles.torchvision_import import ensure_torchvision, was_mended
 
 MENDED: Final = "VHSERVE_IMPORTS_MENDED"
 """Environment variable that makes the processes which a server starts call `ensure_torchvision` as well."""
+
+PARENT: Final = "VHSERVE_PARENT_PROCESS"
+"""Environment variable with the process whose children are to end with it."""
+
+_PR_SET_PDEATHSIG: Final = 1
 
 _COUNTS: Final = "vhserve:"
 
@@ -39,9 +49,44 @@ def mend_child_processes() -> None:
 
 
 def mend_child_process() -> None:
-    """Call `ensure_torchvision` in a process whose parent called `mend_child_processes` and had to; cheap elsewhere."""
+    """Do in a process that a server starts what its parent asked for before; cheap elsewhere."""
     if os.environ.get(MENDED):
         ensure_torchvision()
+    if os.environ.get(PARENT) == str(os.getppid()):
+        _end_with_parent()
+        end_child_processes_with_this_one()
+
+
+def end_child_processes_with_this_one() -> None:
+    """Let the processes that vLLM starts from this one, and those that they start, be killed when their parent ends.
+
+    Symptom
+        An API server that is killed leaves its engine and workers behind, with all their memory, for ever.
+    Cause
+        vLLM's processes end their children when they end in order. A child looks for its parent only while it starts;
+        after that an engine waits for requests, whoever would send them.
+    Removal
+        An engine process ends when the process that started it is gone.
+
+    They hear of it as `mend_child_process` hears of torchvision; forked ones by a hook. Linux only. The kernel sends
+    the signal when the *thread* ends that started the process: vLLM starts its processes from main threads.
+    """
+    _kernel()  # a forked process must not be the first to load it
+    os.environ[PARENT] = str(os.getpid())
+    os.register_at_fork(after_in_child=_end_with_parent)
+
+
+@functools.cache
+def _kernel() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    parent, os.environ[PARENT] = int(os.environ[PARENT]), str(os.getpid())
+    if sys.platform == "linux":
+        _kernel().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel knew
+            os._exit(1)
 
 
 def mend_model_inspection() -> None:
@@ -312,6 +357,119 @@ def around_prompts(renderer: Any, messages: Callable[[Any], None], prompt: Calla
     renderer.process_for_engine, renderer.process_for_engine_async = process_for_engine, process_for_engine_async
 
 
+def grammar_trial(vllm_config: Any) -> Callable[[Any], None]:
+    """A function that does to a request's `SamplingParams` what vLLM does to compile its structured output, or raises.
+
+    Symptom
+        Choices of 200 kB keep an engine's core busy for minutes after their client has left, and all later structured
+        outputs wait.
+    Cause
+        vLLM compiles in threads of the engine, which cannot be ended, and has a time limit for waiting alone.
+    Removal
+        vLLM compiles in processes that it ends after a time.
+
+    Call it in a process of its own, for it takes as long as it takes; make it before that one is forked, so that the
+    vocabulary is prepared once. An engine keeps the backend of the first structured output that it was asked for, which
+    may be xgrammar where this request would have another.
+    """
+    from types import SimpleNamespace
+
+    from vllm.tokenizers import cached_tokenizer_from_config
+    from vllm.v1.structured_output import StructuredOutputManager
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+    from vllm.v1.structured_output.request import StructuredOutputRequest
+
+    model, config = vllm_config.model_config, vllm_config.structured_outputs_config
+    tokenizer = cached_tokenizer_from_config(model_config=model)
+    manager = StructuredOutputManager(vllm_config)
+    manager._use_async_grammar_compilation = False
+    xgrammar = XgrammarBackend(vllm_config, tokenizer=tokenizer, vocab_size=model.get_vocab_size())
+
+    def compile_with(backend: Any, params: Any) -> None:
+        manager.backend = backend
+        asked = StructuredOutputRequest.from_sampling_params(params)
+        request: Any = SimpleNamespace(structured_output_request=asked, sampling_params=params, request_id="trial")
+        manager.grammar_init(request)
+        grammar: Any = asked and asked.grammar
+        if isinstance(grammar, Exception):
+            raise grammar
+        if grammar is not None and manager.backend is not None:
+            grammar.fill_bitmask(allowed := manager.backend.allocate_token_bitmask(1), 0)
+            if not allowed.any():  # vLLM would end such a request with status 500
+                raise ValueError("no token of this model can begin it")
+
+    def trial(params: Any) -> None:
+        params._validate_structured_outputs(model, config, tokenizer)
+        if params.structured_outputs._backend == "xgrammar":
+            compile_with(xgrammar, params)
+        else:
+            compile_with(None, params)
+            with contextlib.suppress(Exception):
+                compile_with(xgrammar, params)
+
+    return trial
+
+
+def before_adding_requests(engine_client: Any, check: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Await `check(parameters)` before an API server takes a request in; it may raise by `refuse_request`.
+
+    Symptom
+        vLLM converts schemas and regular expressions in the API server's event loop, which answers nobody meanwhile.
+    Cause
+        The client's `add_request` validates them, in line.
+    Removal
+        With `grammar_trial`.
+    """
+    stock = engine_client.add_request
+
+    async def add_request(request_id: str, prompt: Any, params: Any, *rest: Any, **named: Any) -> Any:
+        await check(params)
+        return await stock(request_id, prompt, params, *rest, **named)
+
+    engine_client.add_request = add_request
+
+
+def refuse_request(message: str) -> NoReturn:
+    """Raise what vLLM turns into status 400.
+
+    Symptom
+        Other exceptions inside a request become status 500.
+    Cause
+        vLLM tells clients' mistakes by a class that is not among the documented interfaces.
+    Removal
+        vLLM documents it.
+    """
+    from vllm.exceptions import VLLMValidationError
+
+    raise VLLMValidationError(message)
+
+
+def ignore_client_uuids(renderer: Any) -> None:
+    """Let an API server know pictures by their content, whichever `uuid` a request gives them.
+
+    Symptom
+        A picture is answered with another client's, which has the same `uuid`.
+    Cause
+        vLLM takes the `uuid` of a content part as the picture's key in its caches, which all clients share.
+    Removal
+        vLLM adds the content, or the client, to that key.
+
+    A picture without data, which only its `uuid` could tell, is refused with status 400.
+    """
+    stock = renderer._process_mm_uuids
+
+    def without_uuids(mm_data: Any, mm_data_items: Any, mm_uuid_items: Any, mm_req_id: str) -> Any:
+        for modality in mm_uuid_items:
+            if any(item is None for item in mm_data_items.get(modality) or [None]):
+                raise ValueError(
+                    f"{modality} without data: this server keeps nothing by a client's uuid; send the {modality}, "
+                    "or serve with --trust-client-media-uuid"
+                )
+        return stock(mm_data, mm_data_items, {}, mm_req_id)
+
+    renderer._process_mm_uuids = without_uuids
+
+
 def engine_failed(engine_client: Any) -> bool:
     """Whether an engine process of an API server has ended by itself, and not because the server stopped it.
 
@@ -326,3 +484,65 @@ def engine_failed(engine_client: Any) -> bool:
     manager = engine_client.engine_core.resources.engine_manager
     stopped_or_running = (0, None, -signal.SIGTERM)
     return any(process.exitcode not in stopped_or_running for process in getattr(manager, "processes", ()))
+
+
+def before_shutdown(engine_client: Any, prepare: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+    """Await `prepare(seconds)` before SIGTERM shuts an API server's engine client down; call this in its event loop.
+
+    Symptom
+        After SIGTERM, requests get status 500; with several API servers running streams break off; and the log has an
+        `EngineDeadError` with its traceback.
+    Cause
+        On the signal vLLM's launcher calls the client's `shutdown` in a thread, and only then stops its HTTP server.
+        That method tells the engine to end, which aborts what still comes (with several API servers it closes the
+        sockets instead), and cancels the task that reads the engine's outputs last: a race, which the task loses on a
+        busy machine, and then takes the closed sockets for a dead engine.
+    Removal
+        vLLM refuses requests, waits for those that run, and cancels that task, before it stops the engine.
+    """
+    loop = asyncio.get_running_loop()
+    stock = engine_client.shutdown
+
+    def shutdown(timeout: float | None = None) -> None:
+        engine_client.shutdown = stock  # it is called again as the server's context ends
+        begun = time.monotonic()
+        if not _is_running_here(loop):  # there, an engine has ended by itself
+            try:
+                asyncio.run_coroutine_threadsafe(prepare(timeout or 0.0), loop).result()
+            except Exception:
+                logging.getLogger("vllm.vhserve").exception("the server could not be drained")
+        stock(timeout=timeout and max(0.0, timeout - (time.monotonic() - begun)))
+
+    engine_client.shutdown = shutdown
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def stop_reading_outputs(engine_client: Any) -> None:
+    """Cancel the task of an API server that reads its engines' outputs, and wait until it has ended.
+
+    Symptom, Cause, Removal
+        As of `before_shutdown`.
+    """
+    task = engine_client.output_handler
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def abort_requests(engine_client: Any) -> None:
+    """Abort every request of an API server; each ends with the reason `abort`.
+
+    Symptom
+        Requests that outlast the time to drain in end as if the engine had died.
+    Cause
+        vLLM kills the engine then; which requests run is not public.
+    Removal
+        vLLM aborts them.
+    """
+    await engine_client.abort(list(engine_client.output_processor.external_req_ids))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 from engine_host import image
 from prometheus_client.parser import text_string_to_metric_families
 from workers import free_port
@@ -81,6 +82,15 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read().decode(), dict(error.headers))
+
+    def kill(self) -> list[psutil.Process]:
+        """Kill the process that was started, and no other; gives those of its processes that live on for 15 seconds."""
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        assert started
+        self.process.kill()
+        self.process.wait()
+        _, alive = psutil.wait_procs(started, timeout=15)
+        return alive
 
     def is_ready(self) -> bool:
         try:

@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
 
 
 def run(code: str) -> str:
@@ -42,3 +47,41 @@ def test_an_engine_that_ended_by_itself_is_told_from_one_that_was_told_to():
         "print(engine_failed(Some(engine_core=Some(resources=Some(engine_manager=None)))))"
     )
     assert out.split() == ["False", "True", "True", "False"]
+
+
+FAMILY = """
+import multiprocessing, os, sys, time
+from vhserve.compat import end_child_processes_with_this_one, mend_child_process
+
+mend_child_process()
+
+def sleep(method, depth, file):
+    with open(file, "a") as pids:
+        pids.write(f"{os.getpid()}\\n")
+    if depth:
+        multiprocessing.get_context(method).Process(target=sleep, args=(method, depth - 1, file)).start()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    end_child_processes_with_this_one()
+    sleep(sys.argv[1], 2, sys.argv[2])
+"""
+"""A process, its child and its grandchild, as a server, its engine and its worker."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it is Linux's")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_children_and_theirs_end_with_a_process_that_is_killed(method: str, tmp_path: Path) -> None:
+    script, file = tmp_path / "family.py", tmp_path / "pids"
+    script.write_text(FAMILY)
+    process = subprocess.Popen([sys.executable, str(script), method, str(file)])
+    deadline = time.monotonic() + 60
+    while len(pids := file.read_text().split() if file.exists() else []) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    family = [psutil.Process(int(pid)) for pid in pids]
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(family[1:], timeout=10)[1] == []

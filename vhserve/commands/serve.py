@@ -24,8 +24,8 @@ class Serve(BaseModel):
     --dtype float32; see https://docs.vllm.ai/en/stable/cli/serve for all of them. Without --plan the model is served as
     stock vLLM serves it. With it, heads that the plan removes are left out of the weights and of the KV cache; flags
     that do not go together with that are refused by name. Either way the server is stricter than vLLM's: it fetches no
-    remote media unless --allowed-media-domains names where from, limits images, bodies and waiting requests, and drains
-    when it is told to end.
+    remote media unless --allowed-media-domains names where from, limits images, bodies, parameters and waiting
+    requests, and drains when it is told to end.
     """
 
     model: CliPositionalArg[str] = Field(
@@ -45,8 +45,25 @@ class Serve(BaseModel):
         description="larger images (width times height) are refused before they are decoded",
     )
     max_sequences: int = Field(16, gt=0, le=16_384, description="greatest n that a request may ask for")
+    max_parameter_bytes: int = Field(
+        256 << 10,
+        gt=0,
+        le=1 << 40,
+        description="longer parameters of a request, as JSON, are refused: schemas, choices, tools, biases",
+    )
+    max_parameter_entries: int = Field(
+        1024,
+        gt=0,
+        le=1 << 40,
+        description="parameters with longer lists or mappings are refused: choices, stop words, biases",
+    )
+    max_grammar_seconds: Seconds = Field(5.0, description="structured outputs that take longer to compile are refused")
     any_media_domain: bool = Field(
         False, description="let prompts name media of any domain, as vLLM does while --allowed-media-domains is empty"
+    )
+    trust_client_media_uuid: bool = Field(
+        False,
+        description="let clients name pictures by a uuid, as vLLM does: who names another client's gets its answer",
     )
     canary: str | None = Field(
         None,
@@ -88,6 +105,7 @@ class Serve(BaseModel):
         quiet_vllm_imports()
 
         from vhserve.server import hardening, serving
+        from vhserve.server.parameter_limits import ParameterLimits
         from vhserve.server.served_saving import shortfall
         from vhserve.server.settings import ServerSettings
 
@@ -106,7 +124,15 @@ class Serve(BaseModel):
                 check_model(plan, self.model, folder)
                 if arguments.load_format != "dummy":
                     check_revision(plan, self.model, folder)
-        settings = ServerSettings(self.max_request_bytes, self.max_sequences, plan, monitoring)
+        settings = ServerSettings(
+            self.max_request_bytes,
+            self.max_sequences,
+            plan,
+            monitoring,
+            trust_client_uuids=self.trust_client_media_uuid,
+            parameter_limits=ParameterLimits(self.max_parameter_bytes, self.max_parameter_entries),
+            max_grammar_seconds=self.max_grammar_seconds,
+        )
         serving.apply_settings(arguments, settings)
         if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)

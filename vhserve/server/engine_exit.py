@@ -1,6 +1,7 @@
 """The exit code of a server whose engine process ended by itself.
 
-Owns when the engine's processes are checked: as the API server shuts down. Knows ASGI; the check itself is in `compat`.
+Owns that the engine's processes are checked once: as the API server begins to end, by SIGTERM (`drain`) or as ASGI's
+lifespan does. What ends later was stopped. The check itself is in `compat`.
 """
 
 from typing import Any
@@ -10,11 +11,18 @@ from vhserve.compat import engine_failed
 ENGINE_FAILED = 1
 """Exit code. vLLM itself exits with 0, so that service managers would not restart it."""
 
-_failed = False
+_failed: bool | None = None
+
+
+def check(engine_client: Any) -> None:
+    """Note whether an engine process of an API server has ended by itself; only the first call counts."""
+    global _failed
+    if _failed is None:
+        _failed = engine_failed(engine_client)
 
 
 class EngineExit:
-    """ASGI middleware that checks the engine once, on the lifespan's shutdown event."""
+    """ASGI middleware that checks the engine on the lifespan's shutdown event."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -25,10 +33,9 @@ class EngineExit:
             return
 
         async def watched_receive() -> Any:
-            global _failed
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                _failed = engine_failed(scope["app"].state.engine_client)
+                check(scope["app"].state.engine_client)
             return message
 
         await self.app(scope, watched_receive, send)

@@ -1,28 +1,21 @@
 """Request checks in front of vLLM's routes, and one format for all error responses.
 
-Owns the limit on the size of a request body, the API key check on every route that changes or computes something, and
-that each JSON error has the OpenAI API's format, with `Retry-After` where the server is full. Pure ASGI; knows neither
-vLLM nor plans. Which of vLLM's own settings are stricter is in `hardening`.
+Owns the limit on the size of a request body (those of its parameters are in `parameter_limits`), the API key check on
+every route that changes or computes something, and that each JSON error has the OpenAI API's format, with `Retry-After`
+where the server is full. Pure ASGI; knows neither vLLM nor plans. Which of vLLM's own settings are stricter is in
+`hardening`.
 """
 
-import asyncio
 import hmac
 import json
-import time
 from argparse import Namespace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from vhserve.server.api_keys import api_keys
+from vhserve.server.error_responses import RETRY_AFTER, error_body, send_error, send_error_early
+from vhserve.server.parameter_limits import violation
 from vhserve.server.settings import settings_of
-
-RETRY_AFTER: Final = b"1"
-"""Seconds after which a client may retry on a full server: queues of short replies drain quickly."""
-
-_LINGER_SECONDS: Final = 5.0
-"""Seconds to keep reading after a body was refused: a client that is still sending would get a connection reset instead
-of the response.
-"""
 
 
 class Guard:
@@ -37,10 +30,14 @@ class Guard:
             return
         settings = settings_of(scope["app"])
         if _is_unauthorized(scope, scope["app"].state.args):
-            await _send_error(send, HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
+            await send_error(send, HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
             return
         if (body := await _read_body(scope, receive, settings.max_request_bytes)) is None:
-            await _send_too_large(send, receive, settings.max_request_bytes)
+            too_long = f"the request's body is longer than {settings.max_request_bytes} bytes"
+            await send_error_early(send, receive, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_long)
+            return
+        if found := violation(_parsed(body), settings.parameter_limits):
+            await send_error(send, HTTPStatus.BAD_REQUEST, str(found), parameter=found.field)
             return
         unread = iter(body)
 
@@ -64,13 +61,6 @@ def _is_unauthorized(scope: Any, arguments: Namespace) -> bool:
     return scheme.lower() != b"bearer" or not any(matches)
 
 
-async def _send_error(send: Any, status: HTTPStatus, message: str) -> None:
-    body = _error(status, message)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 async def _read_body(scope: Any, receive: Any, limit: int) -> list[Any] | None:
     """The ASGI messages of a body, or None as soon as it is longer than `limit` bytes.
 
@@ -91,26 +81,6 @@ async def _read_body(scope: Any, receive: Any, limit: int) -> list[Any] | None:
             return None
         if not message.get("more_body", False):
             return messages
-
-
-async def _send_too_large(send: Any, receive: Any, limit: int) -> None:
-    body = _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request's body is longer than {limit} bytes")
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    deadline = time.monotonic() + _LINGER_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            message = await asyncio.wait_for(receive(), left)
-        except TimeoutError:
-            break
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            break
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _ErrorFormatter:
@@ -145,16 +115,21 @@ class _ErrorFormatter:
     def _rewrite(self, status: int) -> tuple[int, bytes]:
         # vLLM checks whether n sequences fit in its queue before it checks whether n is allowed at all.
         if status == HTTPStatus.SERVICE_UNAVAILABLE and _requested_sequences(self.request_body) > self.max_sequences:
-            return 400, _error(HTTPStatus.BAD_REQUEST, f"n must be at most {self.max_sequences}", "n")
+            return 400, error_body(HTTPStatus.BAD_REQUEST, f"n must be at most {self.max_sequences}", "n")
         return status, _openai_error(status, self.body)
+
+
+def _parsed(request_body: list[Any]) -> Any:
+    """A request's JSON body; None where it is none, which vLLM refuses."""
+    try:
+        return json.loads(b"".join(message.get("body", b"") for message in request_body))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _requested_sequences(request_body: list[Any]) -> int:
     """The `n` of a request's JSON body; 1 where it has none."""
-    try:
-        request = json.loads(b"".join(message.get("body", b"") for message in request_body))
-    except ValueError:
-        return 1
+    request = _parsed(request_body)
     n = request.get("n") if isinstance(request, dict) else None
     return n if isinstance(n, int) else 1
 
@@ -172,9 +147,4 @@ def _openai_error(status: int, body: bytes) -> bytes:
     error = parsed.get("error", parsed.get("detail")) if isinstance(parsed, dict) else parsed
     if isinstance(error, dict) and "message" in error:
         return body
-    return _error(HTTPStatus(status), error if isinstance(error, str) else HTTPStatus(status).phrase)
-
-
-def _error(status: HTTPStatus, message: str, parameter: str | None = None) -> bytes:
-    error = {"message": message, "type": status.phrase, "param": parameter, "code": status.value}
-    return json.dumps({"error": error}).encode()
+    return error_body(HTTPStatus(status), error if isinstance(error, str) else HTTPStatus(status).phrase)

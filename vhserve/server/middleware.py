@@ -29,17 +29,25 @@ def _with_monitoring(settings: ServerSettings) -> bool:
     return settings.monitoring.enabled
 
 
+def _without_client_uuids(settings: ServerSettings) -> bool:
+    return not settings.trust_client_uuids
+
+
 ORDER: Final = (
     # Innermost: these act at the server's start only, so their place matters least.
     Middleware("vhserve.server.server_info.ServerInfo", _always),
     Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
     Middleware("vhserve.server.picture_places.PicturePlaces", _always),
+    Middleware("vhserve.server.media_identity.ContentIdentity", _without_client_uuids),
+    Middleware("vhserve.server.grammar_check.GrammarCheck", _always),
     # Inside the guard, so that only requests which it lets through are mirrored.
     Middleware("vhserve.server.monitoring.middleware.Monitoring", _with_monitoring),
     # Around the monitoring, so that the engine is checked before the monitoring's tasks are cancelled.
     Middleware("vhserve.server.engine_exit.EngineExit", _always),
     # Around all that read a request's body, so that none reads one that is too long.
     Middleware("vhserve.server.guard.Guard", _always),
+    # Around all that takes a request's time, so that it knows which requests run.
+    Middleware("vhserve.server.drain.Drain", _always),
     # Outermost, so that it counts what any other one refuses.
     Middleware("vhserve.server.request_metrics.RequestMetrics", _with_plan),
 )

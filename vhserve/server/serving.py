@@ -12,7 +12,13 @@ from typing import Any
 
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import flag_parsers, mend_child_processes, serve_command, set_up_serving
+from vhserve.compat import (
+    end_child_processes_with_this_one,
+    flag_parsers,
+    mend_child_processes,
+    serve_command,
+    set_up_serving,
+)
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import text_only_options
 from vhserve.engine.checks.architectures import served_by
@@ -128,6 +134,7 @@ def run_server(arguments: Namespace) -> None:
     """
     set_up_serving()
     mend_child_processes()
+    end_child_processes_with_this_one()
     with raise_relayed_errors():
         serve_command().cmd(arguments)
     if code := engine_exit.exit_code():

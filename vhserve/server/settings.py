@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.server.monitoring.settings import MonitoringSettings
+from vhserve.server.parameter_limits import ParameterLimits
 
 _ATTRIBUTE: Final = "vhserve_settings"
 
@@ -29,12 +30,21 @@ class ServerSettings:
         The plan that is served; None without one.
     monitoring
         Canary and shadow.
+    trust_client_uuids
+        Whether pictures are the same when clients give them the same `uuid`.
+    parameter_limits
+        How large the parameters of a request may be.
+    max_grammar_seconds
+        Longest that a structured output may take to compile, in seconds.
     """
 
     max_request_bytes: int
     max_sequences: int
     plan: PruningPlan | None = None
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    trust_client_uuids: bool = False
+    parameter_limits: ParameterLimits = field(default_factory=ParameterLimits)
+    max_grammar_seconds: float = 5.0
 
 
 def attach(arguments: Namespace, settings: ServerSettings) -> None:

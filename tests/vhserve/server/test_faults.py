@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -117,21 +118,32 @@ def test_a_killed_engine_ends_everything(
         assert code != 0
 
 
-def test_sigterm_lets_running_streams_end(
-    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("api_servers", [1, 2])
+def test_sigterm_lets_running_streams_end_and_refuses_new_requests(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path, api_servers: int
 ) -> None:
     model = str(models["gqa"].path)
-    with serving(tmp_path, vllm_environment, model, "--plan", str(plan_file), *FLAGS) as server:
-        with scraping(server), under_load(server, model, 200) as streams:
+    args = (model, "--plan", str(plan_file), *FLAGS, "--api-server-count", str(api_servers))
+    environment = {**vllm_environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    late = ("--middleware", "late_cancellation.LateCancellation")
+    with serving(tmp_path, environment, *args, *late) as server:
+        with scraping(server) as health, under_load(server, model, 400) as streams:
+            told = len(health)
             server.process.send_signal(signal.SIGTERM)
-            told = time.monotonic()
+            while not {503, 0} & set(health[told:]):
+                time.sleep(0.05)
+            refused = server.post({"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1})
+            assert any(not one.done() for one in streams)
             results = [one.result() for one in streams]
         assert server.process.wait(60) == 0
-        assert time.monotonic() - told < 60
         for events in results:
             assert events[-1] == {"done": True}, events[-1]
             reasons = [choice.get("finish_reason") for event in events[:-1] for choice in event.get("choices", ())]
             assert [reason for reason in reasons if reason] == ["length"]
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1"), refused
+        assert "draining" in json.loads(refused.text)["error"]["message"]
+        assert 503 in health[told:]
+        assert 200 not in health[health.index(503) :]
         assert "Traceback" not in server.log.read_text(errors="replace")
 
 

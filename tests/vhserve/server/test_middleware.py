@@ -24,28 +24,25 @@ CANARY = MonitoringSettings(canary=CanarySettings("synthetic", 8, 60.0))
 SHADOW = MonitoringSettings(shadow=ShadowSettings("http://127.0.0.1:1/v1", 0.5))
 
 
+START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck"], ["EngineExit", "Guard", "Drain"]
+
+
 @pytest.mark.parametrize(
-    ("plan", "monitoring", "expected"),
+    ("settings", "expected"),
     [
-        (None, MonitoringSettings(), ["ServerInfo", "PicturePlaces", "EngineExit", "Guard"]),
-        (None, SHADOW, ["ServerInfo", "PicturePlaces", "Monitoring", "EngineExit", "Guard"]),
+        (ServerSettings(1, 1), ["ServerInfo", *START, *ALWAYS]),
+        (ServerSettings(1, 1, trust_client_uuids=True), ["ServerInfo", "PicturePlaces", "GrammarCheck", *ALWAYS]),
+        (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
+        (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", *START, *ALWAYS, "RequestMetrics"]),
         (
-            PLAN,
-            MonitoringSettings(),
-            ["ServerInfo", "PlanMetrics", "PicturePlaces", "EngineExit", "Guard", "RequestMetrics"],
-        ),
-        (
-            PLAN,
-            CANARY,
-            ["ServerInfo", "PlanMetrics", "PicturePlaces", "Monitoring", "EngineExit", "Guard", "RequestMetrics"],
+            ServerSettings(1, 1, PLAN, CANARY),
+            ["ServerInfo", "PlanMetrics", *START, "Monitoring", *ALWAYS, "RequestMetrics"],
         ),
     ],
 )
-def test_a_server_has_what_its_settings_need_around_the_user_s(
-    plan: PruningPlan | None, monitoring: MonitoringSettings, expected: list[str]
-) -> None:
+def test_a_server_has_what_its_settings_need_around_the_user_s(settings: ServerSettings, expected: list[str]) -> None:
     arguments = Namespace(middleware=["theirs.Middleware"])
-    apply_settings(arguments, ServerSettings(1, 1, plan, monitoring))
+    apply_settings(arguments, settings)
     assert [name.rpartition(".")[2] for name in arguments.middleware] == ["Middleware", *expected]
 
 

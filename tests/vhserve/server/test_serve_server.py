@@ -77,7 +77,7 @@ def test_a_request_it_cannot_serve_gets_an_error_and_the_server_lives_on(
 
 
 @pytest.mark.long
-def test_several_api_servers_show_the_plan_once(
+def test_several_api_servers_show_the_plan_once_and_end_with_their_parent(
     models: dict[str, TinyModel], plan_file: Path, plan: PruningPlan, vllm_environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Of a folder without weights, too: with random ones there is no revision to compare."""
@@ -92,10 +92,11 @@ def test_several_api_servers_show_the_plan_once(
             assert [info for info in infos if "pid" in info] == []
         assert server.value("vhserve_image_tokens_total") == 6 * 81
         assert server.value("vhserve_requests_total", outcome="length") == 6
+        assert server.kill() == []
 
 
 @pytest.mark.long
-def test_two_data_parallel_engines_answer_alike_and_add_their_capacity_up(
+def test_two_data_parallel_engines_answer_alike_add_their_capacity_up_and_end_with_their_parent(
     models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
 ) -> None:
     model = models["gqa"]
@@ -124,15 +125,17 @@ def test_two_data_parallel_engines_answer_alike_and_add_their_capacity_up(
             capacities[engines] = series[
                 "vhserve_kv_cache_capacity_requests", frozenset({"prompt": "image"}.items())
             ] / (blocks - engines)
+            assert server.kill() == []
     assert capacities[2] == pytest.approx(capacities[1], rel=1e-6)
 
 
 @pytest.mark.long
-def test_without_a_plan_it_is_stock(
+def test_without_a_plan_it_is_stock_and_its_engine_ends_with_it(
     models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
 ) -> None:
     with serving(tmp_path, vllm_environment, str(models["gqa"].path), *FLAGS) as server:
         assert ask(server, str(models["gqa"].path), 1).choices[0].message.content
         assert [name for name, _ in server.series() if name.startswith("vhserve_")] == ["vhserve_server_info"]
+        assert server.kill() == []
         log = server.log.read_text(errors="replace")
     assert "Resolved architecture: LlavaForConditionalGeneration" in log
