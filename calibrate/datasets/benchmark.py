@@ -19,6 +19,7 @@ from calibrate.datasets.records import Record, read_bytes
 from calibrate.datasets.splits import SPLITS
 from calibrate.errors import DatasetBroken, DatasetUnknown, SplitUnknown
 from profiles.errors import FileUnreadable
+from profiles.suggestions import did_you_mean
 
 
 class Benchmark(Questions):
@@ -152,7 +153,7 @@ class Benchmark(Questions):
             raise SplitUnknown(
                 f"dataset {self.NAME} has no split {split!r}",
                 expected=f"one of {', '.join((*SPLITS, *self.PUBLISHED))}",
-                fix="give one of these",
+                fix=did_you_mean(split, (*SPLITS, *self.PUBLISHED), "give one of these"),
             )
         if path.is_file():
             return [path]

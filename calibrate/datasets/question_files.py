@@ -18,6 +18,7 @@ from calibrate.datasets.splits import SPLITS
 from calibrate.datasets.tables import comma_separated
 from calibrate.datasets.written_pictures import picture_from_text
 from calibrate.errors import DatasetBroken, SplitUnknown
+from profiles.suggestions import did_you_mean
 
 Read = tuple[list[Question], list[str]]
 """Questions of a file, and the names of columns that it has besides."""
@@ -56,7 +57,9 @@ class QuestionFile(Questions):
             raise SplitUnknown(
                 f"dataset {path.name} has no split {split!r}",
                 expected=f"one of {', '.join(SPLITS)}",
-                fix="give one of these; splits in files of their own are taken whole with --split all",
+                fix=did_you_mean(
+                    split, SPLITS, "give one of these; splits in files of their own are taken whole with --split all"
+                ),
             )
         raw = read_bytes(path)
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"

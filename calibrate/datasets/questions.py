@@ -20,6 +20,7 @@ from calibrate.datasets.splits import ALL, CHOOSING, FEWEST, MEASURING, SPLITS, 
 from calibrate.errors import DatasetBroken, FamilyUnknown, SamplesTooFew
 from profiles.head_profile import PICTURES, DatasetRef
 from profiles.picture_digests import packed
+from profiles.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _of_families(name: str, questions: list[Question], families: Sequence[str]) 
         raise FamilyUnknown(
             f"dataset {name} has no question family {', '.join(unknown)}",
             expected=f"some of {', '.join((*there, EVERY_FAMILY))}",
-            fix="give some of these, or leave families out for all",
+            fix=did_you_mean(unknown[0], there, "give some of these, or leave families out for all"),
         )
     return [one for one in questions if one.family in families]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
+from vhserve.commands.flags import flags as own_flags
 from vhserve.option_types import Samples, Seconds, Share
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Serve(BaseModel):
         check_vllm()
         plan = load_plan(self.plan) if self.plan is not None else None
         self._check_digest(plan.digest if plan is not None else None)
-        flags = read_flags(self.vllm_flags)
+        flags = read_flags(self.vllm_flags, own_flags(type(self)))
         check_address(flags)
         found = self._find(flags.get("--revision"), plan)
         if plan is not None and found is not None:

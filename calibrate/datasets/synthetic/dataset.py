@@ -15,6 +15,7 @@ from calibrate.datasets.synthetic import FAMILIES, make_sample
 from calibrate.errors import FamilyUnknown, SplitUnknown
 from profiles.head_profile import PICTURES, DatasetRef
 from profiles.picture_digests import packed
+from profiles.suggestions import did_you_mean
 
 NAME: Final = "synthetic"
 WORLD: Final = 1
@@ -53,13 +54,13 @@ class Synthetic(Dataset):
                 if unknown
                 else "no question family given",
                 expected=f"some of {', '.join(FAMILIES)}",
-                fix="give some of these, or leave families out for all",
+                fix=did_you_mean("".join(unknown[:1]), FAMILIES, "give some of these, or leave families out for all"),
             )
         if self._split not in SPLITS:
             raise SplitUnknown(
                 f"dataset {NAME} has no split {self._split!r}",
                 expected=f"one of {', '.join(SPLITS)}",
-                fix="give one of these",
+                fix=did_you_mean(self._split, SPLITS, "give one of these"),
             )
         self._families = tuple(name for name in FAMILIES if name in wanted)
 

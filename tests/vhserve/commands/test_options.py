@@ -13,7 +13,19 @@ from vhserve.commands.rankings import Rankings
 
 COMMANDS = {"calibrate": Calibrate, "ablate": Ablate, "rankings": Rankings, "analyze": Analyze}
 ORDER = [
-    *("model", "dataset", "split", "samples", "seed", "families", "batch_size", "dtype", "device", "chat_template"),
+    *(
+        "model",
+        "revision",
+        "dataset",
+        "split",
+        "samples",
+        "seed",
+        "families",
+        "batch_size",
+        "dtype",
+        "device",
+        "chat_template",
+    ),
     *("out", "restart", "json_", "together", "block_size"),
 ]
 DIFFER_ON_PURPOSE = {

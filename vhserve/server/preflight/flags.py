@@ -5,7 +5,7 @@ that passes here is parsed by vLLM again.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +36,15 @@ class GivenFlags:
         return None if value is None else _whole_number(value)
 
 
-def read_flags(words: Sequence[str]) -> GivenFlags:
+def read_flags(words: Sequence[str], own: Iterable[str] = ()) -> GivenFlags:
     """Read vLLM's flags, those of a file that `--config` names included.
+
+    Parameters
+    ----------
+    words
+        Command line without the flags of `vhserve serve` itself.
+    own
+        Those flags, which a misspelt one may have been meant to be.
 
     Raises
     ------
@@ -46,7 +53,7 @@ def read_flags(words: Sequence[str]) -> GivenFlags:
     """
     flags = known_flags()
     values: dict[str, str | None] = {}
-    for name, value in _pairs(words, flags):
+    for name, value in _pairs(words, flags, own):
         if name == "--config" and value is not None:
             values = {**_configured(Path(value)), **values}
         values[name] = value
@@ -100,7 +107,9 @@ def _values_after(words: Sequence[str], at: int, flags: Mapping[str, Flag]) -> i
     return min(after, most)
 
 
-def _pairs(words: Sequence[str], flags: Mapping[str, Flag] | None) -> Iterator[tuple[str, str | None]]:
+def _pairs(
+    words: Sequence[str], flags: Mapping[str, Flag] | None, own: Iterable[str] = ()
+) -> Iterator[tuple[str, str | None]]:
     """Flags and their first values, under the names that vLLM gives them."""
     known = flags or {}
     for at, word in enumerate(words):
@@ -110,7 +119,7 @@ def _pairs(words: Sequence[str], flags: Mapping[str, Flag] | None) -> Iterator[t
         resolved = _resolve(name, known)
         if resolved is None:
             if flags is not None and name.startswith("--"):
-                raise _unknown(name, known)
+                raise _unknown(name, [*own, *known])
             resolved = name
         if separator:
             yield resolved, value
@@ -130,7 +139,7 @@ def _resolve(name: str, flags: Mapping[str, Flag]) -> str | None:
     return begins[0] if len(begins) == 1 else None
 
 
-def _unknown(name: str, flags: Mapping[str, Flag]) -> FlagRefused:
+def _unknown(name: str, flags: Sequence[str]) -> FlagRefused:
     whole = name.replace("_", "-")
     begins = [flag for flag in flags if flag.startswith(whole)][:4]
     hint = f"did you mean {' or '.join(begins)}?" if begins else did_you_mean(whole, flags, "see vhserve serve --help")
