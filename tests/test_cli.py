@@ -100,6 +100,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["calibrate", "--model", "llava1.5-7b", "--out", "p.json"], "did you mean llava-1.5-7b"),
     (["evaluate", "--dataset", "sinthetic"], "did you mean synthetic?"),
     (["calibrate", "--split", "chosing", "--out", "p.json"], "did you mean choosing?"),
+    (["analyze", "-k", "1000", "--out", "x.html"], "1000 heads are to be treated"),
+    (["analyze", "-k", "4,many", "--out", "x.html"], "'many'"),
     (["serve", "demo", "--plann", "x.json"], "did you mean --plan"),
     (["serve", "demo", "--max-modell-len", "512"], "did you mean --max-model-len"),
     (["demo", "--remove", "1000"], "the model has 96"),

@@ -4,10 +4,11 @@ Does not know scores.
 """
 
 import re
+from collections.abc import Iterable
 
 from profiles.errors import BudgetTooLarge, WrongValue
 from profiles.geometry import ModelGeometry, stage_layers
-from profiles.names import Granularity, StageOrAll
+from profiles.names import STAGES, Granularity, StageOrAll
 from profiles.planning.units import unit_size
 
 
@@ -49,6 +50,21 @@ def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll,
             fix=f"give --{option} {size}",
         )
     return budget
+
+
+def check_budgets(texts: Iterable[str], option: str, geometry: ModelGeometry, granularity: Granularity) -> None:
+    """Refuse budgets that some stage of a model cannot hold, or that are no budgets.
+
+    Raises
+    ------
+    BudgetTooLarge, WrongValue
+    """
+    for text in texts:
+        for stage in STAGES:
+            budget = heads_of(text, option, geometry, stage, granularity)
+            check_multiple(budget, option, geometry, granularity)
+            total = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
+            check_budget(budget, stage, total, total, 0)
 
 
 def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:

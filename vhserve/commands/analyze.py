@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from vhserve.commands.measuring import can_be_continued, check_before_loading, open_dataset, open_model, say_overlap
+from vhserve.commands.measuring import (
+    can_be_continued,
+    check_before_loading,
+    decoder_sizes,
+    open_dataset,
+    open_model,
+    say_overlap,
+)
 from vhserve.commands.options import (
     DatasetsOption,
     ExecutionOptions,
@@ -84,12 +91,16 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         from rich.console import Console
 
         from calibrate.analysis.document import FORMAT
+        from profiles.planning.budget import check_budgets
         from profiles.store import load_profile
 
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
         outputs = {files.page: None, files.document: FORMAT} if files.page.parent.is_dir() else {self.out: None}
         check_before_loading(self.model, outputs, self._inputs(), revision=self.revision)
+        if "k" in self.model_fields_set and not self.no_ablation and self.ablation is None:
+            sizes = decoder_sizes(self.model, self.revision)
+            check_budgets(self.k, "k", sizes, "kv_group" if sizes.group_size > 1 else "query_head")
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)

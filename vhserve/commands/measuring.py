@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibrate.datasets import Dataset
     from calibrate.masking.masked_runs import MaskedRunSettings
     from calibrate.models.loading import LoadedModel
+    from profiles.geometry import ModelGeometry
     from profiles.head_profile import DatasetRef, HeadProfile
 
 
@@ -197,3 +198,30 @@ def can_be_continued(out: Path, *, shown: bool = True) -> Iterator[None]:
             line = f"vhserve: interrupted; nothing measured is lost: run the same command again to continue {out}"
             Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
         raise SystemExit(stop.code) from None
+
+
+def decoder_sizes(name: str, revision: str | None = None) -> "ModelGeometry":
+    """Sizes of a model's decoder; of models with a short name, without importing transformers.
+
+    Raises
+    ------
+    UserError
+        As `calibrate.models.registry.find`.
+    """
+    from calibrate.models.registry import KNOWN, find
+    from profiles.geometry import ModelGeometry
+    from profiles.transformers_config import decoder_geometry
+
+    found = find(name, revision)
+    if (known := KNOWN.get(name)) is not None:
+        return ModelGeometry(
+            layers=known.layers,
+            query_heads=known.query_heads,
+            kv_heads=known.kv_heads,
+            head_size=known.head_size,
+            hidden_size=known.query_heads * known.head_size,
+            image_tokens=known.image_tokens,
+        )
+    from transformers import AutoConfig
+
+    return decoder_geometry(AutoConfig.from_pretrained(found.folder), image_tokens=0)
