@@ -222,6 +222,9 @@ def decoder_sizes(name: str, revision: str | None = None) -> "ModelGeometry":
             hidden_size=known.query_heads * known.head_size,
             image_tokens=known.image_tokens,
         )
+    from profiles.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
     from transformers import AutoConfig
 
     return decoder_geometry(AutoConfig.from_pretrained(found.folder), image_tokens=0)

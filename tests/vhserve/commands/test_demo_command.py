@@ -44,6 +44,15 @@ def test_an_output_folder_that_cannot_be_is_refused(capsys: pytest.CaptureFixtur
     assert not (tmp_path / "out").exists()
 
 
+def test_heads_of_a_model_without_a_short_name_are_counted_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((MODEL_DIR / "config.json").read_text())
+    command = [sys.executable, "-m", "vhserve.cli", "demo", "--model", str(tmp_path), "--remove", "1000"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr  # a process of its own, in which nothing has mended torchvision
+    assert "the model has 96" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_step_that_fails_names_itself_and_its_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
