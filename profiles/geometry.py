@@ -22,7 +22,7 @@ class ModelRef(Strict):
     name
         What the user can load again: an alias, Hub id or path. Never compared.
     revision
-        Hub commit, or the fingerprint ``sha256:…`` of a local folder (see `profiles.fingerprint`).
+        Hub commit, or the digest ``sha256v2:…`` of a local folder (see `profiles.fingerprint`).
     architecture
         Class name in the model's config, such as ``LlavaForConditionalGeneration``.
     """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
@@ -24,7 +25,7 @@ from calibrate.models.measurable import find_measurable
 from calibrate.models.registry import FoundModel
 from profiles.error_text import one_line
 from profiles.errors import ModelBroken
-from profiles.fingerprint import model_revision
+from profiles.fingerprint import OLD_SCHEME, Bar, identify_model, model_revision
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.transformers_config import context_length, decoder_geometry
 
@@ -47,6 +48,8 @@ class LoadedModel:
         Where the weights are, and as what.
     given_template
         Chat template to write prompts with instead of the model's own.
+    folder
+        Where its files lie; None for a model that was not loaded from files.
     """
 
     model: Any
@@ -56,6 +59,13 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     given_template: ChatTemplate | None = None
+    folder: Path | None = None
+
+    def ref_like(self, revision: str) -> ModelRef:
+        """`ref`, with its revision in the scheme of a document's, to compare them."""
+        if self.folder is None or not revision.startswith(OLD_SCHEME):
+            return self.ref
+        return self.ref.model_copy(update={"revision": model_revision(self.folder, like=revision)})
 
     @property
     def language_model(self) -> nn.Module:
@@ -104,6 +114,7 @@ def load_model(
     chat_template: ChatTemplate | None = None,
     revision: str | None = None,
     preferred: str | None = None,
+    bar: Bar | None = None,
 ) -> LoadedModel:
     """Load a model by alias, Hub id or path.
 
@@ -121,6 +132,8 @@ def load_model(
         To write prompts with; the model's own if not given.
     revision, preferred
         Of a Hub model, see `calibrate.models.hub.config_path`.
+    bar
+        Shows how far reading the weights for their digest is.
 
     Raises
     ------
@@ -156,14 +169,16 @@ def load_model(
             fix="fetch or save the model again",
         )
     complete(processor, model.config)
+    revision = identify_model(found.folder, bar=bar).revision
     return LoadedModel(
         model=model.to(place).eval().requires_grad_(False),
         processor=processor,
-        ref=ModelRef(name=found.name, revision=model_revision(found.folder), architecture=found.architecture),
+        ref=ModelRef(name=found.name, revision=revision, architecture=found.architecture),
         geometry=geometry_of(model.config),
         device=place,
         dtype=wanted,
         given_template=chat_template,
+        folder=found.folder,
     )
 
 

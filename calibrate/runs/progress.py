@@ -6,6 +6,7 @@ Knows rich; does not know what is counted.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Final, Protocol
 
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.text import Text
 
 LINE_EVERY: Final = 10.0
 """Seconds between two lines in a log."""
+
+
+_MEGA: Final = 1_000_000
 
 
 class Advance(Protocol):
@@ -43,6 +47,22 @@ def progress_bar(description: str, total: int, done: int = 0, *, shown: bool = T
     with Progress(*columns, console=console, disable=not shown) as progress:
         task = progress.add_task(description, total=total, completed=done, before=done)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def hashing_bar(total: int) -> Iterator[Advance]:
+    """Show how many of `total` bytes of weights have been hashed; what it yields takes bytes, in any thread."""
+    lock, read, shown = Lock(), 0, 0
+    with progress_bar("hashing weights, MB", max(1, total // _MEGA)) as advance:
+
+        def add(count: int) -> None:
+            nonlocal read, shown
+            with lock:
+                read += count
+                advance(read // _MEGA - shown)
+                shown = read // _MEGA
+
+        yield add
 
 
 class _Rate(ProgressColumn):

@@ -7,6 +7,7 @@ which take many seconds to import, nor where a checkpoint came from.
 __all__ = [
     "configuration",
     "expected_shapes",
+    "file_digests",
     "preprocessing",
     "quantisation",
     "safetensors_header",

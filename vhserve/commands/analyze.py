@@ -196,7 +196,9 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         from profiles.planning.fit import check_fit
 
         if earlier is not None:
-            check_fit(head_profile(loaded, dataset, measured), earlier.model, loaded.geometry)
+            ref = loaded.ref_like(earlier.model.revision)
+            ours = head_profile(loaded, dataset, measured).model_copy(update={"model": ref})
+            check_fit(ours, earlier.model, loaded.geometry)
             return earlier
         if self.no_ablation or not answers_count(measured):
             return None

@@ -106,10 +106,17 @@ def open_model(
     ensure_torchvision()
     from calibrate.models.chat_template import fallback_path, read_chat_template
     from calibrate.models.loading import load_model
+    from calibrate.runs.progress import hashing_bar
 
     given = None if options.chat_template is None else read_chat_template(options.chat_template)
     loaded = load_model(
-        name, options.dtype, device or options.device, chat_template=given, revision=revision, preferred=preferred
+        name,
+        options.dtype,
+        device or options.device,
+        chat_template=given,
+        revision=revision,
+        preferred=preferred,
+        bar=hashing_bar,
     )
     if loaded.template.source == "fallback":
         print_note(
@@ -131,12 +138,15 @@ def open_masked_run(
     UserError
         As `open_dataset`, `open_model` and `profiles.planning.fit.check_fit`.
     """
+    from profiles.fingerprint import old_scheme_warning
     from profiles.planning.fit import check_fit
 
     dataset = open_dataset(options.dataset, options)
     say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     loaded = open_model(model, options, preferred=profile.model.revision)
-    check_fit(profile, loaded.ref, loaded.geometry)
+    check_fit(profile, loaded.ref_like(profile.model.revision), loaded.geometry)
+    if warning := old_scheme_warning(str(options.profile), profile.model.revision):
+        print_note(warning, "warning")
     _say_template(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings
 

@@ -84,7 +84,7 @@ class Serve(BaseModel):
         from profiles.torchvision_import import ensure_torchvision
         from vhserve.compat import quiet_vllm_imports
         from vhserve.server.installation import check_vllm
-        from vhserve.server.model_check import check_model, check_revision
+        from vhserve.server.model_check import check_model
         from vhserve.server.preflight.address import check_address
         from vhserve.server.preflight.flags import read_flags
         from vhserve.server.preflight.model_files import check_chat_template
@@ -101,7 +101,7 @@ class Serve(BaseModel):
         check_chat_template(found.folder if found is not None else None, flags)
         monitoring = self._monitoring()
         if plan is not None and found is not None and flags.get("--load-format") != "dummy":
-            check_revision(plan, self.model, found.folder)
+            self._check_revision(plan, found.folder)
         ensure_torchvision()
         quiet_vllm_imports()
 
@@ -124,7 +124,7 @@ class Serve(BaseModel):
             if folder != found.folder:
                 check_model(plan, self.model, folder)
                 if arguments.load_format != "dummy":
-                    check_revision(plan, self.model, folder)
+                    self._check_revision(plan, folder)
         settings = ServerSettings(
             self.max_request_bytes,
             self.max_sequences,
@@ -158,6 +158,24 @@ class Serve(BaseModel):
                 expected=f"the plan with the digest {self.plan_digest}",
                 fix="serve that plan, or correct --plan-digest",
             )
+
+    def _check_revision(self, plan: "PruningPlan", folder: Path) -> None:
+        """Compare every byte of the weights with what the plan was made for, and say what was compared.
+
+        Raises
+        ------
+        ModelMismatch, ModelBroken, FileUnreadable
+        """
+        from calibrate.runs.progress import hashing_bar
+        from profiles.fingerprint import old_scheme_warning
+        from vhserve.notes import print_note
+        from vhserve.server.model_check import check_revision
+
+        found = check_revision(plan, self.model, folder, hashing_bar)
+        if warning := old_scheme_warning(str(self.plan), plan.model.revision):
+            print_note(warning, "warning")
+        else:
+            print_note(f"{self.model} is the model of {self.plan}: {found}")
 
     def _monitoring(self) -> "MonitoringSettings":
         """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""

@@ -1,13 +1,13 @@
 """Does a plan fit the model it is to be served with? Asked before vLLM is imported, which takes many seconds.
 
-Reads the model's configuration and, for its revision, the edges of its weight files. Does not know vLLM or its flags.
+Reads the model's configuration and, for its revision, its weight files. Does not know vLLM or its flags.
 """
 
 from pathlib import Path
 
 from profiles.checkpoints.configuration import Json, decoder_geometry, read_json
 from profiles.checkpoints.quantisation import check_unquantised
-from profiles.fingerprint import model_revision
+from profiles.fingerprint import Bar, ModelIdentity, identify_model
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.planning.fit import check_fit
 from profiles.planning.layout import layer_layouts
@@ -54,14 +54,25 @@ def _geometry(config: Json, folder: Path, image_tokens: int) -> ModelGeometry:
     return transformers_config.decoder_geometry(AutoConfig.from_pretrained(folder), image_tokens)
 
 
-def check_revision(plan: PruningPlan, name: str, folder: Path) -> None:
+def check_revision(plan: PruningPlan, name: str, folder: Path, bar: Bar | None = None) -> ModelIdentity:
     """Refuse another revision of the model than the one that a plan was made for; call `check_model` first.
 
     Not for random weights, which have no revision.
 
+    Parameters
+    ----------
+    bar
+        Shows how far reading the weights is, where that takes long.
+
+    Returns
+    -------
+    ModelIdentity
+        What was compared.
+
     Raises
     ------
-    ModelMismatch, FileUnreadable
+    ModelMismatch, ModelBroken, FileUnreadable
     """
-    model = plan.model.model_copy(update={"name": name, "revision": model_revision(folder)})
-    check_fit(plan, model, plan.geometry)
+    found = identify_model(folder, plan.model.revision, bar)
+    check_fit(plan, plan.model.model_copy(update={"name": name, "revision": found.revision}), plan.geometry)
+    return found

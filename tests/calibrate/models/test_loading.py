@@ -17,6 +17,8 @@ from profiles.geometry import ModelGeometry
 def test_what_it_says_of_itself(llava, llava_path):
     assert llava.ref.name == str(llava_path)
     assert llava.ref.revision == model_revision(llava_path)
+    assert llava.ref_like("sha256:0").revision == model_revision(llava_path, like="sha256:0") != llava.ref.revision
+    assert llava.ref_like("sha256v2:0") == llava.ref
     assert llava.ref.architecture == "LlavaForConditionalGeneration"
     assert llava.geometry == ModelGeometry(
         layers=4, query_heads=6, kv_heads=2, head_size=32, hidden_size=120, image_tokens=81

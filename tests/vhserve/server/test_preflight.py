@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from broken_models import BROKEN, change_config
+from broken_models import BROKEN, change_config, overwrite
 from oracle import TinyModel
 
+from profiles.fingerprint import model_revision
 from profiles.pruning_plan import PruningPlan
-from profiles.store import save
+from profiles.store import load_plan, save
+from vhserve.commands.serve import Serve
 
 HOST = """
 import contextlib, io, json, sys, time
@@ -169,6 +171,33 @@ def test_plans_of_other_models(command: Command, models: dict[str, TinyModel], p
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
     change_config({"architectures": ["VipLlavaForConditionalGeneration"]})(folder)
     command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["VipLlava"])
+
+
+def test_weights_that_are_not_the_plan_s(
+    command: Command,
+    models: dict[str, TinyModel],
+    plan_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One byte in the middle of a file, which the digest of earlier releases does not cover."""
+    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
+    old = model_revision(folder, like="sha256:")
+    weights = folder / "model.safetensors"
+    middle = weights.stat().st_size // 2
+    overwrite(weights.name, middle, bytes([weights.read_bytes()[middle] ^ 255]))(folder)
+    words = ["serve", folder, "--plan", plan_file, "--port", "0"]
+    command.refuses(*words, saying=[models["gqa"].ref.revision, model_revision(folder)])
+
+    plan = load_plan(plan_file)
+    serve = Serve(model=str(folder), plan=plan_file, vllm_flags=[])
+    serve._check_revision(plan, models["gqa"].path)
+    assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in capsys.readouterr().err
+    before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
+    serve._check_revision(before, folder)
+    said = capsys.readouterr().err
+    assert "warning" in said
+    assert "calibrate again" in said
 
 
 @pytest.mark.parametrize("text", ["{% for x in %}", "{{ open", b"\xff\xfe\x00"])
