@@ -1,5 +1,6 @@
 """`vhserve serve`: the flags, and the order of the steps. What a step does is in `vhserve.server`."""
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -76,6 +77,8 @@ class Serve(BaseModel):
         None, description="unpruned endpoint, with its /v1, to repeat live requests on after they are answered"
     )
     shadow_fraction: Share = Field(0.01, description="share of live requests to repeat there")
+    dry_run: bool = Field(False, description="check everything, say what would be allocated, and end")
+    json_: bool = Field(False, alias="json", description="print what --dry-run says as one JSON document")
     vllm_flags: CliUnknownArgs
 
     def cli_cmd(self) -> None:
@@ -87,6 +90,7 @@ class Serve(BaseModel):
         from vhserve.server.model_check import check_model
         from vhserve.server.preflight.address import check_address
         from vhserve.server.preflight.flags import read_flags
+        from vhserve.server.preflight.memory import check_memory
         from vhserve.server.preflight.model_files import check_chat_template
 
         check_vllm()
@@ -99,11 +103,14 @@ class Serve(BaseModel):
             check_model(plan, self.model, found.folder)
         self._check_files(found, flags)
         check_chat_template(found.folder if found is not None else None, flags)
+        check_memory(flags, found.config if found is not None else {}, plan)
         monitoring = self._monitoring()
         if plan is not None and found is not None and flags.get("--load-format") != "dummy":
             self._check_revision(plan, found.folder)
         ensure_torchvision()
         quiet_vllm_imports()
+        if self.dry_run:  # its result is on standard output
+            os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
         from vhserve.server import hardening, serving
         from vhserve.server.parameter_limits import ParameterLimits
@@ -141,7 +148,26 @@ class Serve(BaseModel):
             print(f"vhserve: warning: {self.plan} {warning}", file=sys.stderr)
         if plan is not None and not plan.measured:
             print(f"vhserve: warning: {self.plan} was never measured: {_MEASURE}", file=sys.stderr)
-        serving.run_server(arguments)
+        if self.dry_run:
+            self._say_allocation(arguments, plan)
+        else:
+            serving.run_server(arguments)
+
+    def _say_allocation(self, arguments: Namespace, plan: "PruningPlan | None") -> None:
+        """Print what an engine would allocate.
+
+        Raises
+        ------
+        FlagRefused, MemoryTooSmall
+        """
+        from contextlib import redirect_stdout
+
+        from vhserve.server.dry_run import allocation, as_json, described
+
+        with redirect_stdout(sys.stderr):
+            found = allocation(arguments, plan)
+        facts = {"model": self.model, "plan": None if plan is None else plan.digest, "port": arguments.port}
+        print(as_json(found, facts) if self.json_ else f"{described(found)}\nEverything is right: not served")
 
     def _check_digest(self, found: str | None) -> None:
         """Compare the plan's digest with --plan-digest.

@@ -6,6 +6,7 @@ Does not know how the engine serves the plan, nor how a plan is made.
 __all__ = [
     "api_keys",
     "drain",
+    "dry_run",
     "engine_exit",
     "error_responses",
     "grammar_check",

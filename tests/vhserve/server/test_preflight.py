@@ -137,6 +137,8 @@ FLAGS = {
     "no such choice": (["--dtype", "float31"], ["--dtype float31", "bfloat16"]),
     "no number": (["--max-num-seqs", "many"], ["--max-num-seqs many"]),
     "with an underscore": (["--max_num_seqs=many"], ["--max-num-seqs many"]),
+    "more memory than there is": (["--kv-cache-memory-bytes", "999T"], ["KV cache of 1022976.00 GiB", "are free"]),
+    "too little for one request": (["--kv-cache-memory-bytes", "9k", "--max-model-len", "99"], ["99 tokens", "9000"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),
     "no configuration": (["--config", "nowhere.yaml"], ["--config nowhere.yaml"]),
 }

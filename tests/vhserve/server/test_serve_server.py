@@ -1,6 +1,9 @@
 """A real server, started as a user starts it: asked through the OpenAI client, and scraped."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import openai
@@ -66,6 +69,26 @@ def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None
     stock = 2**30 / kv_bytes_baseline(plan.geometry, 4)
     saved = kv_bytes_baseline(plan.geometry, 4) / kv_bytes_per_token(plan, 4)
     assert tokens / stock == pytest.approx(saved, rel=0.01)
+
+
+def test_a_dry_run_says_what_it_would_allocate(
+    server: Server, models: dict[str, TinyModel], plan_file: Path, plan: PruningPlan, vllm_environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "vhserve.cli", "serve", str(models["gqa"].path), "--plan", str(plan_file), *FLAGS]
+    done = subprocess.run(
+        [*command, "--port", "0", "--dry-run", "--json"],
+        env=vllm_environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    series = server.series()
+    (info,) = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
+    assert said["blocks"] == int(info["num_gpu_blocks"])
+    assert (said["kv_cache_bytes"], said["block_size"], said["dtype_bytes"]) == (2**30, 32, 4)
+    assert said["plan"] == plan.digest
+    for prompt in ("image", "text"):
+        fits = series["vhserve_kv_cache_capacity_requests", frozenset({"prompt": prompt}.items())]
+        assert said[f"{prompt}_requests"] == fits
 
 
 def test_a_request_it_cannot_serve_gets_an_error_and_the_server_lives_on(

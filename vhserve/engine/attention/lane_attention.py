@@ -13,12 +13,9 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
 from vhserve.engine.attention.step_compaction import StepCompaction
-from vhserve.engine.kv_cache.lane_assignment import LaneAssignment
+from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, LaneAssignment
 from vhserve.engine.kv_cache.spec import FullLaneSpec, TextOnlySpec
 from vhserve.errors import FlagRefused
-
-PADDING_BYTES = 256
-"""Added to a page whose assignment is padded; keeps every page aligned for any kernel."""
 
 
 class LaneAttention(Attention):

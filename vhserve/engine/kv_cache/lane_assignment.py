@@ -7,9 +7,13 @@ a layer reports its page (`attention.lane_attention`); imports neither vLLM nor 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from profiles.planning.layout import LayerLayout
 from vhserve.engine.kv_cache.lanes import Partition, lanes_of
+
+PADDING_BYTES: Final = 256
+"""Added to a page whose assignment is padded; keeps every page aligned for any kernel."""
 
 
 @dataclass(frozen=True)

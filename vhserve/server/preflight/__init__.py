@@ -3,4 +3,4 @@
 Flags, address, files of the checkpoint, memory. Does not know plans' heads or how vLLM serves.
 """
 
-__all__ = ["address", "flags", "model_files", "vllm_flags"]
+__all__ = ["address", "flags", "memory", "model_files", "vllm_flags"]
