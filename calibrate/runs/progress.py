@@ -55,10 +55,10 @@ def hashing_bar(total: int) -> Iterator[Advance]:
     lock, read, shown = Lock(), 0, 0
     with progress_bar("hashing weights, MB", max(1, total // _MEGA)) as advance:
 
-        def add(count: int) -> None:
+        def add(done: int) -> None:
             nonlocal read, shown
             with lock:
-                read += count
+                read += done
                 advance(read // _MEGA - shown)
                 shown = read // _MEGA
 
