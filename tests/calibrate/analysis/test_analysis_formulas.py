@@ -164,6 +164,20 @@ def tally(given, order, sizes):
     return Measured(result)
 
 
+def test_samples_without_a_family_are_in_the_whole_alone():
+    given = made_up(seeded(4), 12)
+    given["families"] = ["all", "a", "all", "b"] * 3
+    measured = tally(given, np.arange(12), [5, 7])
+    assert (measured.families, measured.groups) == (["a", "b"], [None, "a", "b"])
+    assert measured.means().samples == 12
+    assert measured.means("a").samples == 3
+    assert measured.right("b").tolist() == given["right"][3::4].tolist()
+    given["families"] = ["all"] * 12
+    measured = tally(given, np.arange(12), [12])
+    assert (measured.families, measured.groups) == (["all"], ["all"])
+    assert measured.means("all").samples == 12
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_means_against_a_slow_reading(seed):
     rng = seeded(seed)

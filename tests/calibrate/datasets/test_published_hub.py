@@ -80,7 +80,7 @@ def test_rows_as_on_the_hub_from_a_local_folder(tmp_path, library, name, how):
     assert all(one.image.getpixel((3, 3)) == (200, 30, 30) for one in samples)
     assert samples[0].answer == {"pope": "no", "seed-bench": "D", "q-bench": "B"}.get(name, "C")
     assert dataset.ref() == opened(name, folder).ref()
-    assert dataset.ref().split == split
+    assert (dataset.ref().split, dataset.ref().settings["published_split"]) == ("all", split)
 
 
 def test_offline_says_so(library, monkeypatch):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from result_factories import GEOMETRY, MODEL, plan
 from scripted_endpoint import Reply, endpoint, question_of
 
@@ -178,3 +179,51 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         gone = here.base_url
     assert "refused" in refused(capsys, "--base-url", gone)
     assert "127.0.0.1:8000/v1" in refused(capsys, "--base-url", "localhost:8000")
+
+
+def asked(folder: Path, name: str, source: str, records: object) -> tuple[int, Path]:
+    """Exit code of evaluating a file of records against a server that says 2, and where the results are."""
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    text = "\n".join(map(json.dumps, records)) if name.endswith("l") else json.dumps(records)
+    (folder / name).write_text(text, encoding="utf-8")
+    with endpoint(lambda request: "2") as here:
+        flags = ["--base-url", here.base_url, "--split", "all", "--out", str(folder / "out.json")]
+        return main(["evaluate", "--dataset", source.format(folder / name), *flags]), folder / "out.json"
+
+
+def test_records_without_a_family_are_one_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    records = [{"image": "a.png", "question": "?", "answer": answer} for answer in "223"]
+    code, out = asked(tmp_path, "mine.jsonl", "{}", records)
+    assert code == 0
+    assert [(one.family, one.correct, one.samples) for one in load(out).arms[0].figures] == [("all", 2, 3)]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "all" in line]
+    assert row.count("66.7%") == 1
+    code, out = asked(tmp_path, "mine.jsonl", "{}", [records[0] | {"family": "b"}, *records[1:]])
+    assert [(one.family, one.correct, one.samples) for one in load(out).arms[0].figures] == [("b", 1, 1), ("all", 2, 3)]
+
+
+def test_pope_over_gqa_is_asked(tmp_path: Path) -> None:
+    records = [{"question_id": i, "image": "a.png", "text": "Is it?", "label": ("Yes", "no")[i % 2]} for i in range(4)]
+    code, out = asked(tmp_path, "gqa_pope_seem_random.json", "pope:{}", records)
+    assert code == 0
+    assert [answer.answer for answer in load(out).arms[0].answers] == ["yes", "no"] * 2
+
+
+def test_what_a_dataset_leaves_out_is_said_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    question = dict.fromkeys(("question", "choice_a", "choice_b", "choice_c", "choice_d"), "x") | {"answer": "A"}
+    question |= {"data_type": "image", "data_id": "a.png", "question_type_id": 1}
+    questions = [question | {"question_id": i} for i in range(100)] + [{"data_type": "video"}] * 3
+    questions[7] = questions[7] | {"data_id": "gone.png"}
+    code, _ = asked(tmp_path, "SEED-Bench.json", "seed-bench:{}", {"questions": questions})
+    assert code == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vhserve: note: dataset")]
+    assert notes == [
+        "vhserve: note: dataset seed-bench: 3 records left out: questions about videos",
+        "vhserve: note: dataset seed-bench: left out: question 7: image gone.png is missing",
+    ]
+
+
+def test_when_no_picture_is_there_it_says_of_how_many(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _ = asked(tmp_path, "mine.jsonl", "{}", [{"image": "gone.png", "question": "?", "answer": "2"}] * 3)
+    assert code == 2
+    assert "3 of 3 images are broken" in capsys.readouterr().err

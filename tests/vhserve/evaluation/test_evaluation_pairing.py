@@ -21,6 +21,15 @@ def test_flips_are_counted_per_family_and_in_all() -> None:
     assert (overall.low, overall.high) == difference_interval(2, 2, 1, 2)
 
 
+def test_samples_without_a_family_are_paired_in_all_alone() -> None:
+    first, second = (
+        one.model_copy(update={"answers": [answer.model_copy(update={"family": "all"}) for answer in one.answers]})
+        for one in (arm("ccww"), arm("cwcw", "pruned"))
+    )
+    (overall,) = pair(first, second)
+    assert (overall.family, overall.samples, overall.only_first, overall.only_second) == ("all", 4, 1, 1)
+
+
 def test_order_of_the_second_arm_does_not_matter() -> None:
     first, second = arm("ccwwocec"), arm("cwcwcoce", "pruned")
     shuffled = second.model_copy(update={"answers": second.answers[::-1]})
