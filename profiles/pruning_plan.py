@@ -12,7 +12,7 @@ from profiles import canonical
 from profiles.arrays import Float32Array
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
-from profiles.head_profile import check_rows
+from profiles.head_profile import DatasetRef, check_rows
 from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, TreatmentName
 from profiles.ranking import RankingName
 from profiles.strict import Strict, defect
@@ -101,9 +101,12 @@ class Measurement(Strict):
         ``correct / samples`` and its 95% Wilson interval, all 0 to 1.
     block_size, dtype
         Tokens of a KV block and dtype of the weights of the server that answered; None where it did not say.
+    shared_pictures
+        How many of the pictures measured on are among those that the plan's heads were chosen by; None where that is
+        not known.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "dtype"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "dtype", "shared_pictures"})
 
     dataset: Name
     arm: Literal["baseline", "pruned"]
@@ -115,6 +118,7 @@ class Measurement(Strict):
     high: float
     block_size: PositiveInt | None = None
     dtype: Name | None = None
+    shared_pictures: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -140,9 +144,11 @@ class PruningPlan(Strict):
         ``[layer][query head]``.
     block_size
         Tokens of the KV blocks that the plan was made for, which text-only heads save whole; None: it does not say.
+    chosen_on
+        Samples that the profile was made of, where it records their pictures; else None.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on"})
 
     format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
     version: Literal[1] = 1
@@ -154,6 +160,7 @@ class PruningPlan(Strict):
     treatments: list[list[RegisteredTreatment]]
     compensation: Compensation = Compensation()
     block_size: PositiveInt | None = None
+    chosen_on: DatasetRef | None = None
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None

@@ -117,6 +117,7 @@ def make_plan(
         treatments=treatments,
         compensation=_compensation(profile, treatments, compensation),
         block_size=block_size,
+        chosen_on=None if profile.dataset.pictures is None else profile.dataset,
         versions=versions("vhserve", "numpy", "pydantic"),
         commit=git_commit(),
     )

@@ -54,7 +54,7 @@ def get(url: str) -> str:
 
 def ask(port: int, number: int, tokens: int) -> int:
     """One chat request, every fourth without a picture; returns the status."""
-    sample = make_sample(FAMILIES[number % len(FAMILIES)], number, "held_out", 0)
+    sample = make_sample(FAMILIES[number % len(FAMILIES)], number, "measuring", 0)
     content: list[dict[str, Any]] = [{"type": "text", "text": sample.question}]
     if number % 4:
         file = io.BytesIO()

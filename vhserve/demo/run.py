@@ -61,7 +61,7 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
     for one in measured[1:]:
         path = paths[one.name]
         if path is not None:
-            attach(path, dataset.name, [first.accuracy, one.accuracy])
+            attach(path, dataset, [first.accuracy, one.accuracy])
     results = DemoResults(
         model=profile.model.name,
         revision=profile.model.revision,

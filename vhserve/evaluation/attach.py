@@ -6,6 +6,8 @@ Owns which arm may be attached to which plan. Knows no server.
 from collections.abc import Sequence
 from pathlib import Path
 
+from profiles.head_profile import DatasetRef
+from profiles.overlap import shared_pictures
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.store import load_plan, save
 from vhserve.evaluation.arms import treatment_name
@@ -35,7 +37,7 @@ def _mismatch(path: Path, has: str, serves: str) -> PlanMismatch:
     )
 
 
-def attach(path: Path, dataset: str, arms: Sequence[Arm]) -> None:
+def attach(path: Path, dataset: DatasetRef, arms: Sequence[Arm]) -> None:
     """Add accuracies to a plan's `measured`, replacing those of the same dataset, arm and family.
 
     The plan is loaded again, so that nothing added to it in the meantime is lost; its digest doesn't change.
@@ -51,13 +53,16 @@ def attach(path: Path, dataset: str, arms: Sequence[Arm]) -> None:
     measured = {(one.dataset, one.arm, one.family): one for one in plan.measured}
     for arm in arms:
         check_served(plan, arm.server, path)
-        for one in measurements(dataset, arm):
+        for one in measurements(dataset.name, arm, shared_pictures(plan.chosen_on, dataset)):
             measured[one.dataset, one.arm, one.family] = one
     save(plan.model_copy(update={"measured": list(measured.values())}), path)
 
 
-def measurements(dataset: str, arm: Arm) -> list[Measurement]:
-    """An arm's figures as a plan holds them; families in which nothing was answered are left out."""
+def measurements(dataset: str, arm: Arm, shared: int | None = None) -> list[Measurement]:
+    """An arm's figures as a plan holds them; families in which nothing was answered are left out.
+
+    `shared`: how many of the pictures the plan's heads were chosen by, if that is known.
+    """
     return [
         Measurement(
             dataset=dataset,
@@ -70,6 +75,7 @@ def measurements(dataset: str, arm: Arm) -> list[Measurement]:
             high=one.high,
             block_size=arm.server.block_size,
             dtype=arm.server.dtype,
+            shared_pictures=shared,
         )
         for one in arm.figures
         if one.accuracy is not None and one.low is not None and one.high is not None

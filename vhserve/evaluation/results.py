@@ -114,13 +114,18 @@ class Paired(ResultModel):
 
 
 class Evaluation(ResultModel):
-    """Everything that one run of `vhserve evaluate` found."""
+    """Everything that one run of `vhserve evaluate` found.
+
+    `shared_pictures`: how many of the pictures are among those that the heads of the plan attached to were chosen by;
+    `None` where that is not known.
+    """
 
     format: Literal["vhserve.evaluation"] = "vhserve.evaluation"
     version: Literal[1] = 1
     dataset: DatasetRef
     samples: int
     broken: list[str]
+    shared_pictures: Count | None = None
     seed: int
     arms: list[Arm] = Field(min_length=1, max_length=2)
     paired: list[Paired]

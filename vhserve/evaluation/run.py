@@ -8,6 +8,7 @@ from collections.abc import Callable
 from calibrate.datasets import Dataset, open_dataset
 from profiles.files import check_output
 from profiles.head_profile import DatasetRef
+from profiles.overlap import overlap
 from profiles.pruning_plan import PLAN_FORMAT
 from profiles.store import load_plan
 from vhserve.evaluation import provenance
@@ -20,7 +21,7 @@ from vhserve.evaluation.options import EvaluationOptions
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
-from vhserve.notes import notes_once
+from vhserve.notes import notes_once, print_note
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation:
@@ -46,10 +47,15 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     earlier = _earlier(options, dataset.ref())
     addresses = [address for address in (options.base_url, options.compare) if address is not None]
     servers = [identify(address, options.model, key) for address in addresses]
+    shared = None
     if options.attach is not None:
         plan = load_plan(options.attach)
         for server in servers:
             check_served(plan, server, options.attach)
+        if (found := overlap(plan.chosen_on, dataset.ref())) is not None:
+            shared = found.shared
+            if (line := found.line(f"plan {options.attach}")) is not None:
+                print_note(line, "warning")
 
     started = provenance.now()
     names = arm_names([*([earlier.server] if earlier else []), *servers])
@@ -65,6 +71,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
         dataset=dataset.ref(),
         samples=len(arms[-1].answers),
         broken=broken,
+        shared_pictures=shared,
         seed=options.seed,
         arms=arms,
         paired=pair(*arms) if len(arms) == 2 else [],
@@ -76,7 +83,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     if options.out is not None:
         save(evaluation, options.out)
     if options.attach is not None and all(arm.answered for arm in arms):
-        attach(options.attach, evaluation.dataset.name, arms[1:] if earlier else arms)
+        attach(options.attach, evaluation.dataset, arms[1:] if earlier else arms)
     return evaluation
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from result_factories import GEOMETRY, MODEL, plan
 from scripted_endpoint import Reply, endpoint, question_of
 
+from calibrate.datasets import open_dataset
 from calibrate.datasets.synthetic import FAMILIES, samples
 from calibrate.stats.intervals import difference_interval, wilson
 from calibrate.stats.paired_tests import mcnemar_exact
@@ -135,6 +136,22 @@ def test_attached_figures_are_in_the_plan_and_its_digest_stays(
     assert {one.dataset for one in attached.measured} == {"synthetic"}
     said = {(one.arm, one.block_size, one.dtype) for one in attached.measured}
     assert said == {("baseline", 16, None), ("pruned", 32, "bfloat16")}
+
+
+@pytest.mark.parametrize(("split", "shared"), [("choosing", 0), ("measuring", N), ("all", N // 2)])
+def test_pictures_that_heads_were_chosen_by_are_counted_and_said(
+    split: str, shared: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path, out = tmp_path / "plan.json", tmp_path / "results.json"
+    chosen_on = open_dataset("synthetic", samples=N, seed=0, split=split).ref()
+    save(plan().model_copy(update={"chosen_on": chosen_on}), path)
+    with endpoint(right_but(set()), metrics=plan_info(load_plan(path))) as here:
+        assert evaluate("--base-url", here.base_url, "--attach", path, "--out", out) == 0
+    assert load(out).shared_pictures == shared
+    assert {one.shared_pictures for one in load_plan(path).measured} == {shared}
+    said = [line for line in capsys.readouterr().err.splitlines() if "heads were chosen by" in line]
+    assert len(said) == bool(shared)
+    assert all(f"by {shared} of the {N} pictures that are measured on (plan {path})" in line for line in said)
 
 
 def test_figures_of_another_plan_are_not_attached(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
