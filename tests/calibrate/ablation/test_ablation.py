@@ -21,7 +21,7 @@ from calibrate.masking.cached_forward import CachedForward
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.answer_logits import next_token_logits
-from calibrate.models.prompts import make_batch
+from calibrate.models.prompts import make_answered_batch, make_batch
 from calibrate.runs.interrupts import Stopped
 from calibrate.stats.intervals import difference_interval, wilson
 from calibrate.stats.paired_tests import mcnemar_exact
@@ -193,9 +193,9 @@ def test_a_full_device_says_what_to_do_and_keeps_what_is_done(llava, profile, da
         calls.append(1)
         if len(calls) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return make_batch(*args)
+        return make_answered_batch(*args)
 
-    monkeypatch.setattr(masked_runs, "make_batch", full)
+    monkeypatch.setattr(masked_runs, "make_answered_batch", full)
     with pytest.raises(OutOfDeviceMemory, match="--batch-size 3, which continues"):
         ablate(llava, profile, dataset, chosen_for(profile), run)
     assert np.load(tmp_path / "ablation.json.partial")["right"].shape[1] == 6

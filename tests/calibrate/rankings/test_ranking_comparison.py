@@ -129,7 +129,7 @@ def test_a_full_device_is_a_mistake_to_mend(planted, profile, tmp_path, monkeypa
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(masked_runs, "make_batch", full)
+    monkeypatch.setattr(masked_runs, "make_answered_batch", full)
     run = MaskedRunSettings(tmp_path / "rankings.json", show_progress=False)
     with pytest.raises(OutOfDeviceMemory, match="--batch-size 4, which continues"):
         compare_rankings(planted, profile, PlantedWorld(SAMPLES, seed=1), "removed", HeadGroups(20, 6, 3), run)
