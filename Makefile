@@ -17,8 +17,8 @@ export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.venv/installed: pyproject.toml constraints-cpu.txt scripts/install-cpu.sh
-	scripts/install-cpu.sh $(PYTHON)
+.venv/installed: pyproject.toml constraints-cpu.txt scripts/install.sh
+	scripts/install.sh $(PYTHON)
 
 demo: .venv/installed  ## calibrate, prune, serve and compare the demo model (report in demo-out/)
 	$(BIN)/vhserve demo --out demo-out

@@ -112,7 +112,9 @@ class Serve(BaseModel):
         if self.dry_run:  # its result is on standard output
             os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
-        from vhserve.server import hardening, serving
+        from vhserve.devices import serving_device
+        from vhserve.notes import print_note
+        from vhserve.server import cpu_kv_cache, hardening, serving
         from vhserve.server.parameter_limits import ParameterLimits
         from vhserve.server.served_saving import shortfall
         from vhserve.server.settings import ServerSettings
@@ -142,6 +144,10 @@ class Serve(BaseModel):
             max_grammar_seconds=self.max_grammar_seconds,
         )
         serving.apply_settings(arguments, settings)
+        if serving_device() == "cpu":
+            config = None if found is None else cpu_kv_cache.decoder_config(found.folder)
+            if chosen := cpu_kv_cache.choose(arguments, config):
+                print_note(chosen)
         if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
         if plan is not None and (warning := shortfall(plan, arguments.block_size)):

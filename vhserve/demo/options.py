@@ -10,9 +10,15 @@ from pydantic import BaseModel, Field
 
 from profiles.names import AttentionRanking, StageOrAll
 from vhserve import option_types as words
+from vhserve.devices import serving_device
 from vhserve.option_types import Count, CountOrZero, Percentage, Samples, Seconds, Seed
 
 Streams = Annotated[int, Field(gt=0, le=1024)]
+
+
+def usual_dtype() -> Literal["float32", "bfloat16"]:
+    """Exact where it costs little; on GPUs what FlashAttention takes."""
+    return "float32" if serving_device() == "cpu" else "bfloat16"
 
 
 class DemoOptions(BaseModel):
@@ -20,7 +26,10 @@ class DemoOptions(BaseModel):
 
     out: Path = Field(Path("demo-out"), description="folder for everything that the demo writes")
     model: str = Field("demo", description=words.MODEL)
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="dtype of the servers")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        usual_dtype(),
+        description="dtype of the servers; float32 on CPUs, bfloat16 on GPUs if not given",
+    )
     samples: Samples = Field(240, description="held-out samples that every arm is asked")
     calibration_samples: Samples = Field(256, description="samples to score the heads on")
     remove: CountOrZero = Field(8, description=words.REMOVE)

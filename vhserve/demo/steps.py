@@ -41,7 +41,7 @@ def process_environment(options: DemoOptions) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
+        "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),  # on CPUs stronger than the flag
     }
     return {**os.environ, **fixed}
 
@@ -120,6 +120,7 @@ def serve_command(options: DemoOptions, plan_path: Path | None, port: int) -> tu
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
         *("--dtype", options.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
         *("--block-size", str(BLOCK_SIZES[serving_device()])),
+        *("--kv-cache-memory-bytes", str(options.kv_cache_gib << 30)),
     )
 
 
