@@ -34,7 +34,8 @@ class RowPicture:
         return hashlib.sha256(self._content()).digest()
 
     def _content(self) -> bytes:
-        value = self.rows[self.number][PICTURE]
+        # As Arrow holds it: the library's own decoding would turn it its own way, and lose the file.
+        value = self.rows[self.number].column(PICTURE)[0].as_py()
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str):
             return Base64Picture(self.name, value).content()
@@ -75,21 +76,9 @@ def read_rows(source: str, split: str) -> Iterator[tuple[Record, Picture]]:
             expected=f"pictures in it, beside {', '.join(rows.column_names)}",
             fix="give the dataset's own files (docs/datasets.md)",
         )
-    pictures, fields = _as_files(rows.select_columns([PICTURE])), rows.remove_columns([PICTURE])
+    pictures, fields = rows.select_columns([PICTURE]).with_format("arrow"), rows.remove_columns([PICTURE])
     for number, row in enumerate(fields):
         yield Record(source, f"row {number}", number, row), RowPicture(pictures, number)
-
-
-def _as_files(pictures: Any) -> Any:
-    """The column of pictures as files, `{"bytes": …, "path": …}`, which the library does not decode."""
-    import datasets
-
-    feature, undecoded = pictures.features[PICTURE], datasets.Image(decode=False)
-    if isinstance(feature, datasets.Image):
-        return pictures.cast_column(PICTURE, undecoded)
-    if isinstance(getattr(feature, "feature", None), datasets.Image):
-        return pictures.cast_column(PICTURE, type(feature)(undecoded))
-    return pictures
 
 
 def _opened(source: str, split: str) -> Any:
