@@ -26,6 +26,10 @@ class DatasetBroken(UserError):
     """A dataset file is malformed, or more of its images are broken than may be skipped."""
 
 
+class ImageBackendMissing(UserError):
+    """torchvision, which resizes pictures in vLLM, is not installed, so that the model would be shown other pixels."""
+
+
 class FamilyUnknown(UserError):
     """A dataset has no question family of that name."""
 

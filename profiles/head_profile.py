@@ -91,7 +91,7 @@ class Calibration(Strict):
     samples, samples_skipped, samples_with_box
         Measured; left out because they were broken; measured and with a box.
     settings
-        How the run was made: dtype, device, batch_size, processes.
+        How the run was made: dtype, device, image_backend (which resized the pictures), batch_size, processes.
     mean_output
         ``[layers][query_heads][head_size]``: mean over samples and positions of each head's output before `o_proj`.
     """

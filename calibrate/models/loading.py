@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_torchvision_available
 
-from calibrate.errors import DeviceUnavailable
+from calibrate.errors import DeviceUnavailable, ImageBackendMissing
 from calibrate.models.answer_tokens import AnswerTokens
 from calibrate.models.chat_template import ChatTemplate, find_chat_template
 from calibrate.models.hub import files_missing
@@ -41,7 +42,7 @@ class LoadedModel:
     Attributes
     ----------
     model, processor
-        As transformers made them. The processor uses the PIL image backend.
+        As transformers made them.
     ref, geometry
         What a profile records.
     device, dtype
@@ -97,6 +98,11 @@ class LoadedModel:
         """Tokens of the longest prompt and reply together; None where the configuration does not say."""
         return context_length(self.model.config)
 
+    @property
+    def image_backend(self) -> str:
+        """transformers' name of what resizes pictures, such as `torchvision`; another one gives other pixels."""
+        return str(self.processor.image_processor.backend)
+
     @cached_property
     def answers(self) -> AnswerTokens:
         """How the model's tokenizer writes answers."""
@@ -137,19 +143,17 @@ def load_model(
 
     Raises
     ------
-    UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, ModelQuantised, DeviceUnavailable
+    UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, ModelQuantised, DeviceUnavailable,
+    ImageBackendMissing
     """
     found = find_measurable(name, revision, preferred)
     place = choose_device(device)
     config = _read(found, lambda **options: AutoConfig.from_pretrained(found.source, **options))
     wanted = _choose_dtype(dtype, place, config)
     with _quiet():
-        # transformers' two image backends resize differently; which one is installed must not change a profile.
         processor = _read(
             found,
-            lambda **options: AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                found.source, backend="pil", **options
-            ),
+            lambda **options: AutoProcessor.from_pretrained(found.source, **options),  # type: ignore[no-untyped-call]
         )
         model, report = _read(
             found,
@@ -169,6 +173,7 @@ def load_model(
             fix="fetch or save the model again",
         )
     complete(processor, model.config)
+    _check_image_backend(found, processor)
     revision = identify_model(found.folder, bar=bar).revision
     return LoadedModel(
         model=model.to(place).eval().requires_grad_(False),
@@ -214,6 +219,16 @@ def choose_device(name: str) -> torch.device:
             fix="choose a device that torch sees here",
         ) from error
     return device
+
+
+def _check_image_backend(found: FoundModel, processor: Any) -> None:
+    """Where torchvision is missing, transformers resizes by Pillow, whose pixels are others, and says nothing."""
+    if not is_torchvision_available():
+        raise ImageBackendMissing(
+            f"model {found.name}: pictures would be resized by {processor.image_processor.backend}, not as vLLM does",
+            expected="torchvision",
+            fix="pip install torchvision, in the build that goes with torch",
+        )
 
 
 def _choose_dtype(name: DType, device: torch.device, config: Any) -> torch.dtype:

@@ -60,6 +60,10 @@ def _digest(text: str) -> str:
 
 
 def execution(loaded: LoadedModel) -> dict[str, str]:
-    """Dtype, kind of device and chat template that a model runs with, as results and saved states hold them."""
-    precision = {"dtype": str(loaded.dtype).removeprefix("torch."), "device": loaded.device.type}
-    return precision | loaded.template.ref.settings()
+    """Dtype, kind of device, image backend and chat template of a model, as results and saved states hold them."""
+    return {
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "image_backend": loaded.image_backend,
+        **loaded.template.ref.settings(),
+    }

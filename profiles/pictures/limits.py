@@ -33,14 +33,14 @@ def excess(size: Size, resized: Size, limit: int) -> str | None:
         Most pixels of either.
     """
     if count(size) > limit:
-        return f"it has {_shown(size)} pixels, {count(size)} in all, which are more than {limit}"
+        return f"it has {shown(size)} pixels, {count(size)} in all, which are more than {limit}"
     if count(resized) > limit:
         return (
-            f"it has {_shown(size)} pixels, of which the model's processor makes {_shown(resized)}, "
+            f"it has {shown(size)} pixels, of which the model's processor makes {shown(resized)}, "
             f"{count(resized)} in all, which are more than {limit}"
         )
     return None
 
 
-def _shown(size: Size) -> str:
+def shown(size: Size) -> str:
     return f"{size[0]} x {size[1]}"

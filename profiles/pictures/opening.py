@@ -116,7 +116,8 @@ def media_type(encoded: bytes) -> str:
     ------
     UnreadablePicture
     """
-    return Image.MIME[str(read_header(encoded).format)]
+    kind = str(read_header(encoded).format)
+    return Image.MIME["JPEG" if kind == "MPO" else kind]  # MPO: a camera's JPEG with further pictures behind it
 
 
 def _high_bytes(picture: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from PIL import Image
 from calibrate.datasets.answers import single_words
 from calibrate.datasets.sample import Sample
 from profiles.error_text import one_line
+from profiles.pictures.opening import media_type
 from vhserve.evaluation.results import Answer
 from vhserve.evaluation.scoring import score
 
@@ -29,11 +30,24 @@ def reply_tokens(sample: Sample) -> int:
     return min(max(MAX_TOKENS, longest + 1), MOST_TOKENS)
 
 
-def user_message(image: Image.Image, question: str) -> dict[str, Any]:
-    """Put a picture and a question into one user message of the chat protocol; the picture goes as a PNG data URL."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def sample_message(sample: Sample) -> dict[str, Any]:
+    """The user message that asks a sample: its picture's file as it is, where it has one."""
+    return user_message(sample.image if sample.file is None else sample.file, sample.question)
+
+
+def user_message(picture: Image.Image | bytes, question: str) -> dict[str, Any]:
+    """Put a picture and a question into one user message of the chat protocol.
+
+    The picture goes as a data URL: the content of a file as it is, with its own media type; pixels as PNG, which keeps
+    every value.
+    """
+    if isinstance(picture, bytes):
+        kind, content = media_type(picture), picture
+    else:
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        kind, content = "image/png", buffer.getvalue()
+    url = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
     return {
         "role": "user",
         "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}],

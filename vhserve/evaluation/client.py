@@ -14,7 +14,7 @@ import openai
 
 from calibrate.datasets.sample import Sample
 from vhserve.evaluation.address import trusts_environment
-from vhserve.evaluation.chat import greedy_request, reply_tokens, to_answer, user_message
+from vhserve.evaluation.chat import greedy_request, reply_tokens, sample_message, to_answer
 from vhserve.evaluation.errors import ServerLost
 from vhserve.evaluation.results import Answer, Server
 
@@ -122,7 +122,7 @@ class _Numbered:
         if item is None:
             return None
         number, sample = item
-        return number, sample, user_message(sample.image, sample.question)
+        return number, sample, sample_message(sample)
 
 
 async def _ask(

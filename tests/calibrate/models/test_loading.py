@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, VipLlavaConfig
 
-from calibrate.errors import DeviceUnavailable
+from calibrate.errors import DeviceUnavailable, ImageBackendMissing
 from calibrate.models.loading import geometry_of, load_model
 from profiles.errors import ModelBroken
 from profiles.fingerprint import model_revision
@@ -43,8 +43,16 @@ def test_vip_llava_counts_one_token_a_patch():
     assert geometry_of(config).head_size == 8
 
 
-def test_the_image_processor_is_the_one_that_pil_drives(model):
-    assert type(model.processor.image_processor).__name__.endswith("Pil")
+def test_pictures_are_resized_by_torchvision_as_in_vllm(model):
+    assert model.image_backend == "torchvision"
+
+
+def test_without_torchvision_a_model_is_refused(llava_path, monkeypatch):
+    from calibrate.models import loading
+
+    monkeypatch.setattr(loading, "is_torchvision_available", lambda: False)
+    with pytest.raises(ImageBackendMissing, match="pip install torchvision"):
+        load_model(str(llava_path))
 
 
 def test_a_processor_of_an_old_release_is_completed(llava, llava_path, tmp_path):

@@ -125,8 +125,8 @@ def test_what_the_profile_says_of_the_run(profile, llava, dataset, run):
     assert profile.dataset == dataset.ref()
     assert (profile.samples, profile.samples_skipped, profile.seed) == (SAMPLES, 0, 3)
     assert (profile.formula.layer_function, profile.formula.epsilon) == ("inverse", EPSILON)
-    execution = {"dtype": "float32", "device": "cpu", **llava.template.ref.settings()}
-    assert profile.settings == execution | {"batch_size": 3, "processes": 1}
+    ran = {"dtype": "float32", "device": "cpu", "image_backend": "torchvision"}
+    assert profile.settings == {**ran, **llava.template.ref.settings(), "batch_size": 3, "processes": 1}
     assert {"torch", "transformers", "python"} <= profile.versions.keys()
     assert not partial(run).exists()
 

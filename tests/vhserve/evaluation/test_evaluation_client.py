@@ -1,12 +1,16 @@
 """Asking an endpoint: order, bounds, and every way to fail, against a scripted endpoint over real HTTP."""
 
+import base64
+import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from PIL import Image
 from scripted_endpoint import endpoint, question_of
 
+from calibrate.datasets import open_dataset
 from calibrate.datasets.synthetic import samples
 from vhserve.evaluation.client import RequestLimits, ask_all
 from vhserve.evaluation.errors import (
@@ -53,6 +57,22 @@ def test_a_request_is_what_the_contract_says() -> None:
     assert message["role"] == "user"
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     assert text == {"type": "text", "text": SAMPLES[0].question}
+
+
+def test_a_picture_that_has_a_file_is_sent_as_that_file(tmp_path) -> None:
+    photo, exif = tmp_path / "photo.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((400, 300), 60).convert("RGB").save(photo, quality=90, exif=exif)
+    line = {"image": photo.name, "question": "?", "answer": "yes", "options": ["yes", "no"], "box": [0, 350, 300, 400]}
+    (tmp_path / "photos.jsonl").write_text(json.dumps(line))
+    dataset = open_dataset(str(tmp_path / "photos.jsonl"), samples=1, seed=0)
+    with endpoint() as here:
+        ask_all(identify(here.base_url, None, "none"), dataset, limits=FAST, api_key="none")
+    (request,) = here.seen
+    sent = request["messages"][0]["content"][0]["image_url"]["url"]
+    assert sent == f"data:image/jpeg;base64,{base64.b64encode(photo.read_bytes()).decode()}"
+    (sample,) = dataset
+    assert (sample.image.size, sample.box) == ((300, 400), (0, 350, 300, 400))
 
 
 def test_a_failed_request_is_an_error_and_the_rest_goes_on() -> None:

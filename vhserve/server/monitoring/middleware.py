@@ -11,7 +11,7 @@ from vllm.logger import init_logger
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat import api_server_rank
-from vhserve.evaluation.chat import user_message
+from vhserve.evaluation.chat import sample_message
 from vhserve.server.monitoring import queue_state
 from vhserve.server.monitoring.canary import Canary
 from vhserve.server.monitoring.in_process_client import InProcessClient
@@ -103,7 +103,7 @@ def _questions(settings: CanarySettings) -> tuple[str, list[Any]]:
 
     dataset = open_dataset(settings.dataset, samples=settings.samples, seed=0)
     dataset.announce(lambda line: logger.warning("%s", line))
-    return dataset.name, [(sample, user_message(sample.image, sample.question)) for sample in dataset]
+    return dataset.name, [(sample, sample_message(sample)) for sample in dataset]
 
 
 def _expected_low(plan: PruningPlan, dataset: str) -> float | None:
