@@ -34,9 +34,7 @@ def test_16_bit_grey_with_a_transparent_value_is_white_there_and_nowhere_else() 
 def test_a_photo_is_turned_as_its_exif_says(orientation: int) -> None:
     picture, exif = Image.new("RGB", (6, 4)), Image.Exif()
     picture.putpixel((0, 0), (255, 0, 0))  # where the file begins, by the EXIF standard's table
-    corner = {1: (0, 0), 2: (-1, 0), 3: (-1, -1), 4: (0, -1), 5: (0, 0), 6: (-1, 0), 7: (-1, -1), 8: (0, -1)}[
-        orientation
-    ]
+    right, low = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
     exif[0x0112] = orientation
     shown = open_picture(encoded(picture, exif=exif))
     assert shown.size == ((6, 4) if orientation < 5 else (4, 6))
