@@ -148,6 +148,7 @@ def open_masked_run(
     if warning := old_scheme_warning(str(options.profile), profile.model.revision):
         print_note(warning, "warning")
     _say_template(profile, loaded, options.profile)
+    _say_image_backend(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings
 
     run = MaskedRunSettings(
@@ -175,6 +176,15 @@ def say_overlap(profile: "HeadProfile", measured: "DatasetRef", made_of: str) ->
         print_note(f"{made_of} does not record the pictures that it was made of: an overlap would not be found")
     elif (line := found.line(made_of)) is not None:
         print_note(line, "warning")
+
+
+def _say_image_backend(profile: "HeadProfile", loaded: "LoadedModel", path: Path) -> None:
+    """Say that pictures were resized otherwise for a profile than they are now, if they were."""
+    used = profile.settings.get("image_backend")  # earlier releases did not record it
+    if used is not None and used != (now := loaded.image_backend):
+        print_note(
+            f"pictures of profile {path} were resized by {used}, and are now by {now}, as by the server", "warning"
+        )
 
 
 def _say_template(profile: "HeadProfile", loaded: "LoadedModel", path: Path) -> None:
