@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Literal, Self
 
+from pydantic import ValidationError
+
 from profiles.geometry import Name
 from profiles.strict import JsonScalar, Strict
 
@@ -46,12 +48,13 @@ class TemplateRef(Strict):
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, JsonScalar]) -> Self | None:
-        """What a document's settings say; None where they don't, as in those of earlier releases."""
+        """What a document's settings, which are free, say; None where they don't, as in those of earlier releases."""
         fields = ("chat_template", "chat_template_source", "content_format")
         digest, source, content_format = (settings.get(field) for field in fields)
-        if digest is None or source is None or content_format is None:
+        try:
+            return cls.model_validate({"digest": digest, "source": source, "content_format": content_format})
+        except ValidationError:
             return None
-        return cls.model_validate({"digest": digest, "source": source, "content_format": content_format})
 
     def is_as(self, other: "TemplateRef | None") -> bool:
         """Whether both write the same prompts; None stands for no template at all."""
@@ -64,8 +67,7 @@ class TemplateRef(Strict):
             "tokenizer": "of the tokenizer",
             "fallback": "for models that have none",
         }[self.source]
-        form = {"openai": "content in parts", "string": "content as one text"}[self.content_format]
-        return f"{self.digest[:19]}… ({where}, {form})"
+        return f"{self.digest[:19]}… ({where}; content format {self.content_format})"
 
 
 def template_digest(text: str) -> str:

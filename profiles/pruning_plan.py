@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 
 from profiles import canonical
 from profiles.arrays import Float32Array
+from profiles.chat_template import TemplateRef
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import DatasetRef, check_rows
@@ -146,9 +147,11 @@ class PruningPlan(Strict):
         Tokens of the KV blocks that the plan was made for, which text-only heads save whole; None: it does not say.
     chosen_on
         Samples that the profile was made of, where it records their pictures; else None.
+    chat_template
+        Of the profile's prompts; None: it does not say.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on", "chat_template"})
 
     format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
     version: Literal[1] = 1
@@ -161,6 +164,7 @@ class PruningPlan(Strict):
     compensation: Compensation = Compensation()
     block_size: PositiveInt | None = None
     chosen_on: DatasetRef | None = None
+    chat_template: TemplateRef | None = None
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None

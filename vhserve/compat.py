@@ -470,6 +470,35 @@ def ignore_client_uuids(renderer: Any) -> None:
     renderer._process_mm_uuids = without_uuids
 
 
+def chat_template_of(renderer: Any, given: str | None, given_format: str) -> tuple[str, str] | None:
+    """The chat template that an API server writes prompts with, and its content format; None where there is none.
+
+    Parameters
+    ----------
+    given, given_format
+        As of --chat-template and --chat-template-content-format.
+
+    Symptom
+        Which template a server uses is said by no route and no log.
+    Cause
+        vLLM looks for it with every request, in functions that are not public.
+    Removal
+        vLLM publishes the template in force.
+    """
+    from vllm.renderers.chat_utils import load_chat_template
+    from vllm.renderers.hf import HfRenderer, resolve_chat_template, resolve_chat_template_content_format
+
+    if not isinstance(renderer, HfRenderer):
+        return None
+    config: Any = renderer.model_config
+    tokenizer: Any = renderer.get_tokenizer()
+    text = resolve_chat_template(tokenizer, load_chat_template(given), None, model_config=config)
+    if text is None:
+        return None
+    wanted: Any = given_format
+    return text, resolve_chat_template_content_format(text, None, wanted, tokenizer, model_config=config)
+
+
 def engine_failed(engine_client: Any) -> bool:
     """Whether an engine process of an API server has ended by itself, and not because the server stopped it.
 

@@ -10,6 +10,7 @@ from math import ceil
 
 import numpy as np
 
+from profiles.chat_template import TemplateRef
 from profiles.errors import MeansMissing, ProtectedHeadTreated, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
@@ -118,6 +119,7 @@ def make_plan(
         compensation=_compensation(profile, treatments, compensation),
         block_size=block_size,
         chosen_on=None if profile.dataset.pictures is None else profile.dataset,
+        chat_template=TemplateRef.of_settings(profile.settings),
         versions=versions("vhserve", "numpy", "pydantic"),
         commit=git_commit(),
     )

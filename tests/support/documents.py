@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from profiles.chat_template import TemplateRef
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.names import KNOWN_RANKINGS
@@ -24,6 +25,11 @@ MODEL = ModelRef(
 # Every axis has another length, so that swapping two fails.
 GEOMETRY = ModelGeometry(layers=3, query_heads=4, kv_heads=2, head_size=1, hidden_size=5, image_tokens=6)
 FORMULA = ScoreFormula(name="layer*weight*concentration", layer_function="inverse", epsilon=1e-9)
+TEMPLATE = TemplateRef(
+    digest="sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    source="processor",
+    content_format="openai",
+)
 VERSIONS = {"python": "3.11.7", "vhserve": "0.1.0"}
 
 # Few examples, because two cores run everything; a busy machine must not fail a test for being slow.
@@ -98,6 +104,7 @@ def example_plan() -> PruningPlan:
             ),
         ],
         block_size=32,
+        chat_template=TEMPLATE,
         versions=VERSIONS,
     )  # fmt: skip
 
@@ -236,6 +243,7 @@ def plans(draw: st.DrawFn) -> PruningPlan:
         treatments=treatments,
         compensation=Compensation() if means is None else Compensation(method="mean", means=means),
         block_size=draw(st.none() | st.just(16)),
+        chat_template=draw(st.none() | st.just(TEMPLATE)),
         measured=draw(st.lists(measurements(), max_size=2)),
         versions=draw(st.dictionaries(text, text, max_size=3)),
         commit=draw(st.none() | text),

@@ -47,6 +47,13 @@ def templates(models: list[str]) -> list[str | None]:
     ]
 
 
+def templates_in_force(asked: list[tuple[str, str | None, str]]) -> list[tuple[str, str] | None]:
+    """What a server of each model, --chat-template and --chat-template-content-format finds out about itself."""
+    from vhserve.compat import chat_template_of
+
+    return [chat_template_of(renderer(model), given, form) for model, given, form in asked]
+
+
 def content_formats(texts: list[str]) -> list[str]:
     """What vLLM takes the content of each template's messages for."""
     from vllm.renderers.hf import _detect_content_format

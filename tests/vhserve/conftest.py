@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from scripted_endpoint import Endpoint, endpoint
 from tiny_models import make_tiny_llava, make_tiny_llava_next
 
+from profiles.chat_template import TemplateRef
 from profiles.geometry import ModelGeometry
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.store import save
@@ -121,7 +122,9 @@ def plan(models: dict[str, TinyModel]) -> PruningPlan:
         for dataset in ("d", CANARY)
     ]
     bare = PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=REMOVED, text_only=TEXT_ONLY)
-    return bare.model_copy(update={"measured": measured})
+    # Not the model's own, so that the server has something to say about it.
+    template = TemplateRef(digest="sha256:another", source="tokenizer", content_format="string")
+    return bare.model_copy(update={"measured": measured, "chat_template": template})
 
 
 @pytest.fixture(scope="session")

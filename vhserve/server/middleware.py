@@ -37,6 +37,7 @@ ORDER: Final = (
     # Innermost: these act at the server's start only, so their place matters least.
     Middleware("vhserve.server.server_info.ServerInfo", _always),
     Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
+    Middleware("vhserve.server.chat_template.TemplateCheck", _with_plan),
     Middleware("vhserve.server.picture_places.PicturePlaces", _always),
     Middleware("vhserve.server.media_identity.ContentIdentity", _without_client_uuids),
     Middleware("vhserve.server.grammar_check.GrammarCheck", _always),

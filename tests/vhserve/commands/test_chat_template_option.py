@@ -7,7 +7,7 @@ import pytest
 
 from calibrate.models.chat_template import FALLBACKS
 from profiles.chat_template import TemplateRef, template_digest
-from profiles.store import load_profile
+from profiles.store import load_plan, load_profile
 from vhserve.cli import main
 
 OTHER = "{{ bos_token }}{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -48,6 +48,14 @@ def test_a_template_of_the_tokenizer_is_used(calibrate, folders):
         found = TemplateRef.of_settings(profile.settings)
         assert found == TemplateRef(digest=digest, source=source, content_format="openai")
     assert "template" not in said + said_too
+
+
+def test_a_plan_carries_the_template_of_its_profile(calibrate, tmp_path, capsys):
+    _, profile, _ = calibrate("tokenizer")
+    assert main(["plan", str(profile), "--remove", "3", "--out", str(tmp_path / "plan.json")]) == 0
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.chat_template == TemplateRef.of_settings(load_profile(profile).settings)
+    assert plan.chat_template.source == "tokenizer"
 
 
 def test_a_fallback_is_said_and_recorded(calibrate):

@@ -167,6 +167,20 @@ def test_templates_are_found_where_vllm_finds_them(engine_host: EngineHost, plai
         *("processor", "processor", "tokenizer", "processor", "processor", "tokenizer", "fallback")
     ]
 
+    outcome = engine_host.do(call(vllm_prompts.templates_in_force, [(str(one), None, "auto") for one in folders]))
+    assert outcome.failure is None, outcome.failure
+    expected = [(one.text, one.content_format) if one.source != "fallback" else None for one in found]
+    assert outcome.probed == expected
+
+
+def test_a_template_that_a_server_is_given(engine_host: EngineHost, plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.jinja"
+    path.write_text(ONE_TEXT)
+    asked = [(str(plain), str(path), "auto"), (str(plain), ORDER_KEPT, "auto"), (str(plain), None, "string")]
+    outcome = engine_host.do(call(vllm_prompts.templates_in_force, asked))
+    assert outcome.failure is None, outcome.failure
+    assert outcome.probed == [(ONE_TEXT, "string"), (ORDER_KEPT, "openai"), (CHAT_TEMPLATE, "string")]
+
 
 FORMS = [
     CHAT_TEMPLATE,

@@ -33,10 +33,10 @@ START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck"], ["EngineEx
         (ServerSettings(1, 1), ["ServerInfo", *START, *ALWAYS]),
         (ServerSettings(1, 1, trust_client_uuids=True), ["ServerInfo", "PicturePlaces", "GrammarCheck", *ALWAYS]),
         (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
-        (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", *START, *ALWAYS, "RequestMetrics"]),
+        (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, *ALWAYS, "RequestMetrics"]),
         (
             ServerSettings(1, 1, PLAN, CANARY),
-            ["ServerInfo", "PlanMetrics", *START, "Monitoring", *ALWAYS, "RequestMetrics"],
+            ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, "Monitoring", *ALWAYS, "RequestMetrics"],
         ),
     ],
 )
