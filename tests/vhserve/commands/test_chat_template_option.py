@@ -47,7 +47,7 @@ def test_a_template_of_the_tokenizer_is_used(calibrate, folders):
     for profile, source in ((first, "processor"), (second, "tokenizer")):
         found = TemplateRef.of_settings(profile.settings)
         assert found == TemplateRef(digest=digest, source=source, content_format="openai")
-    assert "template" not in said + said_too
+    assert "chat template" not in said + said_too
 
 
 def test_a_plan_carries_the_template_of_its_profile(calibrate, tmp_path, capsys):
@@ -61,14 +61,14 @@ def test_a_plan_carries_the_template_of_its_profile(calibrate, tmp_path, capsys)
 def test_a_fallback_is_said_and_recorded(calibrate):
     code, out, said = calibrate("none")
     assert code == 0
-    (line,) = [line for line in said.splitlines() if "template" in line]
+    (line,) = [line for line in said.splitlines() if "chat template" in line]
     assert line.startswith("vhserve: warning: model ")
     assert f"--chat-template {FALLBACKS / 'llava.jinja'}" in line
     profile = load_profile(out)
     assert profile.settings["chat_template_source"] == "fallback"
     code, same, said = calibrate("none", "--chat-template", str(FALLBACKS / "llava.jinja"))
     assert code == 0
-    assert "template" not in said
+    assert "chat template" not in said
     assert load_profile(same).rankings == profile.rankings
     assert load_profile(same).settings["chat_template_source"] == "given"
 
@@ -78,14 +78,14 @@ def test_a_template_that_is_given(calibrate, tmp_path, capsys):
     path.write_text(OTHER)
     code, out, said = calibrate("processor", "--chat-template", str(path))
     assert code == 0
-    assert "template" not in said
+    assert "chat template" not in said
     found = TemplateRef.of_settings(load_profile(out).settings)
     assert found == TemplateRef(digest=template_digest(OTHER), source="given", content_format="string")
     ablate = ["ablate", str(out), "--samples", "3", "-k", "3", "--draws", "1", "--rows", "short"]
     assert main([*ablate, "--out", str(tmp_path / "ablation.json")]) == 0
     assert "was made with chat template sha256:" in capsys.readouterr().err
     assert main([*ablate, "--out", str(tmp_path / "same.json"), "--chat-template", str(path)]) == 0
-    assert "template" not in capsys.readouterr().err
+    assert "chat template" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["no-such-file", "."])
