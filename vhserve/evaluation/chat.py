@@ -31,8 +31,11 @@ def reply_tokens(sample: Sample) -> int:
 
 
 def sample_message(sample: Sample) -> dict[str, Any]:
-    """The user message that asks a sample: its picture's file as it is, where it has one."""
-    return user_message(sample.image if sample.file is None else sample.file, sample.question)
+    """The user message that asks a sample: its picture's file as it is, where it has one, on the sample's side."""
+    message = user_message(sample.image if sample.file is None else sample.file, sample.question)
+    if sample.picture_last:
+        message["content"].reverse()
+    return message
 
 
 def user_message(picture: Image.Image | bytes, question: str) -> dict[str, Any]:

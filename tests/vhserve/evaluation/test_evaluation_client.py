@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -73,6 +74,14 @@ def test_a_picture_that_has_a_file_is_sent_as_that_file(tmp_path) -> None:
     assert sent == f"data:image/jpeg;base64,{base64.b64encode(photo.read_bytes()).decode()}"
     (sample,) = dataset
     assert (sample.image.size, sample.box) == ((300, 400), (0, 350, 300, 400))
+
+
+def test_a_picture_behind_the_question_is_sent_behind_it() -> None:
+    with endpoint() as here:
+        last = replace(SAMPLES[0], picture_last=True)
+        ask_all(identify(here.base_url, None, "none"), [last], limits=FAST, api_key="none")
+    (request,) = here.seen
+    assert [part["type"] for part in request["messages"][0]["content"]] == ["text", "image_url"]
 
 
 def test_a_failed_request_is_an_error_and_the_rest_goes_on() -> None:
