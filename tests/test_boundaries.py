@@ -46,6 +46,7 @@ ORDER = {
         "vhserve.devices",
         "vhserve.compat",
         "vhserve.child_processes",
+        "vhserve.server.request_pictures",
         "vhserve.server.media",
         "vhserve.engine.checks",
         "vhserve.engine.plugin",

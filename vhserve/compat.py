@@ -322,6 +322,21 @@ def placeholders_of(renderer: Any, image_token: int) -> tuple[str, tuple[str, ..
     return own, tuple({own, model_class.get_placeholder_str("image", 1)})
 
 
+def image_processor_of(renderer: Any) -> Any | None:
+    """transformers' image processor of an API server's model; None where there is none.
+
+    Symptom
+        A picture's size after resizing, which may be a thousand times its own, is known only when it has been resized.
+    Cause
+        vLLM asks its processor for what a picture becomes, not for what it takes; the one behind is not published.
+    Removal
+        vLLM limits what its processors make of a picture, by a picture's size.
+    """
+    if renderer.mm_processor is None:
+        return None
+    return getattr(renderer.mm_processor.info.get_hf_processor(), "image_processor", None)
+
+
 def around_prompts(renderer: Any, messages: Callable[[Any], None], prompt: Callable[[Any], None]) -> None:
     """Call checks on an API server's prompts: on messages before they are rendered, on what goes to the engine after.
 

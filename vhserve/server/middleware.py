@@ -41,6 +41,8 @@ ORDER: Final = (
     Middleware("vhserve.server.picture_places.PicturePlaces", _always),
     Middleware("vhserve.server.media_identity.ContentIdentity", _without_client_uuids),
     Middleware("vhserve.server.grammar_check.GrammarCheck", _always),
+    # Around nothing but vLLM's routes: whoever sends a request inside the server begins a count of its own.
+    Middleware("vhserve.server.picture_limits.PictureLimits", _always),
     # Inside the guard, so that only requests which it lets through are mirrored.
     Middleware("vhserve.server.monitoring.middleware.Monitoring", _with_monitoring),
     # Around the monitoring, so that the engine is checked before the monitoring's tasks are cancelled.

@@ -9,6 +9,7 @@ from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from profiles.pictures.limits import MAX_REQUEST_PIXELS
 from profiles.pruning_plan import PruningPlan
 from vhserve.server.monitoring.settings import MonitoringSettings
 from vhserve.server.parameter_limits import ParameterLimits
@@ -36,6 +37,8 @@ class ServerSettings:
         How large the parameters of a request may be.
     max_grammar_seconds
         Longest that a structured output may take to compile, in seconds.
+    max_request_pixels
+        Most pixels of all pictures of a request together (`request_pictures`).
     """
 
     max_request_bytes: int
@@ -45,6 +48,7 @@ class ServerSettings:
     trust_client_uuids: bool = False
     parameter_limits: ParameterLimits = field(default_factory=ParameterLimits)
     max_grammar_seconds: float = 5.0
+    max_request_pixels: int = MAX_REQUEST_PIXELS
 
 
 def attach(arguments: Namespace, settings: ServerSettings) -> None:
