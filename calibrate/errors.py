@@ -26,6 +26,10 @@ class DatasetBroken(UserError):
     """A dataset file is malformed, or more of its images are broken than may be skipped."""
 
 
+class PictureTooLarge(UserError):
+    """A model's processor would make more pixels of a sample's picture than a server lets it."""
+
+
 class ImageBackendMissing(UserError):
     """torchvision, which resizes pictures in vLLM, is not installed, so that the model would be shown other pixels."""
 

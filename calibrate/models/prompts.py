@@ -14,9 +14,11 @@ from torch import Tensor
 
 from calibrate.datasets.placeholders import place_picture
 from calibrate.datasets.sample import Sample
-from calibrate.errors import NoImageTokens, PlaceholderInText, PromptTooLong
+from calibrate.errors import NoImageTokens, PictureTooLarge, PlaceholderInText, PromptTooLong
 from calibrate.models.boxes import box_tokens
 from calibrate.models.loading import LoadedModel
+from profiles.pictures.limits import MAX_PIXELS, excess
+from profiles.pictures.resizing import ResizeRule
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,12 @@ def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) 
         The chat template has no place for the picture, or several.
     PromptTooLong
         The model does not take so many tokens and one of an answer.
+    PictureTooLarge
+        The processor would make too many pixels of it before it crops.
     TemplateBroken
     """
     picture = sample.image.convert("RGB")
+    _check_size(loaded, sample)
     made: dict[str, Any] = dict(
         loaded.processor(images=[picture], text=[loaded.image_token], return_tensors="pt", add_special_tokens=False)
     )
@@ -141,6 +146,16 @@ def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) 
             box = torch.zeros_like(image)
             box[image] = torch.from_numpy(inside)
     return Prompt(tokens, made, image, box, len(forced))
+
+
+def _check_size(loaded: LoadedModel, sample: Sample) -> None:
+    size, resized = sample.image.size, ResizeRule.of(loaded.processor.image_processor).resized(sample.image.size)
+    if (wrong := excess(size, resized, MAX_PIXELS)) is not None:
+        raise PictureTooLarge(
+            f"the picture of sample {sample.id} is too large: {wrong}",
+            expected="no more, as in a server",
+            fix="crop the picture, or take its record out",
+        )
 
 
 def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:

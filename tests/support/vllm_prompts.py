@@ -84,3 +84,41 @@ def guarded(model: str, conversations: list[list[Any]], template: str | None = N
         vars(own).clear()
         vars(own).update(stock)
     return outcomes
+
+
+def pixels_of(model: str, urls: list[str]) -> list[dict[str, Any] | str]:
+    """What the server hands to a model for each picture's URL, by name, or the line that it is refused with."""
+    from unittest.mock import patch
+
+    from vllm import envs
+
+    from profiles.pictures.resizing import ResizeRule
+    from vhserve.compat import image_processor_of
+    from vhserve.server import media
+    from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
+
+    media.register()
+    own, rule = renderer(model), ResizeRule.of(image_processor_of(renderer(model)))
+    outcomes = list[dict[str, Any] | str]()
+    with patch.object(envs, "VLLM_MEDIA_CONNECTOR", "vhserve", create=True):
+        for url in urls:
+            own.clear_mm_cache()
+            token = current.set(RequestPictures(PixelLimits(), rule))
+            try:
+                outcomes.append(_pixels(own, url))
+            except ValueError as error:
+                outcomes.append(str(error))
+            finally:
+                current.reset(token)
+    return outcomes
+
+
+def _pixels(own: Any, url: str) -> dict[str, Any]:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]
+    request = ChatCompletionRequest(messages=[{"role": "user", "content": content}])
+    chat = request.build_chat_params(None, "auto").with_defaults({"tools": None, "tokenize": False})
+    _, (prompt,) = own.render_chat([request.messages], chat, request.build_tok_params(own.model_config))
+    (item,) = prompt["mm_kwargs"]["image"]
+    return {name: field.data.numpy() for name, field in item.items()}

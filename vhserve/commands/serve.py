@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
+from profiles.pictures.limits import MAX_PIXELS, MAX_REQUEST_PIXELS
 from vhserve.commands.flags import flags as own_flags
 from vhserve.option_types import Samples, Seconds, Share
 
@@ -41,10 +42,17 @@ class Serve(BaseModel):
         32 << 20, gt=0, le=1 << 40, description="longer request bodies are refused with status 413"
     )
     max_image_pixels: int = Field(
-        50_000_000,
+        MAX_PIXELS,
         gt=0,
         le=1 << 40,
-        description="larger images (width times height) are refused before they are decoded",
+        description="larger images (width times height, as sent or as the model's processor resizes them before it "
+        "crops) are refused before they are decoded",
+    )
+    max_request_pixels: int = Field(
+        MAX_REQUEST_PIXELS,
+        gt=0,
+        le=1 << 40,
+        description="images that make those of a request larger than this together are refused before they are decoded",
     )
     max_sequences: int = Field(16, gt=0, le=16_384, description="greatest n that a request may ask for")
     max_parameter_bytes: int = Field(
@@ -142,6 +150,7 @@ class Serve(BaseModel):
             trust_client_uuids=self.trust_client_media_uuid,
             parameter_limits=ParameterLimits(self.max_parameter_bytes, self.max_parameter_entries),
             max_grammar_seconds=self.max_grammar_seconds,
+            max_request_pixels=self.max_request_pixels,
         )
         serving.apply_settings(arguments, settings)
         if serving_device() == "cpu":

@@ -5,6 +5,8 @@ Owns the differences from vLLM's own connector: an empty list of allowed domains
 whichever exception the decoder raised, and of a picture it says which. Registered by `engine.plugin`; knows no plans.
 """
 
+import binascii
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -28,7 +30,13 @@ class PictureIO(ImageMediaIO):
         super().__init__(**options)
         self._pictures = pictures
 
-    def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
+    def load_base64(self, media_type: str, data: str) -> Any:
+        try:
+            return super().load_base64(media_type, data)
+        except binascii.Error as error:
+            raise ValueError(f"its base64 is damaged ({error})") from error
+
+    def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:  # type: ignore[override]  # as vLLM
         opened = read_header(data)
         self._pictures.admit(opened.size)
         decoded = decode(opened)
@@ -49,7 +57,7 @@ class AllowedDomainsConnector(MediaConnector):
     @cached_property
     def _uncounted(self) -> RequestPictures:
         """Of pictures that come by no request to a server of ours."""
-        return RequestPictures(PixelLimits(envs.VLLM_MAX_IMAGE_PIXELS), ResizeRule())
+        return RequestPictures(PixelLimits(max_image_pixels()), ResizeRule())
 
     def fetch_image(self, image_url: str, *, image_mode: str | None = "RGB") -> Any:
         with self._next_picture(image_mode) as picture_io:
@@ -106,6 +114,11 @@ CONNECTORS: Final[dict[str, type[AllowedDomainsConnector]]] = {
     "vhserve-any-domain": AnyDomainConnector,
 }
 """By the names that `VLLM_MEDIA_CONNECTOR` takes."""
+
+
+def max_image_pixels() -> int:
+    """What `VLLM_MAX_IMAGE_PIXELS` says, which `vhserve serve` sets; 0 is no limit there."""
+    return envs.VLLM_MAX_IMAGE_PIXELS or sys.maxsize
 
 
 def register() -> None:

@@ -1,14 +1,13 @@
 """Counts the pixels of every request's pictures, by the size rule of the processor that the server uses.
 
-Owns the middleware that begins a count with each request. What is counted is in `request_pictures`, where is in `media`.
+Owns the middleware that begins a count with each request. `request_pictures` says what is counted, and `media` counts.
 """
 
 from typing import Any
 
-from vllm import envs
-
 from profiles.pictures.resizing import ResizeRule
 from vhserve.compat import image_processor_of
+from vhserve.server.media import max_image_pixels
 from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
 from vhserve.server.settings import settings_of
 
@@ -24,7 +23,7 @@ class PictureLimits:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self.rule is None and "app" in scope:
             self.rule = ResizeRule.of(image_processor_of(scope["app"].state.engine_client.renderer))
-            self.limits = PixelLimits(envs.VLLM_MAX_IMAGE_PIXELS, settings_of(scope["app"]).max_request_pixels)
+            self.limits = PixelLimits(max_image_pixels(), settings_of(scope["app"]).max_request_pixels)
         if scope["type"] != "http" or self.rule is None:
             await self.app(scope, receive, send)
             return

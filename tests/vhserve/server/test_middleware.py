@@ -24,14 +24,14 @@ CANARY = MonitoringSettings(canary=CanarySettings("synthetic", 8, 60.0))
 SHADOW = MonitoringSettings(shadow=ShadowSettings("http://127.0.0.1:1/v1", 0.5))
 
 
-START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck"], ["EngineExit", "Guard", "Drain"]
+START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck", "PictureLimits"], ["EngineExit", "Guard", "Drain"]
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
         (ServerSettings(1, 1), ["ServerInfo", *START, *ALWAYS]),
-        (ServerSettings(1, 1, trust_client_uuids=True), ["ServerInfo", "PicturePlaces", "GrammarCheck", *ALWAYS]),
+        (ServerSettings(1, 1, trust_client_uuids=True), ["ServerInfo", "PicturePlaces", "GrammarCheck", "PictureLimits", *ALWAYS]),
         (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
         (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, *ALWAYS, "RequestMetrics"]),
         (
