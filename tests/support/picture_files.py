@@ -1,4 +1,4 @@
-"""Picture files drawn at random, as hypothesis strategies: formats, modes, orientations, animations, damage.
+"""Picture files drawn at random, as hypothesis strategies: formats, modes, orientations, animations, truncation.
 
 Owns how such a file is written; judges nothing.
 """
@@ -28,7 +28,10 @@ SIZES = st.one_of(st.integers(1, 4), st.integers(5, 90), st.sampled_from([71, 72
 
 @st.composite
 def picture_files(draw: st.DrawFn) -> bytes:
-    """Content of a file, perhaps cut or with a byte changed."""
+    """Content of a file, perhaps cut.
+
+    No byte is changed: of what a decoder then leaves out, Pillow shows whatever its memory held.
+    """
     form = draw(st.sampled_from(sorted(MODES)))
     mode = draw(st.sampled_from(MODES[form]))
     size, seed = (draw(SIZES), draw(SIZES)), draw(st.integers(0, 2**32 - 1))
@@ -43,12 +46,8 @@ def picture_files(draw: st.DrawFn) -> bytes:
         whole = {"L": level, "RGB": (level, level, level), "I;16": level * 257}
         options["transparency"] = bytes(range(256)) if mode == "P" else whole[mode]
     content = encoded(noise(mode, size, seed), form, **options)
-    match draw(st.sampled_from(["whole", "whole", "whole", "cut", "changed"])):
-        case "cut":
-            content = content[: draw(st.integers(0, len(content)))]
-        case "changed":
-            at, value = draw(st.integers(0, len(content) - 1)), draw(st.integers(0, 255))
-            content = content[:at] + bytes([value]) + content[at + 1 :]
+    if draw(st.integers(0, 3)) == 0:
+        content = content[: draw(st.integers(0, len(content)))]
     return content
 
 

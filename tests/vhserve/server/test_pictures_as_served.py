@@ -58,7 +58,7 @@ def data_url(file: bytes) -> str:
     return f"data:image/x;base64,{base64.b64encode(file).decode()}"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @example(file=TALL)
 @example(file=encoded(noise("RGB", (1, 300), 1), "JPEG"))
 @example(file=encoded(noise("CMYK", (90, 60), 2), "JPEG"))
