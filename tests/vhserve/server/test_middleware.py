@@ -31,7 +31,10 @@ START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck", "PictureLim
     ("settings", "expected"),
     [
         (ServerSettings(1, 1), ["ServerInfo", *START, *ALWAYS]),
-        (ServerSettings(1, 1, trust_client_uuids=True), ["ServerInfo", "PicturePlaces", "GrammarCheck", "PictureLimits", *ALWAYS]),
+        (
+            ServerSettings(1, 1, trust_client_uuids=True),
+            ["ServerInfo", "PicturePlaces", "GrammarCheck", "PictureLimits", *ALWAYS],
+        ),
         (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
         (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, *ALWAYS, "RequestMetrics"]),
         (
