@@ -273,6 +273,11 @@ class PruningPlan(Strict):
         return sorted(head for one in TREATMENTS.values() if not one.computed for head in self.heads(one.name))
 
     @property
+    def has_partial_heads(self) -> bool:
+        """Whether a head is computed and does not see, or keep, every image block."""
+        return any(one.is_masked and self.heads(one.name) for one in TREATMENTS.values())
+
+    @property
     def digest(self) -> str:
         """``sha256:…`` of the canonical bytes without `measured`: what serving depends on."""
         return canonical.digest(self, without={"measured"})

@@ -10,7 +10,7 @@ from typing import Self
 from profiles.errors import LayoutRefused
 from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
-from profiles.treatments import FULL, TEXT_ONLY, TREATMENTS, Treatment
+from profiles.treatments import FULL, TREATMENTS, Treatment
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,19 @@ class LayerLayout:
         return cls({one.name: kept.get(one.name, TreatedHeads()) for one in TREATMENTS.values() if one.computed})
 
     @property
-    def full(self) -> tuple[int, ...]:
-        """Query heads that attend to everything."""
-        return self.kept[FULL.name].queries
+    def full(self) -> TreatedHeads:
+        """Heads that stay as they are."""
+        return self.kept[FULL.name]
 
     @property
-    def text_only(self) -> tuple[int, ...]:
-        """Query heads that attend to text only."""
-        return self.kept[TEXT_ONLY.name].queries
+    def queries(self) -> tuple[int, ...]:
+        """All query heads that are kept, as they are laid out."""
+        return tuple(head for heads in self.kept.values() for head in heads.queries)
 
     @property
-    def kv_full(self) -> tuple[int, ...]:
-        """KV heads that `full` reads."""
-        return self.kept[FULL.name].kv
-
-    @property
-    def kv_text(self) -> tuple[int, ...]:
-        """KV heads that `text_only` reads."""
-        return self.kept[TEXT_ONLY.name].kv
+    def kv(self) -> tuple[int, ...]:
+        """All KV heads that are kept, as they are laid out."""
+        return tuple(head for heads in self.kept.values() for head in heads.kv)
 
 
 def layer_layouts(plan: PruningPlan) -> tuple[LayerLayout, ...]:

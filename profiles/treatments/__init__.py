@@ -6,16 +6,21 @@ Owns which treatments there are and their order. Standard library only; does not
 from typing import Final
 
 from profiles.treatments.definition import ALL_BLOCKS, NO_BLOCKS, ImageBlocks, Phase, Treatment
+from profiles.treatments.evict import EVICT, EVICT_TO
 from profiles.treatments.full import FULL
 from profiles.treatments.removed import REMOVED
 from profiles.treatments.text_only import TEXT_ONLY
+from profiles.treatments.thinned import THINNED
 
 __all__ = [
     "ALL_BLOCKS",
+    "EVICT",
+    "EVICT_TO",
     "FULL",
     "NO_BLOCKS",
     "REMOVED",
     "TEXT_ONLY",
+    "THINNED",
     "TREATMENTS",
     "ImageBlocks",
     "Phase",
@@ -23,7 +28,9 @@ __all__ = [
     "budgeted",
 ]
 
-TREATMENTS: Final[dict[str, Treatment]] = {one.name: one for one in (FULL, TEXT_ONLY, REMOVED)}
+TREATMENTS: Final[dict[str, Treatment]] = {
+    one.name: one for one in (FULL, *EVICT_TO, EVICT, *THINNED, TEXT_ONLY, REMOVED)
+}
 """By name, the one that changes nothing first and the harshest last. Layouts, tables and figures go in this order."""
 
 

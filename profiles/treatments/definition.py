@@ -34,6 +34,10 @@ class ImageBlocks:
         """How many blocks of an image with so many they are."""
         return 0 if self.stride is None else -(-blocks // self.stride)
 
+    def has(self, number: int) -> bool:
+        """Whether the block of this number is one of them."""
+        return self.stride is not None and number % self.stride == 0
+
     def includes(self, others: "ImageBlocks") -> bool:
         """Whether all of the others are among these."""
         return others.stride is None or (self.stride is not None and others.stride % self.stride == 0)
@@ -104,6 +108,11 @@ class Treatment:
     def is_masked(self) -> bool:
         """Whether the head is computed, but does not see everything."""
         return self.computed and not self.is_full
+
+    @property
+    def evicts(self) -> bool:
+        """Whether image blocks that the prompt saw leave the KV cache when it is computed."""
+        return self.computed and self.seen_in_prompt != self.seen_in_reply
 
     @property
     def flag(self) -> str:

@@ -25,6 +25,8 @@ class Case:
 
     Attributes
     ----------
+    other
+        Heads of further treatments, by name.
     mean
         Whether removed heads are compensated for by (random) means.
     rounds, settings, patches, probe
@@ -35,6 +37,7 @@ class Case:
     removed: Heads = field(default_factory=dict)
     text_only: Heads = field(default_factory=dict)
     granularity: Granularity = "query_head"
+    other: Mapping[str, Heads] = field(default_factory=dict)
     mean: bool = False
     rounds: tuple[Round, ...] = (Round(PROMPTS),)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Case:
             model.geometry,
             removed=heads,
             text_only=pairs(self.text_only),
+            **{name: pairs(own) for name, own in self.other.items()},
             granularity=self.granularity,
             compensation=compensation,
         )

@@ -102,7 +102,7 @@ def report(root: Path) -> str:
     # vLLM loads the model class in its own process, by the name that `architectures` has for it.
     parts = {module.rpartition(".")[2]: module for module in graph if module.startswith("vhserve.engine.")}
     way = longest_way("vhserve.commands.serve", parts["architectures"], graph)
-    way += longest_way("vhserve.engine.models", parts["text_only_backend"], graph)
+    way += longest_way("vhserve.engine.models", parts["partial_backend"], graph)
     lines.append(f"longest way from vhserve serve to the attention back end: {len(way)} files: {' > '.join(way)}")
     return "\n".join(lines)
 

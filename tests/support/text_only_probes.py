@@ -45,7 +45,7 @@ def _held(engine: Any) -> dict[str, Any]:
 def block_tables(engine: Any) -> dict[str, Any]:
     """Tables of some prompts after prefill, what each group is, and how many tokens got the full heads' part only."""
     from vhserve.engine.kv_cache.image_spans import image_spans
-    from vhserve.engine.kv_cache.spec import count_groups, is_text_only
+    from vhserve.engine.kv_cache.spec import count_groups, treatment_name
 
     assert engine.reset_prefix_cache()
     dropped = _count_dropped()
@@ -71,9 +71,9 @@ def block_tables(engine: Any) -> dict[str, Any]:
     layers = engine.llm_engine.vllm_config.compilation_config.static_forward_context
     return {
         "requests": seen,
-        "text_only": [is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups],
+        "treatments": [treatment_name(group.kv_cache_spec) for group in config.kv_cache_groups],
         "heads": [sum(layers[name].num_kv_heads for name in group.layer_names) for group in config.kv_cache_groups],
-        "groups": tuple(count_groups(config)),
+        "groups": dict(count_groups(config).of),
         "held": _held(engine),
     }
 

@@ -9,6 +9,7 @@ from vllm.model_executor.models.llava_next import LlavaNextForConditionalGenerat
 
 from vhserve.engine.checks.error_relay import relay_user_errors
 from vhserve.engine.checks.plan_validation import validate_plan
+from vhserve.engine.kv_cache.worker_tables import evict
 from vhserve.engine.weights.surgery import prune
 
 
@@ -20,6 +21,7 @@ class VhserveLlavaForConditionalGeneration(LlavaForConditionalGeneration):
             plan = validate_plan(vllm_config)
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             prune(self.language_model, plan, vllm_config)
+            evict(plan, vllm_config)
 
 
 class VhserveLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
@@ -30,3 +32,4 @@ class VhserveLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration
             plan = validate_plan(vllm_config)
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             prune(self.language_model, plan, vllm_config)
+            evict(plan, vllm_config)

@@ -1,7 +1,8 @@
-"""Schedulers for engines with a plan: vLLM's own, with token counters and with live requests for text-only managers.
+"""Schedulers for engines with a plan: vLLM's own, with token counters, and with what partial heads' KV cache needs.
 
-Owns how requests reach the managers: all live ones for allocation, the current one for prefix-cache lookup. vLLM's
-`scheduler_cls` is set to `plan_scheduler`. Does not know how requests are scheduled.
+Owns how requests reach the managers (all live ones for allocation, the current one for prefix-cache lookup), and that
+no step computes tokens of a prompt and of its reply where heads evict. vLLM's `scheduler_cls` is set to
+`plan_scheduler`.
 """
 
 from typing import Any
@@ -14,17 +15,17 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
-from vhserve.compat import around_prefix_lookup
+from vhserve.compat import around_prefix_lookup, end_chunks_early, keep_image_data
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.kv_cache.capacity import capacity
-from vhserve.engine.kv_cache.manager import lookup_for, text_only_managers
+from vhserve.engine.kv_cache.manager import bind, lookup_for, partial_managers
 from vhserve.engine.kv_cache.spec import count_groups
 from vhserve.engine.token_counters import TokenCountersMixin
 
 logger = init_logger("vllm.vhserve")  # a child of vLLM's logger, whose level and format users set
 
 
-class TextOnlyMixin:
+class PartialMixin:
     """Mixin before a vLLM scheduler class that has `requests` and `kv_cache_manager`."""
 
     requests: dict[str, Request]
@@ -32,9 +33,21 @@ class TextOnlyMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for manager in text_only_managers(self.kv_cache_manager):
-            manager.bind_requests(self.requests)
+        bind(self.kv_cache_manager, self.requests)
         around_prefix_lookup(self.kv_cache_manager, lookup_for)
+        if any(manager.treatment.evicts for manager in partial_managers(self.kv_cache_manager)):
+            end_chunks_early(self, tokens_of_one_phase)
+            keep_image_data()
+
+
+def tokens_of_one_phase(request: Request, computed: int, tokens: int) -> int:
+    """How many of the `tokens` that follow `computed` ones to compute in a step: of the prompt or of the reply only.
+
+    A request that was preempted in its reply is computed anew from its beginning; its prompt sees the image, and its
+    reply does not.
+    """
+    left = request.num_prompt_tokens - computed
+    return left if request.num_tokens > request.num_prompt_tokens and 0 < left < tokens else tokens
 
 
 class TokenCountersScheduler(TokenCountersMixin, Scheduler):
@@ -45,12 +58,12 @@ class TokenCountersAsyncScheduler(TokenCountersMixin, AsyncScheduler):
     """vLLM's async scheduler with token counters."""
 
 
-class TextOnlyScheduler(TextOnlyMixin, TokenCountersMixin, Scheduler):
-    """vLLM's scheduler with token counters and text-only KV cache groups."""
+class PartialScheduler(PartialMixin, TokenCountersMixin, Scheduler):
+    """vLLM's scheduler with token counters and KV cache groups of partial heads."""
 
 
-class TextOnlyAsyncScheduler(TextOnlyMixin, TokenCountersMixin, AsyncScheduler):
-    """vLLM's async scheduler with token counters and text-only KV cache groups."""
+class PartialAsyncScheduler(PartialMixin, TokenCountersMixin, AsyncScheduler):
+    """vLLM's async scheduler with token counters and KV cache groups of partial heads."""
 
 
 def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kwargs: Any) -> Scheduler:
@@ -58,8 +71,8 @@ def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kw
     plan = require_plan(vllm_config.additional_config)
     asynchronous = vllm_config.scheduler_config.async_scheduling
     scheduler_class: type[Scheduler] = TokenCountersAsyncScheduler if asynchronous else TokenCountersScheduler
-    if plan.heads("text_only"):
+    if plan.has_partial_heads:
         groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
         logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
-        scheduler_class = TextOnlyAsyncScheduler if asynchronous else TextOnlyScheduler
+        scheduler_class = PartialAsyncScheduler if asynchronous else PartialScheduler
     return scheduler_class(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)

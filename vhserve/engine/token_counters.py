@@ -1,4 +1,4 @@
-"""Counts image tokens, text tokens and image blocks that were not allocated, since the last scheduler statistics.
+"""Counts image tokens, text tokens and image blocks that were not allocated or freed, since the last statistics.
 
 Owns the counters and how a scheduler keeps them; they leave the engine process with vLLM's own scheduler statistics.
 Does not know who reads them.
@@ -12,7 +12,7 @@ from vllm.v1.request import Request
 
 from vhserve.compat import put_counts
 from vhserve.engine.kv_cache.image_spans import image_spans
-from vhserve.engine.kv_cache.manager import text_only_managers
+from vhserve.engine.kv_cache.manager import partial_managers
 
 
 class TokenCountersMixin:
@@ -36,9 +36,11 @@ class TokenCountersMixin:
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats: SchedulerStats | None = super().make_stats(*args, **kwargs)  # type: ignore[misc]
         if stats is not None:
-            put_counts(stats, {**self._prompt_tokens, "image_blocks_skipped": self._blocks_skipped()})
+            managers = partial_managers(self.kv_cache_manager)
+            blocks = {
+                "image_blocks_skipped": sum(manager.take_skipped() for manager in managers),
+                "image_blocks_evicted": sum(manager.take_evicted() for manager in managers),
+            }
+            put_counts(stats, {**self._prompt_tokens, **blocks})
             self._prompt_tokens = dict.fromkeys(self.PROMPT_TOKENS, 0)
         return stats
-
-    def _blocks_skipped(self) -> int:
-        return sum(manager.take_skipped() for manager in text_only_managers(self.kv_cache_manager))

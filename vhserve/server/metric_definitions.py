@@ -87,7 +87,12 @@ DEFINITIONS: Final = {
     ),
     "vhserve_image_blocks_skipped_total": MetricDefinition(
         "KV cache blocks of nothing but image tokens that were not allocated, over all KV cache groups of text-only "
-        "heads; a preempted sequence counts again.",
+        "and thinned heads; a preempted sequence counts again.",
+        kind="counter",
+    ),
+    "vhserve_image_blocks_evicted_total": MetricDefinition(
+        "KV cache blocks of nothing but image tokens that were freed when their prompt had been computed, over all KV "
+        "cache groups of evicted heads; a preempted sequence counts again.",
         kind="counter",
     ),
     "vhserve_requests_total": MetricDefinition(

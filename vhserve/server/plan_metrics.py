@@ -77,6 +77,7 @@ def expose(
     if kv_capacity is not None:
         capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
         capacity_requests.labels(prompt="image").set(kv_capacity.image_requests)
+        capacity_requests.labels(prompt="image_answered").set(kv_capacity.image_replies)
         capacity_requests.labels(prompt="text").set(kv_capacity.text_requests)
     for measured in plan.measured:
         labels = {"dataset": measured.dataset, "family": measured.family, "arm": measured.arm}

@@ -20,11 +20,10 @@ from vhserve.compat import (
     set_up_serving,
 )
 from vhserve.devices import block_size_on, check_block_size, serving_device
-from vhserve.engine.checks import text_only_options
+from vhserve.engine.checks import partial_options
 from vhserve.engine.checks.architectures import served_by
 from vhserve.engine.checks.error_relay import raise_relayed_errors
 from vhserve.engine.checks.plan_transport import KEY, pack_plan
-from vhserve.engine.checks.served_treatments import check_treatments
 from vhserve.engine.checks.unsupported_options import check_arguments
 from vhserve.errors import FlagRefused
 from vhserve.server import engine_exit, hardening
@@ -43,8 +42,8 @@ def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
         "additional_config": {KEY: pack_plan(plan)},
-        "scheduler_cls": text_only_options.SCHEDULER,
-        **text_only_options.overrides(plan),
+        "scheduler_cls": partial_options.SCHEDULER,
+        **partial_options.overrides(plan),
     }
 
 
@@ -86,8 +85,7 @@ def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
     ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     check_arguments(arguments)
-    check_treatments(plan)
-    text_only_options.check_flags(plan, arguments)
+    partial_options.check_flags(plan, arguments)
     _set_block_size(arguments, plan)
     ours = engine_overrides(plan)
     for flag, attribute, key in (

@@ -19,6 +19,7 @@ _TOTALS = {
     "image_tokens": "vhserve_image_tokens_total",
     "text_tokens": "vhserve_text_tokens_total",
     "image_blocks_skipped": "vhserve_image_blocks_skipped_total",
+    "image_blocks_evicted": "vhserve_image_blocks_evicted_total",
 }
 
 _ENDS = {

@@ -157,8 +157,9 @@ def test_blocks_held_are_the_plans_formula_block_by_block(
     probed, plan = outcome.probed, case.plan(model)
     kv_text = len(plan.heads("text_only"))
     kv_full = len(plan.heads("full"))
-    assert sum(heads for heads, text in zip(probed["heads"], probed["text_only"], strict=True) if text) == kv_text
-    assert sum(heads for heads, text in zip(probed["heads"], probed["text_only"], strict=True) if not text) == kv_full
+    named = list(zip(probed["heads"], probed["treatments"], strict=True))
+    assert sum(heads for heads, treatment in named if treatment == "text_only") == kv_text
+    assert sum(heads for heads, treatment in named if treatment == "full") == kv_full
     for held in probed["requests"].values():
         blocks = -(-held["tokens"] // BLOCK)
         image = {
@@ -168,9 +169,10 @@ def test_blocks_held_are_the_plans_formula_block_by_block(
         }
         assert len(held["spans"]) == 0 or image
         taken = 0
-        for table, text in zip(held["tables"], probed["text_only"], strict=True):
+        for table, treatment in zip(held["tables"], probed["treatments"], strict=True):
             assert len(table) == blocks
-            assert {index for index, block in enumerate(table) if block == 0} == (image if text else set())
+            expected = image if treatment == "text_only" else set()
+            assert {index for index, block in enumerate(table) if block == 0} == expected
             taken += sum(block != 0 for block in table)
         assert held["taken"] == taken
     assert probed["held"]["free"] == probed["held"]["blocks"] - 1
@@ -181,7 +183,7 @@ def test_dropped_tokens_are_not_projected_for_text_only_heads(
     name: str, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
     layouts = layer_layouts(CASES[name].plan(models[CASES[name].model]))
-    layers = [one for one in layouts if len(one.text_only) >= WORTHWHILE * max(1, len(one.full + one.text_only))]
+    layers = [one for one in layouts if len(one.kept["text_only"].queries) >= WORTHWHILE * max(1, len(one.queries))]
     for held in served(name).probed["requests"].values():
         dropped = BLOCK * sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
         assert sorted(held["dropped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
@@ -190,7 +192,7 @@ def test_dropped_tokens_are_not_projected_for_text_only_heads(
 def test_lanes_are_about_equally_wide(served: EngineRuns) -> None:
     """4 of 5 heads text-only: the text-only heads take four lanes beside one of full heads."""
     probed = served("three_lanes").probed
-    assert sorted(zip(probed["text_only"], probed["heads"], strict=True))[0] == (False, 6)
+    assert sorted(zip(probed["treatments"], probed["heads"], strict=True))[0] == ("full", 6)
     assert max(probed["heads"]) <= 8
     assert sum(probed["heads"]) == 30
 
@@ -210,13 +212,13 @@ def test_the_capacity_that_metrics_state_is_the_engines(
     """Metrics know the plan and not the engine's groups; the groups must be those that the plan leads to."""
     probed, plan = served(name).probed, CASES[name].plan(models[CASES[name].model])
     groups = groups_of(plan, BLOCK)
-    assert groups == tuple(probed["groups"])
+    assert groups.of == probed["groups"]
     usable = probed["held"]["blocks"] - 1
     stated = capacity(groups, usable, plan.geometry.image_tokens, BLOCK)
     for held in probed["requests"].values():
         blocks = -(-held["tokens"] // BLOCK)
         dropped = sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
-        assert held["taken"] == groups.blocks(lanes.PromptBlocks(blocks, blocks - dropped))
+        assert held["taken"] == groups.blocks(lanes.PromptBlocks(blocks, dropped))
     assert stated.image_requests > stated.text_requests
 
 

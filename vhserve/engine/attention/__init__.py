@@ -11,10 +11,10 @@ __all__ = [
     "host_compaction",
     "lane_attention",
     "layer_attention",
+    "partial_backend",
+    "partial_builder",
+    "partial_impl",
     "query_routing",
     "split_attention",
     "step_compaction",
-    "text_only_backend",
-    "text_only_builder",
-    "text_only_impl",
 ]

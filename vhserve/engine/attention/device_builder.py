@@ -1,7 +1,7 @@
 """The metadata builder of text-only heads on a GPU: it compacts a batch without waiting for the device.
 
 Owns the compaction's persistent buffers of one KV cache group. Does not know what is done with the queries
-(`text_only_impl`).
+(`partial_impl`).
 """
 
 import torch
@@ -11,12 +11,12 @@ from vllm.v1.kv_cache_interface import AttentionSpec
 
 from vhserve.compat import copy_of_batch
 from vhserve.engine.attention.device_compaction import Compactor
+from vhserve.engine.attention.partial_builder import PartialBuilder
 from vhserve.engine.attention.query_routing import QueryRouting
 from vhserve.engine.attention.step_compaction import CompactedBatch
-from vhserve.engine.attention.text_only_builder import TextOnlyBuilder
 
 
-class DeviceBuilder(TextOnlyBuilder):
+class DeviceBuilder(PartialBuilder):
     """Mixin before a stock metadata builder for a GPU."""
 
     def __init__(

@@ -8,12 +8,12 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from vhserve.compat import copy_of_batch
+from vhserve.engine.attention.partial_builder import PartialBuilder
 from vhserve.engine.attention.query_routing import QueryRouting
 from vhserve.engine.attention.step_compaction import CompactedBatch
-from vhserve.engine.attention.text_only_builder import TextOnlyBuilder
 
 
-class HostBuilder(TextOnlyBuilder):
+class HostBuilder(PartialBuilder):
     """Mixin before a stock metadata builder for a CPU."""
 
     kv_cache_spec: AttentionSpec

@@ -1,7 +1,7 @@
-"""vLLM's attention over full or text-only heads, with a KV cache in a lane.
+"""vLLM's attention over full or partial heads, with a KV cache in a lane.
 
-Owns the KV cache spec that such a layer reports, and what text-only layers of one engine share. Does not choose lanes
-(`kv_cache.lanes`) or know a backend (`text_only_backend`).
+Owns the KV cache spec that such a layer reports, and what layers of partial heads of one engine share. Does not choose
+lanes (`kv_cache.lanes`) or know a backend (`partial_backend`).
 """
 
 from dataclasses import replace
@@ -12,9 +12,10 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
+from profiles.treatments import Treatment
 from vhserve.engine.attention.step_compaction import StepCompaction
 from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, LaneAssignment
-from vhserve.engine.kv_cache.spec import FullLaneSpec, TextOnlySpec
+from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
 from vhserve.errors import FlagRefused
 
 
@@ -29,8 +30,6 @@ class LaneAttention(Attention):
         Of vLLM's `Attention`.
     """
 
-    spec_class: type[FullLaneSpec] | type[TextOnlySpec]
-
     def __init__(self, *args: Any, lane: LaneAssignment, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lane = lane
@@ -40,19 +39,24 @@ class LaneAttention(Attention):
         if not isinstance(stock, FullAttentionSpec):
             raise FlagRefused(
                 f"layer {self.layer_name} has a KV cache of kind {type(stock).__name__}",
-                expected="full attention in every layer of a model with text-only heads",
+                expected="full attention in every layer of a model with heads that drop image blocks",
                 fix="serve the model with a plan of full and removed heads",
             )
-        spec = self.attn_backend.customize_spec(self.spec_class.of(stock, self.lane.lane))
+        spec = self.attn_backend.customize_spec(self.spec(stock))
         if self.lane.padded:
             spec = replace(spec, page_size_padded=spec.page_size_bytes + PADDING_BYTES)
         return spec
 
+    def spec(self, stock: FullAttentionSpec) -> FullLaneSpec | PartialSpec:
+        """The layer's spec, of that which stock attention would report."""
+        raise NotImplementedError
+
 
 class FullLaneAttention(LaneAttention):
-    """Attention of a layer's full heads, beside text-only heads in this layer or others."""
+    """Attention of a layer's full heads, beside partial heads in this layer or others."""
 
-    spec_class = FullLaneSpec
+    def spec(self, stock: FullAttentionSpec) -> FullLaneSpec:
+        return FullLaneSpec.of(stock, self.lane.lane)
 
 
 class Projection(Protocol):
@@ -62,21 +66,22 @@ class Projection(Protocol):
         """Project the tokens of the batch that runs, (tokens, inputs), to (tokens, outputs)."""
 
 
-class TextOnlyAttention(LaneAttention):
-    """Attention of a layer's text-only heads.
+class PartialAttention(LaneAttention):
+    """Attention of a layer's heads of one treatment under which they do not keep the whole image.
 
     Parameters
     ----------
     step_compaction
-        Shared by all text-only attention of one engine; metadata builders take it from here.
+        Shared by all attention of the treatment in one engine; metadata builders take it from here.
     """
 
-    spec_class = TextOnlySpec
-
-    def __init__(self, *args: Any, step_compaction: StepCompaction, **options: Any) -> None:
+    def __init__(self, *args: Any, treatment: Treatment, step_compaction: StepCompaction, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.step_compaction = step_compaction
+        self.treatment, self.step_compaction = treatment, step_compaction
         self._projections: dict[str, Projection] = {}
+
+    def spec(self, stock: FullAttentionSpec) -> PartialSpec:
+        return PartialSpec.of(stock, self.treatment.name, self.lane.lane)
 
     def add_projection(self, kind: str, projection: Projection) -> None:
         """Register a projection of the layer, so that an operator in a compiled model finds it by the layer's name."""

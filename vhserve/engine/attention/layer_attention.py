@@ -1,7 +1,7 @@
 """Builds the module that attends with the heads which a decoder layer keeps, in place of vLLM's `Attention`.
 
-Owns the choice between vLLM's own class over fewer heads, attention with a KV cache in a lane, and two of these in one
-layer. Does not know projections (`weights`).
+Owns the choice between vLLM's own class over fewer heads, attention with a KV cache in a lane, and several of these in
+one layer. Does not know projections (`weights`).
 """
 
 from typing import Any, TypeVar
@@ -11,11 +11,13 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.llama import LlamaAttention
 
+from profiles.planning.layout import TreatedHeads
+from profiles.treatments import TREATMENTS, Treatment
 from vhserve.compat import forget_attention
-from vhserve.engine.attention.lane_attention import FullLaneAttention, TextOnlyAttention
+from vhserve.engine.attention.lane_attention import FullLaneAttention, LaneAttention, PartialAttention
+from vhserve.engine.attention.partial_backend import block_outermost_backend, partial_backend
 from vhserve.engine.attention.split_attention import SplitAttention
-from vhserve.engine.attention.step_compaction import StepCompaction
-from vhserve.engine.attention.text_only_backend import block_outermost_backend, text_only_backend
+from vhserve.engine.attention.step_compaction import StepCompaction, StepCompactions
 from vhserve.engine.checks.unsupported_options import BACKENDS
 from vhserve.engine.kv_cache.lane_assignment import LaneAssignment
 from vhserve.engine.layer_plan import LayerPlan
@@ -25,79 +27,81 @@ AnyAttention = TypeVar("AnyAttention", bound=Attention)
 
 
 def build_layer_attention(
-    attention: LlamaAttention, layer: LayerPlan, step_compaction: StepCompaction, vllm_config: VllmConfig
+    attention: LlamaAttention, layer: LayerPlan, step_compactions: StepCompactions, vllm_config: VllmConfig
 ) -> nn.Module:
     """The module to put in place of `attention.attn`, which vLLM no longer knows afterwards.
 
-    It takes q, k and v of the kept heads, each of shape (tokens, heads * head size) and laid out
-    ``[full | text_only]``, and returns the heads' outputs in the order of q.
+    It takes q, k and v of the kept heads, each of shape (tokens, heads * head size) and laid out as the layer's layout
+    says, and returns the heads' outputs in the order of q.
 
     Parameters
     ----------
     layer
         The plan of the layer.
-    step_compaction
+    step_compactions
         Shared by all layers of the model.
 
     Raises
     ------
     FlagRefused
         vLLM has chosen an attention backend that takes all layers to have the same heads, or that cannot serve
-        text-only heads.
+        partial heads.
     ValueError
         The layer keeps no head.
     """
     forget_attention(attention.attn.layer_name, vllm_config)
     if layer.lanes is None:
         return _smaller_attention(attention, layer, vllm_config)
-    lanes = layer.lanes
-    full = None if lanes.full is None else _full_attention(attention, layer, lanes.full, vllm_config)
-    if lanes.text is not None:
-        text = _text_only_attention(attention, layer, lanes.text, step_compaction, vllm_config)
-        return text if full is None else SplitAttention(full, text)
-    if full is None:
+    parts: list[LaneAttention] = []
+    for name, lane in layer.lanes.items():
+        treatment, heads = TREATMENTS[name], layer.layout.kept[name]
+        if treatment.is_full:
+            parts.append(_full_attention(attention, heads, lane, vllm_config))
+        else:
+            compaction = step_compactions[name]
+            parts.append(_partial_attention(attention, treatment, heads, lane, compaction, vllm_config))
+    if not parts:
         raise ValueError(f"layer {layer.index} keeps no head, so it has no attention")
-    return full
+    return parts[0] if len(parts) == 1 else SplitAttention(parts)
 
 
 def _full_attention(
-    attention: LlamaAttention, layer: LayerPlan, lane: LaneAssignment, vllm_config: VllmConfig
+    attention: LlamaAttention, heads: TreatedHeads, lane: LaneAssignment, vllm_config: VllmConfig
 ) -> FullLaneAttention:
     return _construct(
         FullLaneAttention,
         attention,
-        len(layer.layout.full),
-        len(layer.layout.kv_full),
+        heads,
         vllm_config,
         attn_backend=block_outermost_backend(attention.attn.attn_backend),
         lane=lane,
     )
 
 
-def _text_only_attention(
+def _partial_attention(
     attention: LlamaAttention,
-    layer: LayerPlan,
+    treatment: Treatment,
+    heads: TreatedHeads,
     lane: LaneAssignment,
     step_compaction: StepCompaction,
     vllm_config: VllmConfig,
-) -> TextOnlyAttention:
+) -> PartialAttention:
     return _construct(
-        TextOnlyAttention,
+        PartialAttention,
         attention,
-        len(layer.layout.text_only),
-        len(layer.layout.kv_text),
+        heads,
         vllm_config,
-        # The suffix holds no number: vLLM reads the layer's index out of the name.
-        prefix=f"{attention.attn.layer_name}_text",
-        attn_backend=text_only_backend(attention.attn.attn_backend),
+        # vLLM reads the layer's index out of the name: the one part between dots that is a number.
+        prefix=f"{attention.attn.layer_name}_{treatment.name.replace(':', '_')}",
+        attn_backend=partial_backend(attention.attn.attn_backend),
+        treatment=treatment,
         lane=lane,
         step_compaction=step_compaction,
     )
 
 
 def _smaller_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config: VllmConfig) -> Attention:
-    layout = layer.layout
-    smaller = _construct(Attention, attention, len(layout.full), len(layout.kv_full), vllm_config)
+    smaller = _construct(Attention, attention, layer.layout.full, vllm_config)
     if smaller.attn_backend.get_name() not in BACKENDS:
         raise FlagRefused(
             f"attention backend {smaller.attn_backend.get_name()} takes all layers to have the same heads",
@@ -110,19 +114,18 @@ def _smaller_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config:
 def _construct(
     attention_class: type[AnyAttention],
     attention: LlamaAttention,
-    heads: int,
-    kv_heads: int,
+    heads: TreatedHeads,
     vllm_config: VllmConfig,
     **options: Any,
 ) -> AnyAttention:
     """Attention like `attention.attn`, over fewer heads; under its name, unless `options` give another `prefix`."""
     stock = attention.attn
     return attention_class(
-        heads,
+        len(heads.queries),
         attention.head_dim,
         attention.scaling,
         **{
-            "num_kv_heads": kv_heads,
+            "num_kv_heads": len(heads.kv),
             "cache_config": vllm_config.cache_config,
             "per_layer_sliding_window": stock.sliding_window,
             "attn_type": stock.attn_type,

@@ -1,7 +1,7 @@
 """Which queries of a batch the kernel of a text-only attention gets, and how that travels in vLLM's attention metadata.
 
 Owns the subclass of a backend's metadata that carries the routing. Does not know how queries are chosen
-(`device_compaction`, `host_compaction`) or how they are moved (`text_only_impl`).
+(`device_compaction`, `host_compaction`) or how they are moved (`partial_impl`).
 """
 
 import functools

@@ -1,22 +1,24 @@
-"""Two attentions in one decoder layer: one for its full heads and one for its text-only heads.
+"""Several attentions in one decoder layer: one for the heads of each treatment.
 
 Owns the module that takes the place of vLLM's `Attention` in such a layer. Does not know KV caches or kernels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from vhserve.engine.attention.lane_attention import FullLaneAttention, TextOnlyAttention
+from vhserve.engine.attention.lane_attention import LaneAttention
 
 
 class SplitAttention(nn.Module):
-    """Attends with full heads and with text-only heads; q, k and v are laid out ``[full | text_only]``."""
+    """Attends with the heads of each part; q, k and v are laid out part by part."""
 
-    def __init__(self, full: FullLaneAttention, text: TextOnlyAttention) -> None:
+    def __init__(self, parts: Sequence[LaneAttention]) -> None:
         super().__init__()
-        self.full, self.text = full, text
-        self.query_sizes = [full.num_heads * full.head_size, text.num_heads * text.head_size]
-        self.kv_sizes = [full.num_kv_heads * full.head_size, text.num_kv_heads * text.head_size]
+        self.parts = nn.ModuleList(parts)
+        self.query_sizes = [part.num_heads * part.head_size for part in parts]
+        self.kv_sizes = [part.num_kv_heads * part.head_size for part in parts]
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Attend.
@@ -32,8 +34,6 @@ class SplitAttention(nn.Module):
         -------
         Outputs of the heads, in the shape and order of `query`.
         """
-        full_query, text_query = query.split_with_sizes(self.query_sizes, dim=-1)
-        full_key, text_key = key.split_with_sizes(self.kv_sizes, dim=-1)
-        full_value, text_value = value.split_with_sizes(self.kv_sizes, dim=-1)
-        full = self.full(full_query, full_key, full_value)
-        return torch.cat([full, self.text(text_query, text_key, text_value)], dim=-1)
+        queries = query.split_with_sizes(self.query_sizes, dim=-1)
+        keys, values = key.split_with_sizes(self.kv_sizes, dim=-1), value.split_with_sizes(self.kv_sizes, dim=-1)
+        return torch.cat([part(*own) for part, *own in zip(self.parts, queries, keys, values, strict=True)], dim=-1)

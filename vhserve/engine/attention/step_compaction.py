@@ -1,15 +1,18 @@
-"""What the text-only metadata builders of one engine share within a step, so that each part is computed once.
+"""What the metadata builders of partial heads of one engine share within a step, so that each part is computed once.
 
 Owns how steps and KV cache groups are distinguished. Does not know how a batch is compacted. An engine has one
-`StepCompaction`, given to its text-only attention layers when they are built, from which their builders take it.
+`StepCompaction` for each treatment, given to the attention layers when they are built, from which their builders take
+it: groups of one treatment have their null blocks at the same positions, groups of two don't.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
+from profiles.names import TreatmentName
 from vhserve.engine.attention.host_compaction import CompactionPlan, plan_compaction
 from vhserve.engine.attention.query_routing import QueryRouting
 
@@ -43,7 +46,7 @@ class StepCompaction:
         return known[2]
 
     def host_plan(self, batch: CommonAttentionMetadata, block_size: int) -> CompactionPlan | None:
-        """The plan that all groups of a step share: their batches hold the same `seq_lens` object.
+        """The plan that all groups of a treatment share in a step: their batches hold the same `seq_lens` object.
 
         Only for batches in host memory. None when nothing is dropped.
         """
@@ -59,3 +62,10 @@ class StepCompaction:
             )
             known = self._plan = (batch.seq_lens, plan)
         return known[1]
+
+
+class StepCompactions(defaultdict[TreatmentName, StepCompaction]):
+    """Those of one engine, by treatment."""
+
+    def __init__(self) -> None:
+        super().__init__(StepCompaction)

@@ -6,9 +6,8 @@ Does not know how a plan is carried out; imports no other subpackage of `vhserve
 __all__ = [
     "architectures",
     "error_relay",
+    "partial_options",
     "plan_transport",
     "plan_validation",
-    "served_treatments",
-    "text_only_options",
     "unsupported_options",
 ]

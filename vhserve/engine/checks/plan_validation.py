@@ -10,10 +10,9 @@ from profiles.geometry import ModelRef
 from profiles.planning.fit import check_fit
 from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
-from vhserve.engine.checks import text_only_options
+from vhserve.engine.checks import partial_options
 from vhserve.engine.checks.architectures import stock_architecture
 from vhserve.engine.checks.plan_transport import require_plan
-from vhserve.engine.checks.served_treatments import check_treatments
 from vhserve.engine.checks.unsupported_options import check_config
 
 
@@ -25,9 +24,8 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     PlanMissing, PlanAltered, FlagRefused, ModelMismatch, TreatmentUnsupported
     """
     plan = require_plan(vllm_config.additional_config)
-    check_treatments(plan)
     check_config(vllm_config)
-    text_only_options.check_engine(plan, vllm_config)
+    partial_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
     model = ModelRef(
         name=vllm_config.model_config.model,

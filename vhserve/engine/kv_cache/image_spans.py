@@ -1,14 +1,16 @@
 """Where the image tokens of a request are, in tokens and in KV blocks.
 
-Owns the rule that makes a block an image block: every position of it holds an embedding of an image of this request.
-Reads vLLM's live request. Does not know who allocates the blocks.
+Owns the rule that makes a block an image block (every position of it holds an embedding of an image of this request),
+and a block's number within its image. Reads vLLM's live request. Does not know who allocates the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from profiles.treatments import ImageBlocks
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -48,7 +50,14 @@ def image_spans(request: Request) -> Spans:
     cached = _cache.get(request)
     if cached is not None and cached[0] == len(features):
         return cached[1]
-    spans = merge(
+    spans = spans_of(features)
+    _cache[request] = (len(features), spans)
+    return spans
+
+
+def spans_of(features: Sequence[Any]) -> Spans:
+    """The same of a request's `mm_features`."""
+    return merge(
         [
             (first, last + 1)
             for feature in features
@@ -56,8 +65,6 @@ def image_spans(request: Request) -> Spans:
             for first, last in feature.mm_position.extract_embeds_range()
         ]
     )
-    _cache[request] = (len(features), spans)
-    return spans
 
 
 def image_blocks(spans: Spans, block_size: int) -> Spans:
@@ -70,15 +77,29 @@ def image_blocks(spans: Spans, block_size: int) -> Spans:
     return tuple((first, last) for first, last in ranges if first < last)
 
 
-def is_image_block(spans: Spans, index: int, block_size: int) -> bool:
-    """Whether block `index` of a request with these image spans holds image tokens only."""
-    start, stop = index * block_size, (index + 1) * block_size
-    return any(first <= start and stop <= last for first, last in spans)
+def unseen_blocks(spans: Spans, block_size: int, seen: ImageBlocks) -> Iterator[int]:
+    """Indices of the image blocks that are not among the seen ones, ascending.
+
+    A block's number is counted from the first image block of its span, so that it does not depend on what follows.
+
+    >>> list(unseen_blocks(((4, 28),), 4, ImageBlocks(2)))
+    [2, 4, 6]
+    """
+    for first, last in image_blocks(spans, block_size):
+        yield from (first + number for number in range(last - first) if not seen.has(number))
 
 
-def count_text_blocks(spans: Spans, first: int, last: int, block_size: int) -> int:
-    """How many of the blocks `[first, last)` of a request with these image spans hold at least one text token."""
+def count_kept(spans: Spans, first: int, last: int, block_size: int, seen: ImageBlocks) -> int:
+    """How many of the blocks `[first, last)` hold a text token, or are among the seen image blocks.
+
+    >>> count_kept(((4, 28),), 0, 8, 4, ImageBlocks(2))
+    5
+    """
     if last <= first:
         return 0
-    ranges = image_blocks(spans, block_size)
-    return last - first - sum(max(0, min(last, stop) - max(first, start)) for start, stop in ranges)
+    kept = last - first
+    for start, stop in image_blocks(spans, block_size):
+        since, until = max(first, start) - start, min(last, stop) - start
+        if since < until:
+            kept -= until - since - (seen.count(until) - seen.count(since))
+    return kept

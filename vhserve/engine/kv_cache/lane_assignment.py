@@ -1,16 +1,17 @@
-"""Assigns each layer's full and text-only heads to a lane, and pads pages so that vLLM's groups are exactly the lanes.
+"""Assigns each layer's heads of each treatment to a lane, and pads pages so that vLLM's groups are exactly the lanes.
 
 Owns the two rules of vLLM's grouping that pages must be padded for. Does not know how lanes are chosen (`lanes`) or how
 a layer reports its page (`attention.lane_attention`); imports neither vLLM nor torch.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from profiles.names import TreatmentName
 from profiles.planning.layout import LayerLayout
-from vhserve.engine.kv_cache.lanes import Partition, lanes_of
+from vhserve.engine.kv_cache.lanes import HeadCounts, Partition, kv_heads_of, lanes_of
 
 PADDING_BYTES: Final = 256
 """Added to a page whose assignment is padded; keeps every page aligned for any kernel."""
@@ -32,16 +33,12 @@ class LaneAssignment:
     padded: bool
 
 
-@dataclass(frozen=True)
-class LayerLanes:
-    """Lanes of one layer's full and of its text-only heads; None where it has no such heads."""
-
-    full: LaneAssignment | None
-    text: LaneAssignment | None
+LayerLanes = Mapping[TreatmentName, LaneAssignment]
+"""Lanes of one layer's heads, for the treatments that have heads in it."""
 
 
 def assign_lanes(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> tuple[LayerLanes, ...] | None:
-    """Lanes of every layer; None when no head is text-only, so that vLLM's own grouping applies.
+    """Lanes of every layer; None when no head is partial, so that vLLM's own grouping applies.
 
     Parameters
     ----------
@@ -53,41 +50,36 @@ def assign_lanes(layouts: Sequence[LayerLayout], image_tokens: int, block_size: 
     lanes = lanes_of(layouts, image_tokens, block_size)
     if lanes is None:
         return None
-    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
-    of_full = _assignments(lanes.full, padded_layers(full, lanes.full, others=[(text, lanes.text)]))
-    of_text = _assignments(lanes.text, padded_layers(text, lanes.text, others=[(full, lanes.full)]))
-    return tuple(LayerLanes(of_full.get(layer), of_text.get(layer)) for layer in range(len(layouts)))
+    padded = padded_layers(kv_heads_of(layouts), lanes.of)
+    assigned = {name: _assignments(partition, padded[name]) for name, partition in lanes.of.items()}
+    return tuple(
+        {name: of_layer[layer] for name, of_layer in assigned.items() if layer in of_layer}
+        for layer in range(len(layouts))
+    )
 
 
 def _assignments(lanes: Partition, padded: set[int]) -> dict[int, LaneAssignment]:
     return {layer: LaneAssignment(lane, layer in padded) for lane, layers in enumerate(lanes) for layer in layers}
 
 
-def padded_layers(
-    heads: Sequence[int], lanes: Partition, *, others: Sequence[tuple[Sequence[int], Partition]] = ()
-) -> set[int]:
-    """Layers of one treatment whose KV page must be a few bytes larger than the others', or vLLM would split a lane.
+def padded_layers(heads: HeadCounts, lanes: Mapping[TreatmentName, Partition]) -> dict[TreatmentName, set[int]]:
+    """Layers whose KV page must be a few bytes larger than the others', or vLLM would split a lane, by treatment.
 
     vLLM 0.32 (`v1/core/kv_cache_utils.py`) splits a lane whose page sizes occur equally often
     (`_get_packed_kv_cache_groups`), and when all pages have one size, it makes groups of equally many layers
     (`_get_kv_cache_groups_uniform_page_size`). One larger page in a lane avoids both.
-
-    Parameters
-    ----------
-    heads, lanes
-        KV heads per layer of one treatment, and its lanes.
-    others
-        The same of the other treatment: pages of all lanes count.
     """
-    everything = [(heads, lanes), *others]
-    sizes = [Counter(counts[layer] for layer in lane) for counts, partition in everything for lane in partition]
+    sizes = [Counter(heads[name][layer] for layer in lane) for name, partition in lanes.items() for lane in partition]
     layers = [size.total() for size in sizes]
     if len({page for size in sizes for page in size}) == 1:
         kept = max(layers) < 1.5 * min(layers)
     else:
         kept = not any(len(size) > 1 and len(set(size.values())) == 1 for size in sizes)
-    if kept:
-        return set()
+    return {name: set() if kept else _padded(heads[name], partition) for name, partition in lanes.items()}
+
+
+def _padded(heads: Sequence[int], lanes: Partition) -> set[int]:
+    """The last layer of each lane of several layers whose pages occur equally often."""
     padded = set()
     for lane in lanes:
         size = Counter(heads[layer] for layer in lane)

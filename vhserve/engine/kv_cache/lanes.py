@@ -1,15 +1,18 @@
 """Which layers share a KV cache group (a lane), so that blocks of one size waste little.
 
-All groups of an engine draw blocks of one size from one pool: the size of the widest group. Full heads and text-only
-heads are each spread over as many lanes as make all of them about equally wide. Pure arithmetic on head counts; does
-not know vLLM.
+All groups of an engine draw blocks of one size from one pool: the size of the widest group. The heads of each treatment
+are spread over as many lanes as make all of them about equally wide. Pure arithmetic on head counts; does not know
+vLLM.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
+from profiles.names import TreatmentName
 from profiles.planning.layout import LayerLayout
 from profiles.planning.summary import USUAL_TEXT_TOKENS
+from profiles.treatments import TREATMENTS, Phase
 from vhserve.engine.kv_cache.image_spans import image_blocks
 
 MAX_GROUPS = 12
@@ -27,35 +30,43 @@ Partition = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class PromptBlocks:
-    """Number of KV blocks of a prompt: all of them, and those that text-only heads keep."""
+    """Number of KV blocks of a prompt with at most one image: all of them, and those that are image blocks."""
 
     blocks: int
-    text_blocks: int
+    image_blocks: int = 0
 
     @classmethod
     def with_image(cls, text_tokens: int, image_tokens: int, block_size: int) -> "PromptBlocks":
         """Blocks of a prompt with an image in the middle of its text; `block_size` is in tokens."""
         start = text_tokens // 2
         blocks = -(-(text_tokens + image_tokens) // block_size)
-        dropped = sum(last - first for first, last in image_blocks(((start, start + image_tokens),), block_size))
-        return cls(blocks, blocks - dropped)
+        return cls(
+            blocks, sum(last - first for first, last in image_blocks(((start, start + image_tokens),), block_size))
+        )
+
+    def kept(self, treatment: TreatmentName, phase: Phase) -> int:
+        """How many of them heads of a treatment keep in a phase."""
+        return self.blocks - self.image_blocks + TREATMENTS[treatment].kept(phase).count(self.image_blocks)
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """Layers of each lane, and the width of the widest lane: the sum of its layers' KV heads."""
+    """Layers of each lane by treatment, and the width of the widest lane: the sum of its layers' KV heads."""
 
-    full: Partition
-    text: Partition
+    of: Mapping[TreatmentName, Partition]
     width: int
 
-    def held(self, prompt: PromptBlocks) -> int:
+    def held(self, prompt: PromptBlocks, phase: Phase) -> int:
         """KV heads times blocks that a request with this prompt takes from the pool."""
-        return self.width * (len(self.full) * prompt.blocks + len(self.text) * prompt.text_blocks)
+        return self.width * sum(len(lanes) * prompt.kept(name, phase) for name, lanes in self.of.items())
+
+
+HeadCounts = Mapping[TreatmentName, Sequence[int]]
+"""KV heads of each layer, by treatment."""
 
 
 def lanes_of(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int) -> Lanes | None:
-    """Lanes for a plan's layouts, chosen for the usual prompt with one image; None when no head is text-only.
+    """Lanes for a plan's layouts, chosen for the usual prompt with one image; None when no head is partial.
 
     Parameters
     ----------
@@ -64,49 +75,62 @@ def lanes_of(layouts: Sequence[LayerLayout], image_tokens: int, block_size: int)
     block_size
         Tokens of a KV block.
     """
-    full, text = [len(layout.kv_full) for layout in layouts], [len(layout.kv_text) for layout in layouts]
-    if not any(text):
+    heads = kv_heads_of(layouts)
+    if not any(TREATMENTS[name].is_masked for name in heads):
         return None
-    return choose_lanes(full, text, PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size))
+    return choose_lanes(heads, PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size))
 
 
-def choose_lanes(full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> Lanes:
+def kv_heads_of(layouts: Sequence[LayerLayout]) -> HeadCounts:
+    """KV heads of each layer, for the treatments that have any."""
+    counts = {name: [len(layout.kept[name].kv) for layout in layouts] for name in layouts[0].kept}
+    return {name: heads for name, heads in counts.items() if any(heads)}
+
+
+def choose_lanes(heads: HeadCounts, prompt: PromptBlocks) -> Lanes:
     """Choose the lanes of a model.
 
     Parameters
     ----------
-    full, text
-        Per layer, the KV heads that keep all tokens, and those that keep text only.
+    heads
+        Of treatments that have heads.
     prompt
-        The usual prompt with an image. A prompt of text alone counts as much: the worse of both is minimised.
+        The usual prompt with an image. While it is computed, while it is answered, and a prompt of text alone count
+        alike: the worst of the three is minimised.
 
     Returns
     -------
     The fewest lanes whose `waste` is at most `TOLERANCE` above the least.
     """
+    spreads = {
+        name: {n: spread(counts, n) for n in range(1, min(sum(map(bool, counts)), MAX_GROUPS - len(heads) + 1) + 1)}
+        for name, counts in heads.items()
+    }
     candidates = []
-    most_full, most_text = sum(heads > 0 for heads in full), sum(heads > 0 for heads in text)
-    full_by_count = {n: spread(full, n) for n in _counts(most_full)}
-    text_by_count = {n: spread(text, n) for n in _counts(most_text)}
-    for full_lanes in full_by_count.values():
-        for text_lanes in text_by_count.values():
-            if len(full_lanes) + len(text_lanes) > MAX_GROUPS:
-                continue
-            width = max(_widest(full, full_lanes), _widest(text, text_lanes))
-            lanes = Lanes(full_lanes, text_lanes, width)
-            candidates.append((waste(lanes, full, text, prompt), lanes))
+    for chosen in product(*(by_number.values() for by_number in spreads.values())):
+        if sum(map(len, chosen)) > MAX_GROUPS:
+            continue
+        partitions = dict(zip(heads, chosen, strict=True))
+        width = max(_widest(heads[name], partition) for name, partition in partitions.items())
+        lanes = Lanes(partitions, width)
+        candidates.append((waste(lanes, heads, prompt), lanes))
     best = min(candidates, key=lambda candidate: candidate[0])[0]
     good = [(value, lanes) for value, lanes in candidates if value <= best * (1 + TOLERANCE)]
-    _, lanes = min(good, key=lambda one: (len(one[1].full) + len(one[1].text), one[0]))
-    return Lanes(_fewer_sizes(full, lanes.full, lanes.width), _fewer_sizes(text, lanes.text, lanes.width), lanes.width)
+    _, lanes = min(good, key=lambda one: (sum(map(len, one[1].of.values())), one[0]))
+    return Lanes({name: _fewer_sizes(heads[name], lanes.of[name], lanes.width) for name in heads}, lanes.width)
 
 
-def waste(lanes: Lanes, full: Sequence[int], text: Sequence[int], prompt: PromptBlocks) -> float:
-    """What the lanes hold over what the heads need, for the worse of an image and a text prompt; at least 1."""
+def waste(lanes: Lanes, heads: HeadCounts, prompt: PromptBlocks) -> float:
+    """What the lanes hold over what the heads need, for the worst phase of an image or text prompt; at least 1."""
     ratios = []
-    for one in (prompt, PromptBlocks(1, 1)):
-        needed = sum(full) * one.blocks + sum(text) * one.text_blocks
-        ratios.append(lanes.held(one) / needed if needed else 1.0)
+    situations: tuple[tuple[PromptBlocks, Phase], ...] = (
+        (prompt, "prompt"),
+        (prompt, "reply"),
+        (PromptBlocks(1), "prompt"),
+    )
+    for one, phase in situations:
+        needed = sum(sum(counts) * one.kept(name, phase) for name, counts in heads.items())
+        ratios.append(lanes.held(one, phase) / needed if needed else 1.0)
     return max(ratios)
 
 
@@ -171,10 +195,6 @@ def _fewer_sizes(heads: Sequence[int], lanes: Partition, width: int) -> Partitio
 
 def _sizes(heads: Sequence[int], lanes: Partition) -> int:
     return sum(len({heads[layer] for layer in lane}) for lane in lanes)
-
-
-def _counts(layers: int) -> range:
-    return range(1, min(layers, MAX_GROUPS - 1) + 1) if layers else range(1)
 
 
 def _widest(heads: Sequence[int], lanes: Partition) -> int:

@@ -1,22 +1,29 @@
-"""The KV cache manager of text-only groups: block tables stay indexed by position, image blocks are the null block.
+"""KV cache managers of a plan with partial heads: block tables stay indexed by position, and image blocks that a head
+does not keep are the null block.
 
-Owns allocation and prefix-cache lookup for these groups. The number of blocks that it predicts is exactly the number
-that it then takes from the pool. Does not know heads, lanes or kernels; reads the image spans off the live request.
+Owns allocation, eviction and prefix-cache lookup for these groups. The number of blocks that it predicts is exactly the
+number that it then takes from the pool. Does not know heads, lanes or kernels; reads the image spans off the live
+request.
+
+Where heads evict, a reply is computed without the image blocks. Its keys and values are of no use to a prompt that
+contains it, which sees them; so no group caches blocks of replies, and no lookup reaches into one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from vllm.utils.math_utils import cdiv
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.kv_cache_utils import BlockHashList, KVCacheBlock, resolve_block_hashes
-from vllm.v1.core.single_type_kv_cache_manager import SingleTypeKVCacheManager
-from vllm.v1.kv_cache_interface import KVCacheSpec
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, SingleTypeKVCacheManager
+from vllm.v1.kv_cache_interface import KVCacheSpec, iter_layer_specs
 from vllm.v1.request import Request
 
-from vhserve.engine.kv_cache.image_spans import count_text_blocks, image_spans, is_image_block
+from profiles.treatments import TREATMENTS, ImageBlocks, Treatment
+from vhserve.engine.kv_cache.image_spans import count_kept, image_spans, unseen_blocks
 
 _lookup_request: ContextVar[Request | None] = ContextVar("vhserve_lookup_request", default=None)
 
@@ -31,14 +38,46 @@ def lookup_for(request: Request) -> Iterator[None]:
         _lookup_request.reset(token)
 
 
-class TextOnlyManager(SingleTypeKVCacheManager):
-    """Allocates blocks for the positions whose keys and values text-only heads keep.
+def treatment_of(spec: KVCacheSpec) -> Treatment | None:
+    """The treatment of a group's heads, by its spec, which may hold one for each layer; None for full heads."""
+    layers: list[Any] = list(iter_layer_specs(spec))
+    names = {getattr(layer, "treatment", None) for layer in layers}
+    name = names.pop() if len(names) == 1 else None
+    return None if name is None else TREATMENTS[name]
+
+
+class PromptCaching(SingleTypeKVCacheManager):
+    """Mixin that caches blocks of the prompt only, where the plan evicts."""
+
+    caches_replies = True
+
+    def cache_blocks(self, request: Request, num_tokens: int, *args: Any, **options: Any) -> None:
+        if not self.caches_replies:
+            num_tokens = min(num_tokens, request.num_prompt_tokens)
+        super().cache_blocks(request, num_tokens, *args, **options)
+
+
+class FullLaneManager(PromptCaching, FullAttentionManager):
+    """Allocates the blocks of full heads that stand beside partial ones."""
+
+
+class PartialManager(PromptCaching):
+    """Allocates blocks for the positions whose keys and values partial heads keep, and frees those that they evict.
 
     vLLM builds it; `bind_requests` must be called before the first request is scheduled.
     """
 
     _requests: Mapping[str, Request] | None = None
-    _skipped = 0
+
+    def __init__(self, kv_cache_spec: KVCacheSpec, *args: Any, **options: Any) -> None:
+        super().__init__(kv_cache_spec, *args, **options)
+        treatment = treatment_of(kv_cache_spec)
+        if treatment is None:
+            raise ValueError(f"{kv_cache_spec} is of no treatment")
+        self.treatment = treatment
+        self._skipped = self._evicted = 0
+        self._done: set[str] = set()
+        """Requests whose image blocks were evicted, until they are freed."""
 
     def bind_requests(self, requests: Mapping[str, Request]) -> None:
         """Give the manager the scheduler's live requests, by request id; the mapping is kept, not copied."""
@@ -49,10 +88,15 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         skipped, self._skipped = self._skipped, 0
         return skipped
 
+    def take_evicted(self) -> int:
+        """Number of image blocks that were freed as prompts had been computed, since the last call."""
+        evicted, self._evicted = self._evicted, 0
+        return evicted
+
     def _request(self, request_id: str) -> Request:
         if self._requests is None:
             raise RuntimeError(
-                "text-only KV cache groups need vhserve's scheduler: "
+                "KV cache groups of partial heads need vhserve's scheduler: "
                 "set scheduler_cls to vhserve.engine.scheduler.plan_scheduler"
             )
         return self._requests[request_id]
@@ -69,24 +113,21 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         prefill_end: int = 0,
     ) -> int:
         held = len(self.req_to_blocks.get(request_id, ())) + len(new_computed_blocks)
-        spans = image_spans(self._request(request_id))
-        needed = count_text_blocks(spans, held, cdiv(num_tokens, self.block_size), self.block_size)
+        needed = self._count_kept(request_id, held, cdiv(num_tokens, self.block_size))
         # A cached block that nobody uses leaves the free list when it is touched.
         return needed + int(self._get_num_evictable_blocks(new_computed_blocks))
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[KVCacheBlock]:
         """Grow the request's table to `num_tokens` tokens; the null blocks are returned too, as workers append."""
-        spans, table = image_spans(self._request(request_id)), self.req_to_blocks[request_id]
+        table = self.req_to_blocks[request_id]
         first, last = len(table), cdiv(num_tokens, self.block_size)
         if last <= first:
             return []
-        needed = count_text_blocks(spans, first, last, self.block_size)
+        needed = self._count_kept(request_id, first, last)
         self._skipped += last - first - needed
         taken = iter(self.block_pool.get_new_blocks(needed))
-        grown = [
-            self._null_block if is_image_block(spans, index, self.block_size) else next(taken)
-            for index in range(first, last)
-        ]
+        unseen = self._unseen(request_id, self.treatment.seen_in_prompt) if needed < last - first else frozenset()
+        grown = [self._null_block if index in unseen else next(taken) for index in range(first, last)]
         table.extend(grown)
         if self._record_new_block_ids:
             self.new_block_ids.extend(block.block_id for block in grown if not block.is_null)
@@ -100,7 +141,35 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         record_for_zeroing: bool = True,
     ) -> None:
         if num_external_computed_tokens > 0:
-            raise RuntimeError("KV connectors are refused with text-only heads")  # at start, by `unsupported_options`
+            raise RuntimeError("KV connectors are refused with partial heads")  # at start, by `unsupported_options`
+
+    def remove_skipped_blocks(
+        self, request_id: str, processed_computed_tokens: int, num_prompt_tokens: int | None = None
+    ) -> None:
+        """Free image blocks that replies don't see, once the prompt is computed; they stay cached until reused."""
+        if not self.treatment.evicts or request_id in self._done or request_id not in self.req_to_blocks:
+            return
+        if processed_computed_tokens < self._request(request_id).num_prompt_tokens:
+            return
+        self._done.add(request_id)
+        table, freed = self.req_to_blocks[request_id], []
+        for index in self._unseen(request_id, self.treatment.seen_in_reply):
+            if not table[index].is_null:
+                freed.append(table[index])
+                table[index] = self._null_block
+        self._evicted += len(freed)
+        self.block_pool.free_blocks(reversed(freed))  # the last ones are reused first
+
+    def pop_blocks_for_free(self, request_id: str) -> list[KVCacheBlock]:
+        self._done.discard(request_id)
+        return super().pop_blocks_for_free(request_id)
+
+    def _count_kept(self, request_id: str, first: int, last: int) -> int:
+        spans = image_spans(self._request(request_id))
+        return count_kept(spans, first, last, self.block_size, self.treatment.seen_in_prompt)
+
+    def _unseen(self, request_id: str, seen: ImageBlocks) -> frozenset[int]:
+        return frozenset(unseen_blocks(image_spans(self._request(request_id)), self.block_size, seen))
 
     @classmethod
     def find_longest_cache_hit(
@@ -115,10 +184,10 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         dcp_world_size: int = 1,
         pcp_world_size: int = 1,
     ) -> tuple[tuple[list[KVCacheBlock], ...], int]:
-        """Longest prefix whose text blocks are all cached; image blocks always hit, with the null block.
+        """Longest prefix whose kept blocks are all cached; blocks that prompts don't keep hit with the null block.
 
         Whether the image is the same needs no check of its own: hashes are chained and hold the image's hash, so the
-        next text block misses if it differs, and the full heads' groups miss in the image itself.
+        next kept block misses if it differs, and the full heads' groups miss in the image itself.
 
         Returns
         -------
@@ -126,14 +195,20 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         """
         request = _lookup_request.get()
         if request is None:
-            raise RuntimeError("prefix-cache lookup of a text-only group outside `lookup_for`")
-        spans, block_size = image_spans(request), kv_cache_spec.block_size
+            raise RuntimeError("prefix-cache lookup of partial heads outside `lookup_for`")
+        treatment, block_size = treatment_of(kv_cache_spec), kv_cache_spec.block_size
+        if treatment is None:
+            raise ValueError(f"{kv_cache_spec} is of no treatment")
+        if treatment.evicts:
+            # What is behind may be cached as part of another prompt, which saw the image.
+            max_length = min(max_length, request.num_prompt_tokens)
+        unseen = frozenset(unseen_blocks(image_spans(request), block_size, treatment.seen_in_prompt))
         hashes = resolve_block_hashes(block_hashes, block_pool.hash_block_size, block_size)
         hits: tuple[list[KVCacheBlock], ...] = tuple([] for _ in kv_cache_group_ids)
         nulls = [block_pool.null_block] * len(hits)
         for index in range(min(max_length // block_size, len(hashes))):
             found = nulls
-            if not is_image_block(spans, index, block_size):
+            if index not in unseen:
                 cached = block_pool.get_cached_block(hashes[index], kv_cache_group_ids)
                 if cached is None:
                     break
@@ -148,7 +223,18 @@ class TextOnlyManager(SingleTypeKVCacheManager):
         return hits, length * block_size
 
 
-def text_only_managers(kv_cache_manager: KVCacheManager) -> list[TextOnlyManager]:
-    """Managers of an engine's text-only groups, in the order of the groups; empty without text-only heads."""
+def bind(kv_cache_manager: KVCacheManager, requests: Mapping[str, Request]) -> None:
+    """Give the managers of an engine's groups the scheduler's live requests, before the first is scheduled."""
     managers = kv_cache_manager.coordinator.single_type_managers
-    return [manager for manager in managers if isinstance(manager, TextOnlyManager)]
+    evicts = any(manager.treatment.evicts for manager in partial_managers(kv_cache_manager))
+    for manager in managers:
+        if isinstance(manager, PromptCaching):
+            manager.caches_replies = not evicts
+        if isinstance(manager, PartialManager):
+            manager.bind_requests(requests)
+
+
+def partial_managers(kv_cache_manager: KVCacheManager) -> list[PartialManager]:
+    """Managers of an engine's groups of partial heads, in the order of the groups; empty without any."""
+    managers = kv_cache_manager.coordinator.single_type_managers
+    return [manager for manager in managers if isinstance(manager, PartialManager)]

@@ -1,49 +1,53 @@
-"""KV cache specs: one for text-only heads, and one for full heads that are spread over several lanes.
+"""KV cache specs: one for partial heads, and one for full heads beside them, which are spread over several lanes.
 
-Owns what vLLM's grouping looks at: layers of one class and lane form a KV cache group, layers of two lanes never do.
-Does not know which layers are in which lane (`lanes`), nor how blocks are allocated (`manager`).
+Owns what vLLM's grouping looks at: layers of one class, treatment and lane form a KV cache group, layers of two lanes
+never do. Does not know which layers are in which lane (`lanes`), nor how blocks are allocated (`manager`).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from vllm.config import VllmConfig
 from vllm.utils.math_utils import cdiv
-from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.kv_cache_interface import (
     AttentionSpec,
     FullAttentionSpec,
     KVCacheConfig,
     KVCacheSpec,
-    iter_layer_specs,
     replace_as,
 )
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
+from profiles.names import TreatmentName
+from profiles.treatments import FULL
 from vhserve.compat import register_stock_kv_cache_specs
 from vhserve.engine.kv_cache.capacity import GroupCounts
-from vhserve.engine.kv_cache.manager import TextOnlyManager
+from vhserve.engine.kv_cache.manager import FullLaneManager, PartialManager, treatment_of
 
 _FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOnlySpec(AttentionSpec):
-    """KV cache of one layer's text-only heads.
+class PartialSpec(AttentionSpec):
+    """KV cache of one layer's heads of one treatment under which they do not keep the whole image.
 
     Not a `FullAttentionSpec`: vLLM would put it in one group with the full heads, and give it their block table.
 
     Attributes
     ----------
+    treatment
+        Name of the treatment.
     lane
-        Index of the lane among the text-only lanes.
+        Index of the lane among those of the treatment.
     """
 
+    treatment: TreatmentName
     lane: int = 0
 
     @classmethod
-    def of(cls, spec: FullAttentionSpec, lane: int) -> "TextOnlySpec":
-        """The text-only spec of a layer whose stock spec is `spec`."""
-        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, lane=lane)
+    def of(cls, spec: FullAttentionSpec, treatment: TreatmentName, lane: int) -> "PartialSpec":
+        """The spec under a treatment of a layer whose stock spec is `spec`."""
+        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, treatment=treatment, lane=lane)
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
         """Bytes of this layer for a request of the greatest length, which may be all text."""
@@ -55,7 +59,7 @@ class TextOnlySpec(AttentionSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class FullLaneSpec(FullAttentionSpec):
-    """KV cache of one layer's full heads, in a plan with text-only heads.
+    """KV cache of one layer's full heads, in a plan with partial heads.
 
     Attributes
     ----------
@@ -87,26 +91,30 @@ class FullLaneSpec(FullAttentionSpec):
         return _same_lane(self, kv_cache_specs)
 
 
-def _same_lane(spec: TextOnlySpec | FullLaneSpec, others: dict[str, KVCacheSpec]) -> bool:
-    return all(type(other) is type(spec) and other.lane == spec.lane for other in others.values())
+def _same_lane(spec: PartialSpec | FullLaneSpec, others: dict[str, KVCacheSpec]) -> bool:
+    return all(type(other) is type(spec) and _lane(other) == _lane(spec) for other in others.values())
 
 
-def is_text_only(spec: KVCacheSpec) -> bool:
-    """Whether a group's spec, which may hold one spec for each layer, is of text-only heads."""
-    return all(isinstance(layer, TextOnlySpec) for layer in iter_layer_specs(spec))
+def _lane(spec: KVCacheSpec) -> tuple[TreatmentName | None, int]:
+    return getattr(spec, "treatment", None), getattr(spec, "lane", 0)
+
+
+def treatment_name(spec: KVCacheSpec) -> TreatmentName:
+    """Name of the treatment of a group's heads."""
+    treatment = treatment_of(spec)
+    return FULL.name if treatment is None else treatment.name
 
 
 def count_groups(config: KVCacheConfig) -> GroupCounts:
     """The groups that vLLM made."""
-    text_only = sum(is_text_only(group.kv_cache_spec) for group in config.kv_cache_groups)
-    return GroupCounts(len(config.kv_cache_groups) - text_only, text_only)
+    return GroupCounts(Counter(treatment_name(group.kv_cache_spec) for group in config.kv_cache_groups))
 
 
 def register() -> None:
     """Register both specs and their managers with vLLM; idempotent."""
     register_stock_kv_cache_specs()
-    KVCacheSpecRegistry.register(TextOnlySpec, TextOnlyManager)
-    KVCacheSpecRegistry.register(FullLaneSpec, FullAttentionManager)
+    KVCacheSpecRegistry.register(PartialSpec, PartialManager)
+    KVCacheSpecRegistry.register(FullLaneSpec, FullLaneManager)
 
 
 # The layers may be grouped in another process than they are built in. It gets the specs by unpickling, which imports

@@ -1,7 +1,7 @@
-"""Projections that compute only the full heads' part for tokens that a layer's text-only heads drop.
+"""Projections that leave out a layer's last heads for the tokens that these drop.
 
 The output of text-only heads for a dropped token is zero, so in a prefill nearly all tokens of an image need the
-projections of the full heads only. For CPUs, where the metadata says which tokens those are before the layers run. A
+projections of the other heads only. For CPUs, where the metadata says which tokens those are before the layers run. A
 batch that drops nothing is projected by vLLM's own code, with bit-identical results. Does not know plans, nor how the
 dropped tokens are chosen.
 """
@@ -15,9 +15,9 @@ from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.models.llama import LlamaAttention
 from vllm.platforms import current_platform
 
-from profiles.planning.layout import LayerLayout
+from profiles.treatments import ALL_BLOCKS
 from vhserve.compat import layer_in_batch, metadata_of
-from vhserve.engine.attention.lane_attention import TextOnlyAttention
+from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata
 from vhserve.engine.attention.split_attention import SplitAttention
 
@@ -25,7 +25,7 @@ Span = tuple[int, int]
 """Start and stop."""
 
 WORTHWHILE: Final = 0.5
-"""Least share of text-only heads in a layer: the full heads' weights are kept twice, the second time by themselves."""
+"""Least share of these heads in a layer: the other heads' weights are kept twice, the second time by themselves."""
 
 
 class DroppedTokensLinear(UnquantizedLinearMethod):
@@ -34,26 +34,26 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
     Parameters
     ----------
     layer_name
-        Attention layer of the text-only heads, whose metadata has the dropped tokens.
+        Attention layer of the last heads, whose metadata has the dropped tokens.
     kind
         Which of the layer's projections it is.
     outputs, inputs
-        Rows and columns of the weight that belong to full heads.
+        Rows and columns of the weight that belong to the other heads.
     """
 
     def __init__(self, layer_name: str, kind: str, outputs: Sequence[Span], inputs: Span) -> None:
         super().__init__()
         self.layer_name, self.kind, self.outputs, self.inputs = layer_name, kind, outputs, inputs
-        self.full_part: Any = None  # the full heads' weight by itself; stays None when the layer has no full heads
+        self.other_part: Any = None  # the other heads' weight by itself; stays None when the layer has none
         self.layer: Any = None  # vLLM's linear layer, known when its weights are loaded
 
     def process_weights_after_loading(self, layer: Any) -> None:
         weight: torch.Tensor = layer.weight.data[:, slice(*self.inputs)]
         weight = torch.cat([weight[slice(*rows)] for rows in self.outputs])
         if weight.numel():
-            self.full_part = nn.Module()
-            self.full_part.weight = nn.Parameter(weight, requires_grad=False)
-            super().process_weights_after_loading(self.full_part)
+            self.other_part = nn.Module()
+            self.other_part.weight = nn.Parameter(weight, requires_grad=False)
+            super().process_weights_after_loading(self.other_part)
         super().process_weights_after_loading(layer)
         self.layer = layer
 
@@ -77,7 +77,7 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
 
         Returns
         -------
-        (tokens, outputs). Undefined, and not read by anyone: rows of padding, and the text-only heads' columns of
+        (tokens, outputs). Undefined, and not read by anyone: rows of padding, and the last heads' columns of
         dropped tokens, whose keys and values go to the null block.
         """
         metadata: RoutedMetadata | None = metadata_of(self.layer_name)
@@ -93,11 +93,11 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
     def _project_dropped(
         self, x: torch.Tensor, dropped: torch.Tensor, bias: torch.Tensor | None, output: torch.Tensor
     ) -> torch.Tensor:
-        """Fill the rows of dropped tokens in the columns of full heads."""
-        if self.full_part is None:
+        """Fill the rows of dropped tokens in the columns of the other heads."""
+        if self.other_part is None:
             output[dropped] = 0 if bias is None else bias
             return output
-        projected = super().apply(self.full_part, x[:, slice(*self.inputs)].index_select(0, dropped))
+        projected = super().apply(self.other_part, x[:, slice(*self.inputs)].index_select(0, dropped))
         done = 0
         for start, stop in self.outputs:
             columns = projected[:, done : done + stop - start]
@@ -108,28 +108,30 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         return output
 
 
-def use_dropped_tokens_linear(attention: LlamaAttention, layout: LayerLayout) -> None:
-    """Set the linear methods of a layer's projections, on CPUs and where at least `WORTHWHILE` heads are text-only.
+def use_dropped_tokens_linear(attention: LlamaAttention) -> None:
+    """Set the linear methods of a layer's projections, on CPUs and where at least `WORTHWHILE` heads drop tokens alike.
 
     Parameters
     ----------
     attention
-        Already shrunk to the heads of `layout`.
+        Already shrunk to the heads that are kept. The last ones, whose treatment is the harshest, drop the tokens.
     """
-    if not current_platform.is_cpu() or len(layout.text_only) < WORTHWHILE * attention.num_heads:
-        return
     attn: Any = attention.attn
-    text: TextOnlyAttention = attn.text if isinstance(attn, SplitAttention) else attn
+    last: Any = attn.parts[-1] if isinstance(attn, SplitAttention) else attn
+    if not current_platform.is_cpu() or not isinstance(last, PartialAttention):
+        return
+    if last.treatment.seen_in_prompt == ALL_BLOCKS or last.num_heads < WORTHWHILE * attention.num_heads:
+        return
     size = attention.head_dim
-    queries, keys = len(layout.full) * size, len(layout.kv_full) * size
+    queries, keys = (attention.num_heads - last.num_heads) * size, (attention.num_kv_heads - last.num_kv_heads) * size
     firsts = (0, attention.q_size, attention.q_size + attention.kv_size)
     outputs = [(first, first + count) for first, count in zip(firsts, (queries, keys, keys), strict=True)]
     methods = {
-        "qkv_proj": DroppedTokensLinear(text.layer_name, "qkv_proj", outputs, (0, attention.hidden_size)),
-        "o_proj": DroppedTokensLinear(text.layer_name, "o_proj", [(0, attention.hidden_size)], (0, queries)),
+        "qkv_proj": DroppedTokensLinear(last.layer_name, "qkv_proj", outputs, (0, attention.hidden_size)),
+        "o_proj": DroppedTokensLinear(last.layer_name, "o_proj", [(0, attention.hidden_size)], (0, queries)),
     }
     for kind, method in methods.items():
-        text.add_projection(kind, method)
+        last.add_projection(kind, method)
         getattr(attention, kind).quant_method = method  # as vLLM's linear layers do when they are built
 
 
@@ -138,7 +140,7 @@ def _dropped_tokens_linear(
     x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int
 ) -> torch.Tensor:
     """Opaque to torch.compile: the number of dropped tokens differs from batch to batch."""
-    layer: TextOnlyAttention = layer_in_batch(layer_name)
+    layer: PartialAttention = layer_in_batch(layer_name)
     return layer.projection(kind).project(x, bias)
 
 

@@ -1,7 +1,7 @@
 """Cuts the heads that a plan removes out of a freshly built vLLM model, before its weights are loaded.
 
 Owns the replacement of attention modules: every decoder layer that loses heads gets smaller projections and attention
-over fewer heads; a layer that keeps all heads stays as vLLM built it, unless the plan has text-only heads, with which
+over fewer heads; a layer that keeps all heads stays as vLLM built it, unless the plan has partial heads, with which
 every KV cache is in a lane. The forward pass stays vLLM's: it reads its sizes from the attributes set here. Does not
 know where the plan came from, nor how blocks of a KV cache are managed.
 """
@@ -16,7 +16,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat import forget_attention
 from vhserve.engine.attention.layer_attention import build_layer_attention
-from vhserve.engine.attention.step_compaction import StepCompaction
+from vhserve.engine.attention.step_compaction import StepCompactions
 from vhserve.engine.layer_plan import LayerPlan, layer_plans
 from vhserve.engine.weights.dropped_tokens import use_dropped_tokens_linear
 from vhserve.engine.weights.mean_compensation import MeanCompensation
@@ -50,16 +50,16 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Non
             expected="a decoder of the Llama or Mistral architecture",
             fix="serve it without --plan",
         )
-    step_compaction = StepCompaction()
+    step_compactions = StepCompactions()
     for layer in layers:
         holder, layout = holders[layer.index], layer.layout
         attention = holder.self_attn
-        if not layout.full and not layout.text_only:
+        if not layout.queries:
             holder.self_attn = remove_attention(attention, layer, vllm_config)
-        elif len(layout.full) < attention.num_heads:
-            keep_heads(attention, layer, step_compaction, vllm_config)
+        elif len(layout.full.queries) < attention.num_heads:
+            keep_heads(attention, layer, step_compactions, vllm_config)
         elif layer.lanes is not None:
-            attention.attn = build_layer_attention(attention, layer, step_compaction, vllm_config)
+            attention.attn = build_layer_attention(attention, layer, step_compactions, vllm_config)
 
 
 def attention_holders(decoder: nn.Module) -> dict[int, Any]:
@@ -73,19 +73,19 @@ def attention_holders(decoder: nn.Module) -> dict[int, Any]:
 
 
 def keep_heads(
-    attention: LlamaAttention, layer: LayerPlan, step_compaction: StepCompaction, vllm_config: VllmConfig
+    attention: LlamaAttention, layer: LayerPlan, step_compactions: StepCompactions, vllm_config: VllmConfig
 ) -> None:
-    """Shrink one attention module to the heads of a layer's layout, laid out ``[full | text_only]``."""
+    """Shrink one attention module to the heads of a layer's layout, in its order."""
     layout, size = layer.layout, attention.head_dim
-    query_heads, kv_heads = layout.full + layout.text_only, layout.kv_full + layout.kv_text
-    built = build_layer_attention(attention, layer, step_compaction, vllm_config)
+    query_heads, kv_heads = layout.queries, layout.kv
+    built = build_layer_attention(attention, layer, step_compactions, vllm_config)
     attention.attn = built  # type: ignore[assignment]  # called like vLLM's `Attention`
     attention.qkv_proj = KeptQKV(attention.qkv_proj, query_heads, kv_heads)
     attention.o_proj = KeptOutput(attention.o_proj, size, query_heads, _compensation(layer))
     attention.num_heads = attention.total_num_heads = len(query_heads)
     attention.num_kv_heads = attention.total_num_kv_heads = len(kv_heads)
     attention.q_size, attention.kv_size = len(query_heads) * size, len(kv_heads) * size
-    use_dropped_tokens_linear(attention, layout)
+    use_dropped_tokens_linear(attention)
 
 
 def remove_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config: VllmConfig) -> RemovedAttention:

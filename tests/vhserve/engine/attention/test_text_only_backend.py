@@ -12,10 +12,10 @@ from compaction_batches import BLOCK, BLOCKS, WIDTH, Batch, draw, paged_attentio
 from torch import nn
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, CommonAttentionMetadata
 
-from vhserve.engine.attention.lane_attention import TextOnlyAttention
+from vhserve.engine.attention.lane_attention import PartialAttention
+from vhserve.engine.attention.partial_backend import SUPPORTED, partial_backend
 from vhserve.engine.attention.query_routing import with_routing
 from vhserve.engine.attention.step_compaction import StepCompaction
-from vhserve.engine.attention.text_only_backend import SUPPORTED, text_only_backend
 from vhserve.engine.checks.unsupported_options import BACKENDS
 from vhserve.errors import FlagRefused
 
@@ -66,12 +66,12 @@ class Impl:
 def backend(name: str) -> type[AttentionBackend]:
     members = {"get_builder_cls": Builder, "get_impl_cls": Impl, "get_name": name}
     functions = {key: staticmethod(lambda value=value: value) for key, value in members.items()}
-    return text_only_backend(type("ReferenceBackend", (AttentionBackend,), functions))
+    return partial_backend(type("ReferenceBackend", (AttentionBackend,), functions))
 
 
 def builder(name: str, step: StepCompaction, kernel_block: int = BLOCK) -> Any:
     """A builder of a group whose only layer shares `step` with those of other groups."""
-    layer = TextOnlyAttention.__new__(TextOnlyAttention)  # without a vLLM configuration, which a kernel would need
+    layer = PartialAttention.__new__(PartialAttention)  # without a vLLM configuration, which a kernel would need
     nn.Module.__init__(layer)
     layer.step_compaction = step
     config = SimpleNamespace(
@@ -162,7 +162,7 @@ def test_what_the_builder_does_not_support_it_says() -> None:
 def test_vllms_own_backends_can_be_wrapped(name: str) -> None:
     """What runs on a GPU can be put together without one."""
     stock = resolve_name(f"vllm.v1.attention.backends.{name}Backend")
-    ours = text_only_backend(stock)
+    ours = partial_backend(stock)
     assert issubclass(ours, stock)
     assert issubclass(ours.get_builder_cls(), stock.get_builder_cls())
     assert issubclass(ours.get_impl_cls(), stock.get_impl_cls())

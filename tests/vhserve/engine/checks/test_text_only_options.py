@@ -9,7 +9,7 @@ from host_calls import put, settings_of_stock
 from oracle import TinyModel
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.checks.text_only_options import UNSUPPORTED_OPTIONS
+from vhserve.engine.checks.partial_options import UNSUPPORTED_OPTIONS
 
 pytestmark = pytest.mark.vllm
 
@@ -61,9 +61,7 @@ def test_each_refused_flag_is_named_with_a_reason(
 
 
 def test_the_table_names_settings_that_vllm_has(engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
-    outcome = engine_host.do(
-        call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.checks.text_only_options")
-    )
+    outcome = engine_host.do(call(settings_of_stock, str(models["gqa"].path), "vhserve.engine.checks.partial_options"))
     assert outcome.failure is None
     assert outcome.probed == len(UNSUPPORTED_OPTIONS)
 

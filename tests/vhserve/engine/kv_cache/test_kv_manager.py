@@ -16,9 +16,9 @@ from vllm.v1.request import Request
 
 from vhserve.engine.kv_cache import spec as kv_cache_spec
 from vhserve.engine.kv_cache.image_spans import count_text_blocks, image_blocks, image_spans, is_image_block, merge
-from vhserve.engine.kv_cache.manager import TextOnlyManager, lookup_for
-from vhserve.engine.kv_cache.spec import FullLaneSpec, TextOnlySpec
-from vhserve.engine.scheduler import TextOnlyMixin
+from vhserve.engine.kv_cache.manager import PartialManager, lookup_for
+from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
+from vhserve.engine.scheduler import PartialMixin
 
 BLOCK = 16
 IMAGE_TOKEN = 4
@@ -35,8 +35,8 @@ def full(heads: int = 8) -> FullAttentionSpec:
     return FullAttentionSpec(block_size=BLOCK, num_kv_heads=heads, head_size=32, dtype=torch.float32)
 
 
-def text(heads: int, lane: int) -> TextOnlySpec:
-    return TextOnlySpec.of(full(heads), lane)
+def text(heads: int, lane: int) -> PartialSpec:
+    return PartialSpec.of(full(heads), lane)
 
 
 def position(offset: int, length: int, holes: Sequence[int] = ()) -> PlaceholderRange:
@@ -69,7 +69,7 @@ class SchedulerStub:
         self.requests: dict[str, Request] = {}
 
 
-class Scheduling(TextOnlyMixin, SchedulerStub):
+class Scheduling(PartialMixin, SchedulerStub):
     pass
 
 
@@ -165,7 +165,7 @@ def test_vllm_still_knows_its_own_specs() -> None:
     from vllm.v1.kv_cache_interface import MambaSpec, SlidingWindowSpec
     from vllm.v1.kv_cache_spec_registry import _REGISTRY_KVCACHESPEC_LIST
 
-    assert {FullAttentionSpec, SlidingWindowSpec, MambaSpec, TextOnlySpec, FullLaneSpec} <= set(
+    assert {FullAttentionSpec, SlidingWindowSpec, MambaSpec, PartialSpec, FullLaneSpec} <= set(
         _REGISTRY_KVCACHESPEC_LIST
     )
 
@@ -230,7 +230,7 @@ class Stress:
         return self.seen
 
     def drops(self, group: int, asked: Request, index: int) -> bool:
-        return isinstance(self.groups[group], TextOnlyManager) and is_image_block(image_spans(asked), index, BLOCK)
+        return isinstance(self.groups[group], PartialManager) and is_image_block(image_spans(asked), index, BLOCK)
 
     def draw(self, name: str) -> Request:
         rng = self.rng

@@ -1,13 +1,14 @@
 """Lanes against brute force over all partitions."""
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import pytest
 
+from profiles.treatments import TREATMENTS
 from vhserve.engine.kv_cache import lanes
-from vhserve.engine.kv_cache.lanes import Lanes, PromptBlocks, choose_lanes, spread, waste
+from vhserve.engine.kv_cache.lanes import HeadCounts, Lanes, Partition, PromptBlocks, choose_lanes, spread, waste
 
 LLAVA_15 = PromptBlocks.with_image(64, 576, 32)
 
@@ -32,29 +33,32 @@ def used(heads: Sequence[int]) -> list[int]:
     return [layer for layer, count in enumerate(heads) if count]
 
 
-@pytest.mark.parametrize("case", range(60))
+def widest(heads: HeadCounts, lanes: Mapping[str, Partition]) -> int:
+    return max(width(heads[name], partition) for name, partition in lanes.items())
+
+
+@pytest.mark.parametrize("case", range(80))
 def test_lanes_are_as_good_as_brute_force(case: int) -> None:
     rng = random.Random(case)
-    layers = rng.randint(1, 6)
-    full = [rng.randint(0, 6) for _ in range(layers)]
-    text = [rng.randint(0, 6) for _ in range(layers)]
-    if not sum(full) + sum(text):
-        text[0] = 1
-    prompt = PromptBlocks(rng.randint(2, 40), 0)
-    prompt = replace(prompt, text_blocks=rng.randint(1, prompt.blocks))
+    names = rng.choice([["full", "text_only"], ["evict"], ["full", "evict", "text_only"], ["full", "evict:2", "evict"]])
+    layers = rng.randint(1, 6 if len(names) < 3 else 4)
+    drawn = {name: [rng.randint(0, 6) for _ in range(layers)] for name in names}
+    drawn[names[-1]][0] = max(1, drawn[names[-1]][0])
+    heads = {name: counts for name, counts in drawn.items() if any(counts)}
+    blocks = rng.randint(2, 40)
+    prompt = PromptBlocks(blocks, rng.randint(0, blocks - 1))
     every = []
-    for a in partitions(used(full)):
-        for b in partitions(used(text)):
-            candidate = Lanes(tuple(map(tuple, a)), tuple(map(tuple, b)), max(width(full, a), width(text, b)))
-            every.append((waste(candidate, full, text, prompt), len(a) + len(b)))
+    for chosen in product(*(partitions(used(counts)) for counts in heads.values())):
+        of = {name: tuple(map(tuple, one)) for name, one in zip(heads, chosen, strict=True)}
+        every.append((waste(Lanes(of, widest(heads, of)), heads, prompt), sum(map(len, chosen))))
     best = min(value for value, _ in every)
     fewest = min(count for value, count in every if value <= best * (1 + lanes.TOLERANCE))
-    chosen = choose_lanes(full, text, prompt)
-    assert waste(chosen, full, text, prompt) <= best * (1 + lanes.TOLERANCE)
-    assert len(chosen.full) + len(chosen.text) == fewest
-    assert sorted(layer for lane in chosen.full for layer in lane) == used(full)
-    assert sorted(layer for lane in chosen.text for layer in lane) == used(text)
-    assert chosen.width >= max(width(full, chosen.full), width(text, chosen.text))
+    found = choose_lanes(heads, prompt)
+    assert waste(found, heads, prompt) <= best * (1 + lanes.TOLERANCE)
+    assert sum(map(len, found.of.values())) == fewest
+    for name, counts in heads.items():
+        assert sorted(layer for lane in found.of[name] for layer in lane) == used(counts)
+    assert found.width >= widest(heads, found.of)
 
 
 @pytest.mark.parametrize("case", range(40))
@@ -74,9 +78,10 @@ def test_uniform_plans_waste_next_to_nothing(share: int, layers: int, heads: int
     """What is left is 32 layers that three lanes cannot divide."""
     text = [heads * share // 4] * layers
     full = [heads - count for count in text]
-    chosen = choose_lanes(full, text, LLAVA_15)
-    assert waste(chosen, full, text, LLAVA_15) <= 1.05
-    assert (len(chosen.full), len(chosen.text)) == {1: (3, 1), 2: (1, 1), 3: (1, 3)}[share]
+    split = {"full": full, "text_only": text}
+    chosen = choose_lanes(split, LLAVA_15)
+    assert waste(chosen, split, LLAVA_15) <= 1.05
+    assert (len(chosen.of["full"]), len(chosen.of["text_only"])) == {1: (3, 1), 2: (1, 1), 3: (1, 3)}[share]
 
 
 @pytest.mark.parametrize("block_size", [16, 32])
@@ -89,17 +94,34 @@ def test_a_llava_16_prompt_holds_next_to_its_ideal(share: float, block_size: int
     text = [sum(32 * layer + head in chosen_heads for head in range(32)) for layer in range(32)]
     full = [32 - count for count in text]
     prompt = PromptBlocks.with_image(70, 2304, block_size)
-    ideal = sum(full) * prompt.blocks + sum(text) * prompt.text_blocks
-    assert choose_lanes(full, text, prompt).held(prompt) <= 1.05 * ideal
+    ideal = sum(full) * prompt.blocks + sum(text) * (prompt.blocks - prompt.image_blocks)
+    assert choose_lanes({"full": full, "text_only": text}, prompt).held(prompt, "prompt") <= 1.05 * ideal
 
 
 def test_late_text_only_heads_split_the_full_ones() -> None:
-    full, text = [16] * 8 + [4] * 4, [0] * 8 + [12] * 4
-    chosen = choose_lanes(full, text, LLAVA_15)
-    assert (len(chosen.full), len(chosen.text), chosen.width) == (3, 1, 48)
-    assert waste(chosen, full, text, LLAVA_15) == 1.0
+    heads = {"full": [16] * 8 + [4] * 4, "text_only": [0] * 8 + [12] * 4}
+    chosen = choose_lanes(heads, LLAVA_15)
+    assert (len(chosen.of["full"]), len(chosen.of["text_only"]), chosen.width) == (3, 1, 48)
+    assert waste(chosen, heads, LLAVA_15) == 1.0
+
+
+def test_heads_keep_blocks_by_treatment_and_phase() -> None:
+    prompt = PromptBlocks(75, 71)
+    kept = {name: (prompt.kept(name, "prompt"), prompt.kept(name, "reply")) for name in TREATMENTS}
+    assert kept == {
+        "full": (75, 75),
+        "evict:2": (75, 40),
+        "evict:4": (75, 22),
+        "evict:8": (75, 13),
+        "evict": (75, 4),
+        "thinned:2": (40, 40),
+        "thinned:4": (22, 22),
+        "thinned:8": (13, 13),
+        "text_only": (4, 4),
+        "removed": (4, 4),  # no group has removed heads
+    }
 
 
 def test_prompt_counts_blocks_of_the_image_alone() -> None:
-    assert PromptBlocks.with_image(70, 2304, 32) == PromptBlocks(75, 4)
-    assert PromptBlocks.with_image(10, 0, 32) == PromptBlocks(1, 1)
+    assert PromptBlocks.with_image(70, 2304, 32) == PromptBlocks(75, 71)
+    assert PromptBlocks.with_image(10, 0, 32) == PromptBlocks(1, 0)

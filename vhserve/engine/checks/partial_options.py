@@ -1,4 +1,4 @@
-"""What a plan with text-only heads requires of vLLM's options, beyond `unsupported_options`.
+"""What a plan with partial heads requires of vLLM's options, beyond `unsupported_options`.
 
 Owns the options that it sets and those that it cannot be combined with. Checked like `unsupported_options`, on the
 parsed command line and on vLLM's configuration inside the engine. Does not know heads.
@@ -7,6 +7,7 @@ parsed command line and on vLLM's configuration inside the engine. Does not know
 from typing import Any, Final
 
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import TREATMENTS
 from vhserve.engine.checks.unsupported_options import UnsupportedOption, check_arguments, check_config
 from vhserve.errors import FlagRefused, TreatmentUnsupported
 
@@ -23,7 +24,7 @@ UNSUPPORTED_OPTIONS: Final = (
         "scheduler_config.disable_hybrid_kv_cache_manager",
         bool,
         "the hybrid KV cache manager",
-        "text-only heads have block tables of their own",
+        "heads that drop image blocks have block tables of their own",
     ),
     UnsupportedOption(
         "--enable-prompt-embeds",
@@ -61,32 +62,34 @@ UNSUPPORTED_OPTIONS: Final = (
 
 
 def overrides(plan: PruningPlan) -> dict[str, Any]:
-    """Arguments of vLLM that text-only heads require; empty for a plan without text-only heads.
+    """Arguments of vLLM that partial heads require; empty for a plan without any.
 
     Raises
     ------
     TreatmentUnsupported
         The model has no image tokens.
     """
-    if not plan.heads("text_only"):
+    if not plan.has_partial_heads:
         return {}
     if not plan.geometry.image_tokens:
+        counts = {one.label: len(plan.heads(one.name)) for one in TREATMENTS.values() if one.is_masked}
+        heads = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
         raise TreatmentUnsupported(
-            f"the plan has {len(plan.heads('text_only'))} text-only heads, and its model no image tokens",
+            f"the plan has heads that drop image blocks ({heads}), and its model no image tokens",
             expected="a model whose images become tokens of the prompt",
-            fix="make the plan without --text-only",
+            fix="make the plan with --remove only",
         )
     return {"scheduler_cls": SCHEDULER}
 
 
 def check_flags(plan: PruningPlan, arguments: Any) -> None:
-    """Check the parsed command line for a plan with text-only heads; passes for other plans.
+    """Check the parsed command line for a plan with partial heads; passes for other plans.
 
     Raises
     ------
     FlagRefused
     """
-    if not plan.heads("text_only"):
+    if not plan.has_partial_heads:
         return
     check_arguments(arguments, UNSUPPORTED_OPTIONS)
     if getattr(arguments, "scheduler_cls", None) not in (None, SCHEDULER):
@@ -95,7 +98,7 @@ def check_flags(plan: PruningPlan, arguments: Any) -> None:
 
 
 def check_engine(plan: PruningPlan, vllm_config: Any) -> None:
-    """Check vLLM's configuration for a plan with text-only heads; passes for other plans.
+    """Check vLLM's configuration for a plan with partial heads; passes for other plans.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def _check_layout() -> None:
 
     if envs.VLLM_KV_CACHE_LAYOUT not in (None, *LAYOUTS):
         raise FlagRefused(
-            f"VLLM_KV_CACHE_LAYOUT={envs.VLLM_KV_CACHE_LAYOUT} cannot hold text-only heads",
+            f"VLLM_KV_CACHE_LAYOUT={envs.VLLM_KV_CACHE_LAYOUT} cannot hold heads that drop image blocks",
             expected=f"one of {', '.join(LAYOUTS)}, whose blocks groups of unlike layers can share",
             fix="unset VLLM_KV_CACHE_LAYOUT",
         )
@@ -122,7 +125,7 @@ def _check_layout() -> None:
 
 def _other_scheduler(name: Any) -> FlagRefused:
     return FlagRefused(
-        f"--scheduler-cls ({name}) does not know text-only heads",
+        f"--scheduler-cls ({name}) does not know heads that drop image blocks",
         expected=SCHEDULER,
-        fix="leave --scheduler-cls out, or serve a plan without text-only heads",
+        fix="leave --scheduler-cls out, or serve a plan without such heads",
     )

@@ -11,14 +11,14 @@ from vllm.config import VllmConfig, get_layers_from_vllm_config
 from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 
-from vhserve.engine.attention.lane_attention import TextOnlyAttention
+from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata, with_routing
 from vhserve.engine.attention.step_compaction import CompactedBatch, StepCompaction
 from vhserve.engine.checks.error_relay import relay_user_errors
 from vhserve.errors import FlagRefused
 
 
-class TextOnlyBuilder:
+class PartialBuilder:
     """Mixin before a stock metadata builder. Subclasses define `compact`."""
 
     supports_update_block_table = False  # vLLM would put the raw table into our metadata
@@ -39,7 +39,7 @@ class TextOnlyBuilder:
                 fix=f"set --block-size {kv_cache_spec.block_size}",
             )
         self.supports_draft_decode_metadata_update = False  # stock builders set it on the instance
-        layers = get_layers_from_vllm_config(vllm_config, TextOnlyAttention, layer_names)
+        layers = get_layers_from_vllm_config(vllm_config, PartialAttention, layer_names)
         self.step_compaction = layers[layer_names[0]].step_compaction
 
     @classmethod

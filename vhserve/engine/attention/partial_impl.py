@@ -12,7 +12,7 @@ import torch
 from vhserve.engine.attention.query_routing import RoutedMetadata
 
 
-class TextOnlyImpl:
+class PartialImpl:
     """Mixin before a stock attention implementation."""
 
     def fused_output_quant_supported(self, quant_key: Any) -> bool:

@@ -1,7 +1,7 @@
 """Attention backends for a plan with text-only heads, on top of the platform's own.
 
 Owns which stock backends can be used, the KV cache layouts that they need, and which builder each gets: one for full
-heads (`block_outermost_backend`) and one for text-only heads (`text_only_backend`). Does not know how either computes.
+heads (`block_outermost_backend`) and one for text-only heads (`partial_backend`). Does not know how either computes.
 """
 
 import functools
@@ -12,8 +12,8 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 
 from vhserve.engine.attention.device_builder import DeviceBuilder
 from vhserve.engine.attention.host_builder import HostBuilder
-from vhserve.engine.attention.text_only_builder import TextOnlyBuilder
-from vhserve.engine.attention.text_only_impl import TextOnlyImpl
+from vhserve.engine.attention.partial_builder import PartialBuilder
+from vhserve.engine.attention.partial_impl import PartialImpl
 from vhserve.errors import FlagRefused
 
 
@@ -28,7 +28,7 @@ class Support(NamedTuple):
         Layouts with blocks outermost, most preferred first: groups of unlike layers can share blocks in no other.
     """
 
-    builder: type[TextOnlyBuilder]
+    builder: type[PartialBuilder]
     layouts: tuple[KVCacheLayout, ...]
 
 
@@ -56,7 +56,7 @@ def block_outermost_backend(stock: type[AttentionBackend]) -> type[AttentionBack
 
 
 @functools.cache
-def text_only_backend(stock: type[AttentionBackend]) -> type[AttentionBackend]:
+def partial_backend(stock: type[AttentionBackend]) -> type[AttentionBackend]:
     """The backend of text-only heads, on top of the stock one.
 
     Raises
@@ -66,7 +66,7 @@ def text_only_backend(stock: type[AttentionBackend]) -> type[AttentionBackend]:
     """
     support = _support(stock)
     builder = _mixed(support.builder, stock.get_builder_cls())  # type: ignore[no-untyped-call]  # vLLM's
-    impl = _mixed(TextOnlyImpl, stock.get_impl_cls())
+    impl = _mixed(PartialImpl, stock.get_impl_cls())
     members = {
         "supported_kv_cache_layouts": classmethod(lambda cls: support.layouts),
         "get_builder_cls": staticmethod(lambda: builder),
