@@ -15,10 +15,13 @@ NAMES = {
     "calibrate.scoring.scorers": ["SCORERS", "active_scorers", "register"],
     "profiles.treatments": [
         "ALL_BLOCKS",
+        "EVICT",
+        "EVICT_TO",
         "FULL",
         "NO_BLOCKS",
         "REMOVED",
         "TEXT_ONLY",
+        "THINNED",
         "TREATMENTS",
         "ImageBlocks",
         "Phase",

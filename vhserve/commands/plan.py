@@ -155,11 +155,12 @@ def heads_table(summary: "Summary") -> "Table":
     from rich.markup import escape
 
     from calibrate.terminal_tables import FoldedTable
-    from profiles.treatments import TREATMENTS
+    from profiles.treatments import FULL, TREATMENTS
 
     table = FoldedTable(title=f"Plan for {escape(summary['model'])}: heads by stage")
     table.add_column("stage")
-    treatments = list(next(iter(summary["heads"].values())))
+    stages = summary["heads"].values()
+    treatments = [name for name in TREATMENTS if name == FULL.name or any(counts[name] for counts in stages)]
     for treatment in treatments:
         table.add_column(TREATMENTS[treatment].label, justify="right")
     for stage, counts in summary["heads"].items():

@@ -14,7 +14,7 @@ from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.decoder import decoder_layers
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.pruning_plan import Compensation, PruningPlan
-from profiles.treatments import NO_BLOCKS, TREATMENTS
+from profiles.treatments import TREATMENTS
 
 GEOMETRIES = {
     "mha": (make_tiny_llava, {"query_heads": 5}),
@@ -54,15 +54,15 @@ def rotated(x, theta):
     return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=1)
 
 
-def slow_log_probabilities(model, embeddings, image, treatments, means, block_size):
-    """Log-probabilities of every position, `(n, vocabulary)`, of one sequence without padding."""
+def slow_log_probabilities(model, embeddings, image, treatments, means, block_size, prompt):
+    """Log-probabilities of every position, `(n, vocabulary)`, of one sequence without padding; `prompt` tokens come first."""
     config = model.config.text_config
     size, group = config.head_dim, config.num_attention_heads // config.num_key_value_heads
     n, block_size, weight = len(embeddings), block_size or 1, lambda module: module.weight.detach().double().numpy()
-    dropped = np.zeros(n, bool)
+    number = np.full(n, -1)  # of the image block, within its image
     for start in range(0, n - block_size + 1, block_size):
         if image[start : start + block_size].all():
-            dropped[start : start + block_size] = True
+            number[start : start + block_size] = 0 if number[start - 1] < 0 else number[start - 1] + 1
     means = iter([] if means is None else means)
     x, theta = embeddings, config.rope_parameters["rope_theta"]
     for layer, row in zip(decoder_layers(model), treatments, strict=True):
@@ -80,8 +80,8 @@ def slow_log_probabilities(model, embeddings, image, treatments, means, block_si
                 heads[:, head] = v.mean(0)
             else:
                 for i in range(n):
-                    seen = TREATMENTS[treatment].seen_in_prompt
-                    gone = dropped if seen == NO_BLOCKS else np.zeros(n, bool)
+                    stride = getattr(TREATMENTS[treatment], "seen_in_" + ("reply" if i >= prompt else "prompt")).stride
+                    gone = (number >= 0) & ((number % stride != 0) if stride else True)
                     if gone[i]:
                         continue
                     p = np.where(gone | (np.arange(n) > i), 0, np.exp(logits[i]))
@@ -124,9 +124,10 @@ def test_equals_the_decoder_written_by_hand(llava, block_size, mean):
     means = rng.normal(size=(removed, config.head_dim)).astype(np.float32) if mean else None
     inputs = inputs_of(processor, ["How many red circles are there?"], seed)
     image = (inputs["input_ids"][0] == model.config.image_token_id).numpy()
-    with treated(model, treatments, compensation_means=means, block_size=block_size):
+    prompt = len(image) - 4  # the last four tokens are the reply's
+    with treated(model, treatments, compensation_means=means, block_size=block_size, prompt_lengths=[prompt]):
         fast = logits_of(model, inputs).log_softmax(-1)[0].double().numpy()
-    slow = slow_log_probabilities(model, embeddings_of(model, inputs), image, treatments, means, block_size)
+    slow = slow_log_probabilities(model, embeddings_of(model, inputs), image, treatments, means, block_size, prompt)
     assert np.abs(fast - slow).max() < 2e-5
     assert np.abs(logits_of(model, inputs).log_softmax(-1)[0].numpy() - slow).max() > 0.1, "nothing was treated"
 

@@ -74,9 +74,10 @@ def test_a_layout_holds_each_kept_head_once(plan: PruningPlan) -> None:
         return
     size = plan.geometry.group_size
     for row, layout in zip(plan.treatments, layouts, strict=True):
-        assert layout.full == tuple(head for head, given in enumerate(row) if given == "full")
-        assert layout.text_only == tuple(head for head, given in enumerate(row) if given == "text_only")
-        for heads, kv_heads in ((layout.full, layout.kv_full), (layout.text_only, layout.kv_text)):
-            run = len(heads) // max(1, len(kv_heads))
-            assert [head // size for head in heads] == [kv_head for kv_head in kv_heads for _ in range(run)]
-        assert not set(layout.kv_full) & set(layout.kv_text)
+        for name, heads in layout.kept.items():
+            assert heads.queries == tuple(head for head, given in enumerate(row) if given == name)
+            run = len(heads.queries) // max(1, len(heads.kv))
+            assert [head // size for head in heads.queries] == [kv_head for kv_head in heads.kv for _ in range(run)]
+        assert layout.full == layout.kept["full"]
+        assert sorted(layout.queries) == [head for head, given in enumerate(row) if given != "removed"]
+        assert len(set(layout.kv)) == len(layout.kv)

@@ -22,7 +22,7 @@ from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS
 from profiles.planning.budget import heads_of
-from profiles.planning.layout import layer_layouts
+from profiles.planning.layout import TreatedHeads, layer_layouts
 from profiles.planning.planner import make_plan, protected_heads
 from profiles.planning.units import unit_size, units
 from profiles.pruning_plan import PruningPlan
@@ -217,7 +217,7 @@ def test_single_query_heads_keep_all_kv_until_the_layer_goes() -> None:
     profile = profile_of(np.array([[0.5, 0.1, 0.3, 0.0, 0.2, 0.6], [9.0] * 6]), kv_heads=2)
     for remove, full, kv in ((2, (0, 2, 4, 5), (0, 1)), (4, (0, 5), (0, 1)), (6, (), ())):
         layout = layer_layouts(plan_for(profile, remove=remove))[0]
-        assert (layout.full, layout.kv_full) == (full, kv)
+        assert layout.full == TreatedHeads(full, kv)
 
 
 @pytest.mark.parametrize(

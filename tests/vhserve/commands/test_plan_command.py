@@ -12,7 +12,7 @@ from profiles.geometry import ModelGeometry, ModelRef
 from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
 from profiles.ranking import Ranking
 from profiles.store import load_plan, load_profile, save
-from profiles.treatments import budgeted
+from profiles.treatments import TREATMENTS, budgeted
 from vhserve.cli import main
 from vhserve.commands.plan import Plan
 
@@ -92,6 +92,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
     assert plan.selection.protect_top == 10
     assert plan.selection.protected == [(0, head) for head in range(8)] + [(1, 6), (1, 7)]
     assert plan.granularity == "query_head"
+    none = dict.fromkeys(TREATMENTS, 0)
     assert shown == {
         "plan": str(profile.parent / "plan.json"),
         "ranked_by": "score",
@@ -102,9 +103,9 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "block_size": 32,
         "device": "cpu",
         "heads": {
-            "early": {"full": 32, "text_only": 0, "removed": 0},
-            "middle": {"full": 32, "text_only": 0, "removed": 0},
-            "late": {"full": 24, "text_only": 0, "removed": 8},
+            "early": none | {"full": 32},
+            "middle": none | {"full": 32},
+            "late": none | {"full": 24, "removed": 8},
         },
         "kv_bytes_per_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},
         "kv_bytes_per_image_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},

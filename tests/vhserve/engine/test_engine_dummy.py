@@ -93,10 +93,10 @@ def put_attention(
     name: str, weight: torch.Tensor, state: dict[str, torch.Tensor], layout: LayerLayout, head_size: int
 ) -> None:
     if "o_proj" in name:
-        state[name][:, places(layout.full, head_size)] = weight
+        state[name][:, places(layout.full.queries, head_size)] = weight
         return
-    sizes = [len(layout.full) * head_size, len(layout.kv_full) * head_size, len(layout.kv_full) * head_size]
-    heads = (layout.full, layout.kv_full, layout.kv_full)
+    heads = (layout.full.queries, layout.full.kv, layout.full.kv)
+    sizes = [len(kept) * head_size for kept in heads]
     for part, kept, piece in zip("qkv", heads, weight.split(sizes), strict=True):
         state[name.replace("qkv_proj", f"{part}_proj")][places(kept, head_size)] = piece
 

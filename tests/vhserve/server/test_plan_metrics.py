@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.planning.savings import kv_bytes_per_token
 from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.treatments import TREATMENTS
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.server.metric_definitions import DEFINITIONS, MetricDefinition
 from vhserve.server.plan_metrics import PlanMetrics, expose
@@ -56,12 +57,11 @@ def shown(
 def test_heads_are_counted_by_stage_and_treatment():
     heads = {labels[1:]: value for labels, value in shown(PLAN).items() if labels[0] == "vhserve_heads"}
     # Layers 0 and 1 are early, 2 and 3 middle, 4 to 6 late.
-    assert heads == {
+    assert set(heads) == {(stage, name) for stage in ("early", "middle", "late") for name in TREATMENTS}
+    assert {labels: value for labels, value in heads.items() if value} == {
         ("early", "removed"): 2,
-        ("early", "text_only"): 0,
         ("early", "full"): 6,
         ("middle", "removed"): 2,
-        ("middle", "text_only"): 0,
         ("middle", "full"): 6,
         ("late", "removed"): 2,
         ("late", "text_only"): 2,
@@ -116,6 +116,11 @@ def test_capacity_is_stated_for_image_and_text_prompts():
     # 100 tokens are 25 blocks; full and text-only heads are equally many, so each have one group.
     assert series["vhserve_kv_cache_capacity_requests", "text"] == 600 / 50
     assert series["vhserve_kv_cache_capacity_requests", "image"] == 600 / (25 + 25 - 7)
+    assert series["vhserve_kv_cache_capacity_requests", "image_answered"] == 600 / (25 + 25 - 7)
+    evicted = PruningPlan.manual(PLAN.model, GEOMETRY, evict=plan.heads("text_only"))
+    series = shown(evicted, kv_capacity=capacity(groups_of(evicted, 4), 600, 30, 4))
+    assert series["vhserve_kv_cache_capacity_requests", "image"] == 600 / 50
+    assert series["vhserve_kv_cache_capacity_requests", "image_answered"] == 600 / (25 + 25 - 7)
     assert not [labels for labels in shown(plan) if labels[0] == "vhserve_kv_cache_capacity_requests"]
 
 

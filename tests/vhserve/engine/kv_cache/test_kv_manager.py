@@ -1,4 +1,4 @@
-"""Text-only KV groups against vLLM's real KVCacheManager and block pool: no engine, no model, thousands of steps."""
+"""KV groups of partial heads against vLLM's real KVCacheManager and block pool: no engine, no model, many steps."""
 
 import random
 from collections import Counter
@@ -14,8 +14,9 @@ from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, KVCacheSpec
 from vllm.v1.request import Request
 
+from profiles.treatments import NO_BLOCKS, ImageBlocks, Phase
 from vhserve.engine.kv_cache import spec as kv_cache_spec
-from vhserve.engine.kv_cache.image_spans import count_text_blocks, image_blocks, image_spans, is_image_block, merge
+from vhserve.engine.kv_cache.image_spans import count_kept, image_blocks, image_spans, merge, unseen_blocks
 from vhserve.engine.kv_cache.manager import PartialManager, lookup_for
 from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
 from vhserve.engine.scheduler import PartialMixin
@@ -35,8 +36,12 @@ def full(heads: int = 8) -> FullAttentionSpec:
     return FullAttentionSpec(block_size=BLOCK, num_kv_heads=heads, head_size=32, dtype=torch.float32)
 
 
+def partial(treatment: str, heads: int, lane: int = 0) -> PartialSpec:
+    return PartialSpec.of(full(heads), treatment, lane)
+
+
 def text(heads: int, lane: int) -> PartialSpec:
-    return PartialSpec.of(full(heads), lane)
+    return partial("text_only", heads, lane)
 
 
 def position(offset: int, length: int, holes: Sequence[int] = ()) -> PlaceholderRange:
@@ -62,11 +67,14 @@ def request(tokens: Sequence[int], images: Sequence[tuple[str, PlaceholderRange]
 
 
 class SchedulerStub:
-    """The two attributes of vLLM's scheduler that the mixin touches; the mixin, manager and pool are the real ones."""
+    """What the mixin touches of vLLM's scheduler; the mixin, manager and pool are the real ones."""
 
     def __init__(self, manager: KVCacheManager) -> None:
         self.kv_cache_manager = manager
         self.requests: dict[str, Request] = {}
+
+    def _reserve_prefill_lookahead(self, request: Request, computed: int, tokens: int) -> int:
+        return tokens
 
 
 class Scheduling(PartialMixin, SchedulerStub):
@@ -88,7 +96,8 @@ def test_spans_merge_touching_images_and_leave_holes_to_text() -> None:
     assert image_spans(touching) == ((0, 36),)
     holes = request([IMAGE_TOKEN] * 64, [("a", position(0, 64, holes=(20,)))])
     assert image_spans(holes) == ((0, 20), (21, 64))
-    assert [is_image_block(image_spans(holes), i, BLOCK) for i in range(4)] == [True, False, True, True]
+    assert list(unseen_blocks(image_spans(holes), BLOCK, NO_BLOCKS)) == [0, 2, 3]
+    assert list(unseen_blocks(image_spans(holes), BLOCK, ImageBlocks(2))) == [3]  # a hole begins another count
     assert image_spans(request([1, 2, 3], [])) == ()
 
 
@@ -123,8 +132,11 @@ def test_counting_blocks_agrees_with_looking_at_every_position() -> None:
         assert {i for first, last in ranges for i in range(first, last)} == expected
         first, last = sorted((rng.randint(0, 14), rng.randint(0, 14)))
         asked = request([0] * length, [(f"i{n}", position(a, b - a)) for n, (a, b) in enumerate(spans) if b > a])
-        assert count_text_blocks(image_spans(asked), first, last, size) == sum(
-            i not in expected for i in range(first, last)
+        seen = ImageBlocks(rng.choice([None, 1, 2, 4, 8]))
+        unseen = {i for start, stop in ranges for i in range(start, stop) if not seen.has(i - start)}
+        assert set(unseen_blocks(image_spans(asked), size, seen)) == unseen
+        assert count_kept(image_spans(asked), first, last, size, seen) == sum(
+            i not in unseen for i in range(first, last)
         )
 
 
@@ -177,6 +189,18 @@ GROUPS = {
     "one spec twice": ([full(), text(3, 0), text(3, 0)], 90),
     "text only, two lanes": ([text(8, 0), text(3, 1)], 60),
     "text only, one lane": ([text(8, 0)], 40),
+    "evicted beside full": ([FullLaneSpec.of(full(8), 0), partial("evict", 3)], 60),
+    "evicted, one lane": ([partial("evict", 8)], 40),
+    "five kinds": (
+        [
+            FullLaneSpec.of(full(8), 0),
+            partial("evict", 3),
+            partial("evict:2", 2),
+            partial("thinned:2", 4),
+            text(3, 0),
+        ],
+        150,
+    ),
 }
 
 
@@ -188,6 +212,8 @@ def test_random_requests_in_a_small_pool(name: str, caching: bool) -> None:
     seed = random.randrange(10**6)
     print("seed", seed)
     wanted = {"admitted": 50, "refused": 5, "image blocks": 1}  # refused: the pool was full
+    if any(getattr(spec, "treatment", "").startswith("evict") for spec in specs):
+        wanted["evicted"] = 5
     if caching:
         wanted |= {"hits": 10, "hits that end in an image": 1}
     seen: Counter[str] = Counter()
@@ -229,8 +255,12 @@ class Stress:
         assert self.manager.reset_prefix_cache()
         return self.seen
 
-    def drops(self, group: int, asked: Request, index: int) -> bool:
-        return isinstance(self.groups[group], PartialManager) and is_image_block(image_spans(asked), index, BLOCK)
+    def drops(self, group: int, asked: Request, index: int, phase: Phase = "prompt") -> bool:
+        """Whether a group has the null block for a block of a request."""
+        manager = self.groups[group]
+        if not isinstance(manager, PartialManager):
+            return False
+        return index in unseen_blocks(image_spans(asked), BLOCK, manager.treatment.seen(phase))
 
     def draw(self, name: str) -> Request:
         rng = self.rng
@@ -302,7 +332,10 @@ class Stress:
             asked.append_output_token_ids([self.rng.randrange(5)])
         done = asked.num_computed_tokens
         chunk = min(asked.num_tokens - done, self.rng.choice([1, 17, 64]))
-        before = self.pool.get_num_free_blocks()
+        # Freed before anything is taken, so that the same step can reuse it.
+        evicted = self.evictable(asked) if done >= asked.num_prompt_tokens else 0
+        self.seen["evicted"] += evicted
+        before = self.pool.get_num_free_blocks() + evicted
         expected = self.predicted(asked, done + chunk, self.manager.empty_kv_cache_blocks.blocks, done)
         if self.manager.allocate_slots(asked, chunk) is None:
             self.seen["refused"] += 1
@@ -311,6 +344,19 @@ class Stress:
             return
         assert before - self.pool.get_num_free_blocks() == expected
         asked.num_computed_tokens = done + chunk
+
+    def evictable(self, asked: Request) -> int:
+        """Blocks that a request gives back when its prompt is computed."""
+        names = [one.request_id for one in self.live]
+        shared = Counter(
+            block.block_id for group in self.groups for name in names for block in group.req_to_blocks[name]
+        )
+        return sum(
+            not block.is_null and shared[block.block_id] == 1
+            for group, manager in enumerate(self.groups)
+            for index, block in enumerate(manager.req_to_blocks[asked.request_id])
+            if self.drops(group, asked, index, "reply")
+        )
 
     def leave(self, asked: Request) -> None:
         self.live.remove(asked)
@@ -326,8 +372,9 @@ class Stress:
             for group, manager in enumerate(self.groups):
                 table = manager.req_to_blocks[asked.request_id]
                 assert len(table) == -(-asked.num_computed_tokens // BLOCK)
+                phase: Phase = "reply" if asked.num_computed_tokens > asked.num_prompt_tokens else "prompt"
                 for index, block in enumerate(table):
-                    assert block.is_null == self.drops(group, asked, index)
+                    assert block.is_null == self.drops(group, asked, index, phase)
                     self.seen["image blocks"] += block.is_null
                     if not block.is_null:
                         users[block.block_id] += 1
