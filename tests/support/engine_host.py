@@ -389,4 +389,30 @@ def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-PATCHES = {"lively_dummy_weights": lively_dummy_weights, "async_scheduling": async_scheduling}
+@contextmanager
+def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
+    """vLLM's own choice of the pixels that go to the worker, whatever an earlier engine of this process has mended."""
+    from unittest.mock import patch
+
+    from vllm.multimodal.utils import strip_covered_mm_data
+
+    with patch("vllm.v1.core.sched.output.strip_covered_mm_data", strip_covered_mm_data):
+        yield
+
+
+@contextmanager
+def kept_image_data(captured: dict[str, Any]) -> Iterator[None]:
+    """`keep_image_data` for an engine without a plan."""
+    from vhserve.compat import keep_image_data
+
+    with stripped_image_data(captured):
+        keep_image_data()
+        yield
+
+
+PATCHES = {
+    "lively_dummy_weights": lively_dummy_weights,
+    "async_scheduling": async_scheduling,
+    "stripped_image_data": stripped_image_data,
+    "kept_image_data": kept_image_data,
+}

@@ -113,3 +113,26 @@ def preempt_mid_reply(engine: Any) -> dict[str, Any]:
     assert engine.reset_prefix_cache()
     calm = run("calm", disturb=False)
     return {"calm": calm, "disturbed": run("disturbed", disturb=True), "held": _held(engine)}
+
+
+def resumed_with_a_shorter_hit(engine: Any) -> str:
+    """A prompt that is cached begins its reply, and is preempted with the cache forgotten; what its end was."""
+    from engine_host import request
+    from vllm import SamplingParams
+
+    assert engine.reset_prefix_cache()
+    scheduler, two = _scheduler(engine), request(EnginePrompt(TWO, (1, 2)))
+    engine.generate([two], SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
+    engine.llm_engine.add_request("again", two, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True))
+    reply: list[int] = []
+    preempted = False
+    try:
+        while engine.llm_engine.has_unfinished_requests():
+            for output in engine.llm_engine.step():
+                reply = list(output.outputs[0].token_ids)
+            if len(reply) == 3 and not preempted:
+                preempted = True
+                scheduler.reset_prefix_cache(reset_running_requests=True)
+    except RuntimeError as error:
+        return str(error)
+    return f"{len(reply)} tokens"

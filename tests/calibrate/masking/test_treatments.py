@@ -55,7 +55,7 @@ def rotated(x, theta):
 
 
 def slow_log_probabilities(model, embeddings, image, treatments, means, block_size, prompt):
-    """Log-probabilities of every position, `(n, vocabulary)`, of one sequence without padding; `prompt` tokens come first."""
+    """Log-probabilities of every position, `(n, vocabulary)`, of one sequence; `prompt` tokens are its prompt."""
     config = model.config.text_config
     size, group = config.head_dim, config.num_attention_heads // config.num_key_value_heads
     n, block_size, weight = len(embeddings), block_size or 1, lambda module: module.weight.detach().double().numpy()

@@ -105,7 +105,7 @@ def test_a_summary_counts_every_treatment() -> None:
 def test_what_is_no_treatment_is_refused() -> None:
     plan = one_group(LATE).model_dump()
     plan["treatments"][0][0] = "gone"
-    with pytest.raises(ValidationError, match="'gone'; expected 'full', .*'text_only', 'removed', 'drops_late' or"):
+    with pytest.raises(ValidationError, match=r"'gone'; expected 'full', .*'text_only', 'removed', 'drops_late' or"):
         PruningPlan.model_validate(plan)
     with pytest.raises(TypeError, match="gone"):
         PruningPlan.manual(MODEL, GEOMETRY, gone=GROUP)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, Heads
-from engine_host import BLOCK, EngineHost, EnginePrompt, Round
+from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT
 from exactness import PROMPTS as EXACT_PROMPTS
 from oracle import TinyModel
@@ -177,3 +177,17 @@ def test_blocks_held_over_a_request_s_life_are_the_formula_s(served: EngineRuns)
         phases.add(reply)
     assert phases == {False, True}
     assert probed["held"]["free"] == probed["held"]["blocks"] - 1
+
+
+@pytest.mark.parametrize(
+    ("patch", "end"), [("stripped_image_data", "Encoder cache miss"), ("kept_image_data", "12 tokens")]
+)
+def test_stock_vllm_loses_the_pixels_of_a_preempted_request(
+    patch: str, end: str, engine_host: EngineHost, models: dict[str, TinyModel]
+) -> None:
+    """Without a plan: it is vLLM's fault, which evicted blocks make likelier, and which `keep_image_data` mends."""
+    settings = {"max_num_batched_tokens": 40, "max_num_seqs": 4}
+    job = Job(str(models["mha"].path), None, (), settings, (patch,), "partial_probes:resumed_with_a_shorter_hit")
+    outcome = engine_host.run(job)
+    assert outcome.failure is None, outcome.failure
+    assert end in outcome.probed
