@@ -49,6 +49,8 @@ class Selection(Strict):
         Layers that heads were chosen from.
     remove, text_only
         Number of query heads removed, and made text-only.
+    evict, evict_2, evict_4, evict_8, thinned_2, thinned_4, thinned_8
+        The same for the other treatments (`profiles.treatments`); None for no head.
     protect_top
         Percentage of the model's heads, the highest ranked, that are never treated; `protected` lists them.
     seed
@@ -57,10 +59,21 @@ class Selection(Strict):
         Ranking of the profile that orders the heads (`profiles.planning.rankings`).
     """
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset(
+        {"evict", "evict_2", "evict_4", "evict_8", "thinned_2", "thinned_4", "thinned_8"}
+    )
+
     method: SelectionMethod
     stage: StageOrAll = "all"
     remove: NonNegativeInt = 0
     text_only: NonNegativeInt = 0
+    evict: PositiveInt | None = None
+    evict_2: PositiveInt | None = None
+    evict_4: PositiveInt | None = None
+    evict_8: PositiveInt | None = None
+    thinned_2: PositiveInt | None = None
+    thinned_4: PositiveInt | None = None
+    thinned_8: PositiveInt | None = None
     protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
@@ -68,12 +81,13 @@ class Selection(Strict):
 
     def count(self, treatment: Treatment) -> int | None:
         """Number of heads of a treatment; None for one that has no budget."""
-        return None if treatment.budget is None else getattr(self, treatment.budget)
+        return None if treatment.budget is None else getattr(self, treatment.budget) or 0
 
 
 def counts_by_budget(counts: Mapping[TreatmentName, int]) -> dict[str, Any]:
     """Fields of a `Selection` for numbers of heads by treatment; treatments without a budget are left out."""
-    return {TREATMENTS[name].budget or "": count for name, count in counts.items() if TREATMENTS[name].budget}
+    fields = {TREATMENTS[name].budget or "": count for name, count in counts.items() if TREATMENTS[name].budget}
+    return {name: count for name, count in fields.items() if count or name not in Selection.OPTIONAL}
 
 
 class Compensation(Strict):

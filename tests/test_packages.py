@@ -19,6 +19,7 @@ NAMES = {
         "EVICT_TO",
         "FULL",
         "NO_BLOCKS",
+        "PHASES",
         "REMOVED",
         "TEXT_ONLY",
         "THINNED",

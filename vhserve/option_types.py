@@ -46,6 +46,9 @@ BLOCK_SIZE: Final = (
 )
 REMOVE: Final = "heads to remove: neither computed nor cached"
 TEXT_ONLY: Final = "heads, next in the order, that attend to text only"
+THINNED: Final = "heads, next in the order, that see and keep one image block in {}"
+EVICT: Final = "heads, next in the order, that see the image while the prompt is computed, and then drop it"
+EVICT_TO: Final = "the same, but that keep one image block in {}"
 STAGE: Final = "layers to choose heads from"
 SELECT: Final = "lowest ranked first; highest first and random are controls"
 PROTECT_TOP: Final = "percentage of the model's heads, the highest ranked, that are never treated"

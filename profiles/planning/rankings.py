@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
-from profiles.names import KNOWN_RANKINGS, Treated
+from profiles.names import KNOWN_RANKINGS, TreatmentName
 from profiles.suggestions import did_you_mean
+from profiles.treatments import TEXT_ONLY, TREATMENTS
 
 Table = npt.NDArray[np.float64]
 
@@ -37,7 +38,7 @@ def default_ranking(profile: HeadProfile) -> str:
     return "effect" if "effect" in profile.rankings else "score"
 
 
-def ranking(profile: HeadProfile, rank_by: str, treatment: Treated = "removed") -> Table:
+def ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "removed") -> Table:
     """What heads are worth under a treatment, ``(layers, query heads)``; higher means keep.
 
     Parameters
@@ -53,6 +54,8 @@ def ranking(profile: HeadProfile, rank_by: str, treatment: Treated = "removed") 
     """
     found = profile.rankings.get(rank_by)
     table = found.table(treatment) if found else None
+    if found and table is None and TREATMENTS[treatment].is_masked:
+        table = found.table(TEXT_ONLY.name)  # heads that lose least without the image lose least without a part of it
     if table is None:
         wrong = f"the profile has no {'effects' if rank_by == 'effect' else rank_by}"
         names = ranking_names(profile)

@@ -5,7 +5,7 @@ Owns which treatments there are and their order. Standard library only; does not
 
 from typing import Final
 
-from profiles.treatments.definition import ALL_BLOCKS, NO_BLOCKS, ImageBlocks, Phase, Treatment
+from profiles.treatments.definition import ALL_BLOCKS, NO_BLOCKS, PHASES, ImageBlocks, Phase, Treatment
 from profiles.treatments.evict import EVICT, EVICT_TO
 from profiles.treatments.full import FULL
 from profiles.treatments.removed import REMOVED
@@ -18,6 +18,7 @@ __all__ = [
     "EVICT_TO",
     "FULL",
     "NO_BLOCKS",
+    "PHASES",
     "REMOVED",
     "TEXT_ONLY",
     "THINNED",

@@ -5,10 +5,11 @@ only. Does not know which treatments there are, blocks of a real cache, or tenso
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Phase = Literal["prompt", "reply"]
 """While the tokens of the prompt are computed, and while those of the reply are."""
+PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class Treatment:
     def is_masked(self) -> bool:
         """Whether the head is computed, but does not see everything."""
         return self.computed and not self.is_full
+
+    @property
+    def changes_prompt(self) -> bool:
+        """Whether the prompt, and with it the first token of a reply, is computed in another way."""
+        return not self.computed or self.seen_in_prompt != ALL_BLOCKS
 
     @property
     def evicts(self) -> bool:

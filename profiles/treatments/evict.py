@@ -12,6 +12,7 @@ EVICT: Final = Treatment(
     description="attends to every token of the prompt while it is computed; replies see its text only",
     seen_in_prompt=ALL_BLOCKS,
     seen_in_reply=NO_BLOCKS,
+    budget="evict",
     colour="#009e73",
     hatch="...",
 )
@@ -24,6 +25,7 @@ EVICT_TO: Final = tuple(
         description=f"attends to every token while the prompt is computed; replies see one image block in {stride}",
         seen_in_prompt=ALL_BLOCKS,
         seen_in_reply=ImageBlocks(stride),
+        budget=f"evict_{stride}",
         colour=colour,
         hatch=".",
     )

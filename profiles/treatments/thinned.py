@@ -14,6 +14,7 @@ THINNED: Final = tuple(
         description=f"attends to text and to one image block in {stride}, from the first; keeps no other",
         seen_in_prompt=ImageBlocks(stride),
         seen_in_reply=ImageBlocks(stride),
+        budget=f"thinned_{stride}",
         colour=colour,
         hatch="//",
     )

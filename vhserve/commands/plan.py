@@ -17,12 +17,14 @@ from vhserve.devices import BLOCK_SIZES, LABELS, Device, check_block_size, servi
 from vhserve.option_types import BlockSize, Percentage, Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from profiles.head_profile import HeadProfile
     from profiles.planning.summary import Summary
     from profiles.pruning_plan import PruningPlan
-    from profiles.treatments import Treatment
+    from profiles.treatments import Phase, Treatment
     from vhserve.engine.kv_cache.saving import PromptSaving
 
 _RANKED_BY_SCORE = (
@@ -55,6 +57,13 @@ class Plan(BaseModel):
     out: Path | None = Field(None, description="plan to write; plan.json beside the profile if not given")
     remove: Budget | None = Field(None, description=words.REMOVE)
     text_only: Budget | None = Field(None, description=words.TEXT_ONLY)
+    thinned_8: Budget | None = Field(None, description=words.THINNED.format(8))
+    thinned_4: Budget | None = Field(None, description=words.THINNED.format(4))
+    thinned_2: Budget | None = Field(None, description=words.THINNED.format(2))
+    evict: Budget | None = Field(None, description=words.EVICT)
+    evict_8: Budget | None = Field(None, description=words.EVICT_TO.format(8))
+    evict_4: Budget | None = Field(None, description=words.EVICT_TO.format(4))
+    evict_2: Budget | None = Field(None, description=words.EVICT_TO.format(2))
     stage: StageOrAll = Field("late", description=words.STAGE)
     select: Select = Field("bottom", description=words.SELECT)
     rank_by: AutoRanking = Field(
@@ -88,7 +97,7 @@ class Plan(BaseModel):
         from profiles.planning.summary import summarise
         from profiles.pruning_plan import PLAN_FORMAT
         from profiles.store import load_profile, save
-        from profiles.treatments import budgeted
+        from profiles.treatments import PHASES, budgeted
         from vhserve.engine.kv_cache.saving import prompt_saving
 
         device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
@@ -117,20 +126,24 @@ class Plan(BaseModel):
             block_size=block_size,
         )
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
-        saving = prompt_saving(plan, block_size)
+        savings = {phase: prompt_saving(plan, block_size, phase) for phase in PHASES}
         save(plan, out)
         if self.rank_by == AUTO and rank_by != "effect":
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
         for note in _block_notes(plan, profile, summary):
             print(f"vhserve: note: {note}", file=sys.stderr)
         if self.json_:
-            served = {"device": device, "concurrency": saving.concurrency}
+            served = {
+                "device": device,
+                "concurrency": savings["reply"].concurrency,
+                "concurrency_in_prefill": savings["prompt"].concurrency,
+            }
             print(
                 json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary, **served}, indent=2)
             )
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(heads_table(summary), savings_table(summary, saving, device), sep="\n")
+        console.print(heads_table(summary), savings_table(summary, savings, device), sep="\n")
         console.print(f"Heads chosen by {rank_by.replace('_', ' ')}", markup=False)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
@@ -139,10 +152,13 @@ class Plan(BaseModel):
         from profiles.errors import WrongValue
         from profiles.treatments import budgeted
 
-        treatments = budgeted()
-        if all(self._budget(one) is None for one in treatments):
-            wrong = f"neither {' nor '.join(f'--{one.flag}' for one in treatments)} is given"
-            raise WrongValue(wrong, expected="a number of heads", fix="give --remove 8 (or 0 for an empty plan)")
+        if all(self._budget(one) is None for one in budgeted()):
+            flags = ", ".join(f"--{one.flag}" for one in budgeted())
+            raise WrongValue(
+                "no number of heads is given",
+                expected=f"one or more of {flags}",
+                fix="give --remove 8 (or 0 for an empty plan)",
+            )
 
     def _budget(self, treatment: "Treatment") -> str | None:
         """What was given for a treatment's flag."""
@@ -190,7 +206,7 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     return notes
 
 
-def savings_table(summary: "Summary", saving: "PromptSaving", device: Device) -> "Table":
+def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", device: Device) -> "Table":
     """KV cache, weights and how many prompts fit, as served on a device."""
     from calibrate.terminal_tables import FoldedTable
 
@@ -204,5 +220,8 @@ def savings_table(summary: "Summary", saving: "PromptSaving", device: Device) ->
         table.add_row(f"KV cache per {kind} token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
     table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
     request = f"prompts of {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
-    table.add_row(request, f"{saving.concurrency:.3f} times as many fit")
+    answered, computed = savings["reply"].concurrency, savings["prompt"].concurrency
+    table.add_row(request, f"{answered:.3f} times as many fit")
+    if computed != answered:
+        table.add_row("while they are computed", f"{computed:.3f} times as many fit")
     return table

@@ -59,8 +59,8 @@ DEFINITIONS: Final = {
         ("arm",),
     ),
     "vhserve_kv_cache_capacity_requests": MetricDefinition(
-        "Prompts of the model's usual length that the KV cache holds at once, all engines together: "
-        "with an image, and of as many text tokens.",
+        "Prompts of the model's usual length that the KV cache holds at once, all engines together: with an image "
+        "while they are computed, with an image once they are (image_answered), and of as many text tokens.",
         ("prompt",),
     ),
     "vhserve_plan_saving_ratio": MetricDefinition(

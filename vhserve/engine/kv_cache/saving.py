@@ -9,6 +9,7 @@ from profiles.planning.layout import layer_layouts
 from profiles.planning.savings import ideal_concurrency
 from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import Phase
 from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 
@@ -43,8 +44,13 @@ class PromptSaving:
         return 1 - self.pruned / self.baseline
 
 
-def prompt_saving(plan: PruningPlan, block_size: int) -> PromptSaving:
+def prompt_saving(plan: PruningPlan, block_size: int, phase: Phase = "reply") -> PromptSaving:
     """What a plan saves in blocks of `block_size` tokens, served by one engine.
+
+    Parameters
+    ----------
+    phase
+        While the prompt is computed, or while it is answered.
 
     Raises
     ------
@@ -53,7 +59,7 @@ def prompt_saving(plan: PruningPlan, block_size: int) -> PromptSaving:
     layouts, image_tokens = layer_layouts(plan), plan.geometry.image_tokens
     prompt = PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size)
     lanes = lanes_of(layouts, image_tokens, block_size)
-    pruned = lanes.held(prompt) if lanes else sum(len(one.kv_full) for one in layouts) * prompt.blocks
+    pruned = lanes.held(prompt, phase) if lanes else sum(len(one.full.kv) for one in layouts) * prompt.blocks
     baseline = plan.geometry.layers * plan.geometry.kv_heads * prompt.blocks
     return PromptSaving(block_size, USUAL_TEXT_TOKENS, image_tokens, baseline, pruned)
 
