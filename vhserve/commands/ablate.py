@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from profiles.names import Ablated, Granularity
+from profiles.names import Granularity
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
 from vhserve.commands.ranking_option import AnyRanking
-from vhserve.option_types import GRANULARITY, Draws
+from vhserve.option_types import GRANULARITY, AblatedHeads, Draws
 
 
 class Ablate(MaskedRunOptions):
@@ -43,7 +43,7 @@ class Ablate(MaskedRunOptions):
         description="what heads are ranked by; effect and gradient need a profile made without --no-effects, sparsemm "
         "and duo_attention one that they were imported into",
     )
-    treatment: Ablated = Field(
+    treatment: AblatedHeads = Field(
         "removed",
         description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
         "the paper's mask; attention to text only",

@@ -188,16 +188,28 @@ def heads_table(summary: "Summary") -> "Table":
 
 
 def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary") -> list[str]:
-    """What the user should know of text-only heads with KV blocks of this size."""
-    if not plan.heads("text_only"):
+    """What the user should know of heads that drop image blocks, with KV blocks of this size."""
+    if not plan.has_partial_heads:
         return []
+    from profiles.treatments import TREATMENTS
+
     notes, block_size = [], summary["block_size"]
     if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
         notes.append(
-            f"text-only heads save nothing: the {plan.geometry.image_tokens} tokens of an image fill no KV block of "
+            f"heads that drop image blocks save nothing: the {plan.geometry.image_tokens} tokens of an image fill no KV block of "
             f"{block_size} tokens; give a smaller --block-size"
         )
     ranking = profile.rankings[plan.selection.rank_by]
+    others = [
+        one.label
+        for one in TREATMENTS.values()
+        if one.is_masked and plan.heads(one.name) and ranking.table(one.name) is None
+    ]
+    if others:
+        notes.append(
+            f"no {plan.selection.rank_by.replace('_', ' ')} of heads that are {' or '.join(others)}: chosen by that of "
+            "text-only heads, which lose the image altogether"
+        )
     if "text_only" in ranking.tables and (ranking.block_size or 1) != block_size:
         notes.append(
             f"the profile's {plan.selection.rank_by.replace('_', ' ')} of text-only heads is for KV blocks of "

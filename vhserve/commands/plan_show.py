@@ -30,6 +30,7 @@ class PlanShow(BaseModel):
 
         from profiles.planning.summary import summarise
         from profiles.store import load_plan
+        from profiles.treatments import PHASES
         from vhserve.engine.kv_cache.saving import prompt_saving
         from vhserve.report.plan_views import chosen_by, measured_table, plan_map
 
@@ -37,17 +38,21 @@ class PlanShow(BaseModel):
         device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
         block_size = block_size_on(device, plan.block_size)
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
-        saving = prompt_saving(plan, block_size)
+        savings = {phase: prompt_saving(plan, block_size, phase) for phase in PHASES}
         if self.json_:
             own = plan.model_dump(mode="json", include={"selection", "granularity", "treatments", "measured"})
-            served = {"device": device, "concurrency": saving.concurrency}
+            served = {
+                "device": device,
+                "concurrency": savings["reply"].concurrency,
+                "concurrency_in_prefill": savings["prompt"].concurrency,
+            }
             print(json.dumps({"plan": str(self.plan), **summary, **served, **own}, indent=2))
             return
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"{plan.model.name}, revision {plan.model.revision}; plan {plan.digest}", markup=False)
         console.print(plan_map(plan))
         console.print(f"{chosen_by(plan)}\n", markup=False, soft_wrap=False, no_wrap=False, overflow="fold")
-        console.print(heads_table(summary), savings_table(summary, saving, device), sep="\n")
+        console.print(heads_table(summary), savings_table(summary, savings, device), sep="\n")
         measured = measured_table(plan)
         if measured is None:
             console.print(

@@ -8,10 +8,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from profiles.names import Treated
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
-from vhserve.option_types import PROFILE, Count, Samples
+from vhserve.option_types import PROFILE, Count, Samples, TreatedHeads
 
 
 class Rankings(MaskedRunOptions):
@@ -25,7 +24,7 @@ class Rankings(MaskedRunOptions):
     profile: CliPositionalArg[Path] = Field(description=PROFILE)
     samples: Samples = 200
     out: Path = Field(Path("rankings.json"), description="results to write")
-    treatment: Treated = Field("removed", description="what is done to the heads: removed, or attention to text only")
+    treatment: TreatedHeads = Field("removed", description="what is done to the heads")
     groups: Count = Field(64, description="random groups of heads")
     group_size: Count = Field(8, description="heads of a group")
     markdown: bool = Field(False, description="print the tables as Markdown")

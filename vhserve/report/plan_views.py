@@ -13,7 +13,18 @@ from profiles.geometry import stage_layers, stage_of
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL, TREATMENTS
 
-_MARKS: Final = {"full": "#", "text_only": "t", "removed": "."}
+_MARKS: Final = {
+    "full": "#",
+    "evict:2": "b",
+    "evict:4": "d",
+    "evict:8": "h",
+    "evict": "e",
+    "thinned:2": "2",
+    "thinned:4": "4",
+    "thinned:8": "8",
+    "text_only": "t",
+    "removed": ".",
+}
 """What stands for a treatment; others have their first letter."""
 _PROTECTED: Final = "@"
 
