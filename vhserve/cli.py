@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         sys.unraisablehook = _raise_again
+        _import_commands()
     try:
         from vhserve.command_line import run
 
@@ -47,6 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _end_silently_on_interrupt()
     return code
+
+
+def _import_commands() -> None:
+    """Import the commands; an interrupt ends the process at once, for some modules panic when one is raised in them."""
+
+    def end(*_: object) -> None:
+        os.write(2, b"vhserve: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    default = signal.signal(signal.SIGINT, end)
+    try:
+        import vhserve.command_line  # noqa: F401
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def _comes_of_interrupt(error: BaseException | None) -> bool:

@@ -196,8 +196,8 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     notes, block_size = [], summary["block_size"]
     if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
         notes.append(
-            f"heads that drop image blocks save nothing: the {plan.geometry.image_tokens} tokens of an image fill no KV block of "
-            f"{block_size} tokens; give a smaller --block-size"
+            f"heads that drop image blocks save nothing: the {plan.geometry.image_tokens} tokens of an image fill no "
+            f"KV block of {block_size} tokens; give a smaller --block-size"
         )
     ranking = profile.rankings[plan.selection.rank_by]
     others = [

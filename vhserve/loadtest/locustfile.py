@@ -55,8 +55,10 @@ def _flags(parser: LocustArgumentParser, **_: Any) -> None:
     parser.add_argument("--client", type=int, default=0, help="the same for one of several processes")
 
 
-def _types(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", (annotation,))
+def _types(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: members of a union, and what bounds are set for."""
+    parts = getattr(annotation, "__args__", ())
+    return {annotation}.union(*map(_types, parts)) if parts else {annotation}
 
 
 class ClientProcess:

@@ -113,6 +113,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "usual_prompt": {"text_tokens": 70, "image_tokens": 144},
         "ideal_concurrency": pytest.approx(96 / 88),
         "concurrency": pytest.approx(96 / 88),
+        "concurrency_in_prefill": pytest.approx(96 / 88),
     }
 
 
@@ -175,7 +176,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "part"),
     [
-        ([], "neither --remove nor --text-only"),
+        ([], "no number of heads is given"),
         (["--remove", "33"], "stage late has 32"),
         (["--remove", "97", "--stage", "all"], "the model has 96"),
         (["--remove", "32", "--stage", "early"], "only 22 of the 32 in stage early are unprotected"),
