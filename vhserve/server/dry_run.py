@@ -14,6 +14,7 @@ from profiles.planning.layout import layer_layouts
 from profiles.planning.savings import kv_bytes_baseline
 from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
+from profiles.treatments import FULL
 from vhserve.engine.kv_cache.capacity import GroupCounts, capacity, groups_of
 from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, assign_lanes
 from vhserve.engine.kv_cache.lanes import PromptBlocks
@@ -68,7 +69,7 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
     config = _engine_config(arguments)
     cache, size = config.cache_config, config.cache_config.block_size
     dtype_bytes = _dtype_bytes(config)
-    groups = GroupCounts(1, 0) if plan is None else groups_of(plan, size)
+    groups = GroupCounts({FULL.name: 1}) if plan is None else groups_of(plan, size)
     geometry = decoder_geometry(config.model_config.hf_config, 0) if plan is None else plan.geometry
     block_bytes = bytes_of_block(geometry, plan, size, dtype_bytes)
     memory = cache.kv_cache_memory_bytes
@@ -76,7 +77,7 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
     length = config.model_config.max_model_len
     image = text = None
     if blocks is not None:
-        needed = groups.blocks(PromptBlocks(-(-length // size), -(-length // size)))
+        needed = groups.blocks(PromptBlocks(-(-length // size)))
         if needed > blocks - 1:
             raise MemoryTooSmall(
                 f"one request of {length} tokens needs {needed} KV blocks, and the KV cache has {max(0, blocks - 1)}",
@@ -86,7 +87,7 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
         if plan is not None:
             holds = capacity(groups, blocks - 1, plan.geometry.image_tokens, size)
             image, text = holds.image_requests, holds.text_requests
-    return Allocation(size, dtype_bytes, memory, block_bytes, blocks, length, sum(groups), image, text)
+    return Allocation(size, dtype_bytes, memory, block_bytes, blocks, length, sum(groups.of.values()), image, text)
 
 
 def bytes_of_block(geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, dtype_bytes: int) -> int:
@@ -97,13 +98,12 @@ def bytes_of_block(geometry: ModelGeometry, plan: PruningPlan | None, block_size
     layouts = layer_layouts(plan)
     lanes = assign_lanes(layouts, geometry.image_tokens, block_size)
     if lanes is None:
-        return sum(len(layout.kv_full) for layout in layouts) * head
+        return sum(len(layout.full.kv) for layout in layouts) * head
     widths: dict[tuple[str, int], int] = {}
     for layout, layer in zip(layouts, lanes, strict=True):
-        for kind, lane, heads in (("full", layer.full, layout.kv_full), ("text", layer.text, layout.kv_text)):
-            if lane is not None:
-                page = len(heads) * head + PADDING_BYTES * lane.padded
-                widths[kind, lane.lane] = widths.get((kind, lane.lane), 0) + page
+        for name, lane in layer.items():
+            page = len(layout.kept[name].kv) * head + PADDING_BYTES * lane.padded
+            widths[name, lane.lane] = widths.get((name, lane.lane), 0) + page
     return max(widths.values())
 
 
