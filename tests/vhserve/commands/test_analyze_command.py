@@ -64,7 +64,7 @@ def test_page_and_numbers(folder, tmp_path, capsys):
     assert not re.search(r"https?://|@import|url\(|<script", html)
     document = json.loads((out / "analysis.json").read_text())
     assert (document["format"], document["samples"], len(document["findings"])) == ("vhserve.analysis", 16, 6)
-    assert document["model"]["revision"].startswith("sha256:")
+    assert document["model"]["revision"].startswith("sha256v2:")
     assert document["settings"]["dataset"] == [str(folder / "boxed.jsonl")]
     for finding in document["findings"]:
         assert finding["title"] in page.text

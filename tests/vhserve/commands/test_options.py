@@ -74,6 +74,7 @@ ONE_WORD_TWO_MEANINGS = {
     "--concurrency",  # requests, streams, or several numbers of streams
     "--dataset",  # one, or several to compare
     "--dtype",  # of the model, of the savings, of servers
+    "--json",  # instead of tables, or of what --dry-run says
     "-k",  # of the table, or of the analysis' own
     "--model",  # to measure, the profile's own, as served
     "--out",
