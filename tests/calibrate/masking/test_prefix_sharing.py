@@ -35,12 +35,12 @@ def test_every_variant_is_its_own_full_pass(model, how, together):
     (batch, _), (masked, _) = (make_answered_batch(model, samples, padding) for padding in ("right", "left"))
     variants = variants_of(model, how)
     stock = next_token_logits(model, batch)
-    found = dict(PrefixSharing(model, variants, block_size=32, together=together).logits(batch))
+    found = dict(PrefixSharing(model, variants, block_size=4, together=together).logits(batch))
     assert sorted(found) == list(range(1 + len(variants)))
     assert (found[0] - stock).abs().max() < 1e-4
     changes = []
     for number, one in enumerate(variants, 1):
-        with treated(model.model, one.treatments, compensation_means=one.means, block_size=32):
+        with treated(model.model, one.treatments, compensation_means=one.means, block_size=4):
             expected = next_token_logits(model, masked)
         assert (found[number] - expected).abs().max() < 1e-4
         changes.append(float((expected - stock).abs().max()))

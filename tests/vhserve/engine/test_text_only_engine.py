@@ -264,6 +264,8 @@ def test_fp8_kv_cache(engine_host: EngineHost, models: dict[str, TinyModel]) -> 
     case = text_only_case("mha", dict.fromkeys(range(6), (2, 3, 4)))
     plan = case.plan(model)
     stock = engine_host.run(Job(str(model.path), None, ASKED, settings))
+    if stock.failure is not None and "AMX" in stock.failure[1]:
+        pytest.skip("stock vLLM has no FP8 KV cache on this CPU: it needs AVX512 or AMX")
     ours = engine_host.run(Job(str(model.path), plan.model_dump(mode="json"), ASKED, settings))
     assert (stock.failure, ours.failure) == (None, None)
     assert sum(ours.kv_bytes.values()) / ours.blocks < 0.3 * 6 * 5 * 32 * 2 * 4 * BLOCK

@@ -18,9 +18,9 @@ COUNTED = ("vhserve_image_tokens_total", "vhserve_text_tokens_total", "vhserve_i
 
 
 @pytest.fixture(autouse=True)
-def _canary_is_through(server: Server) -> None:
+def _canary_is_through(server: Server, canary_seeds: list[int]) -> None:
     """It asks once, at the start; its requests are counted like any other's."""
-    server.wait_for("vhserve_canary_samples", lambda value: value == 6, dataset="labelled.jsonl")
+    server.wait_for("vhserve_canary_samples", lambda value: value == len(canary_seeds), dataset="labelled.jsonl")
 
 
 def counts(server: Server) -> dict[str, float]:
