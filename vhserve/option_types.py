@@ -35,8 +35,8 @@ def _changes_answers(name: Any) -> Any:
 
     if name in TREATMENTS and TREATMENTS[name].evicts:
         raise WrongValue(
-            f"--treatment is {name}, which changes replies from their second token on, and an answer of one token not at "
-            "all: whether it is harmless is not asked here",
+            f"--treatment is {name}, which changes replies from their second token on, and an answer of one token not "
+            "at all: whether it is harmless is not asked here",
             expected="a treatment that changes the prompt",
             fix="serve a plan with such heads, and measure it with `vhserve evaluate` on answers of several tokens",
         )

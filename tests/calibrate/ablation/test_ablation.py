@@ -120,7 +120,7 @@ def test_replay_is_the_full_pass(model, how):
         assert len(one.heads) == one.k
         means = one.plan.compensation.means
         assert (means is not None) == (how == "mean")
-        with treated(model.model, one.treatments, compensation_means=means, block_size=32) as positions:
+        with treated(model.model, one.treatments, compensation_means=means, block_size=4) as positions:
             expected = next_token_logits(model, masked)
             positions.note(batch.inputs["input_ids"], batch.valid)
             for layer in range(min(layer for layer, _ in one.heads) + 1):
