@@ -618,6 +618,60 @@ def ignore_client_uuids(renderer: Any) -> None:
     renderer._process_mm_uuids = without_uuids
 
 
+def send_media_until_sent(engine_client: Any, unsent: Any) -> None:
+    """Let an API server leave a picture out of a request only when its engine has been sent that picture before.
+
+    Parameters
+    ----------
+    unsent
+        An `UnsentMedia`, empty.
+
+    Symptom
+        A valid request gets status 500, and the log says `P0/P1 cache drift`, where one with the same picture was
+        refused (a prompt that is too long, a parameter, a grammar), was given up by its client, or is still checked.
+    Cause
+        The server's cache takes a picture for known to the engine when it has been processed, and not when a request
+        has taken it there. Later requests then hold its hash alone.
+    Removal
+        vLLM's cache of the sender learns of a picture when it is sent.
+
+    The cache's other kinds send data, or its place in shared memory, with every request. A picture is dropped from
+    `unsent` between the processing of two requests only: vLLM asks the cache at the beginning and trusts it to the end.
+    """
+    from vllm.multimodal.cache import LruKeyReplicatedSenderCache
+    from vllm.multimodal.cache.base import MultiModalCache
+
+    renderer, engine_core = engine_client.renderer, engine_client.engine_core
+    if not isinstance(renderer.mm_processor_cache, LruKeyReplicatedSenderCache):
+        return
+    cache: Any = renderer.mm_processor_cache
+    get, add_request = cache.get_and_update_item, engine_core.add_request_async
+    after_processing = renderer.update_mm_cache_stats
+
+    def get_and_update_item(given: Any, key: str) -> Any:
+        item, prompt_updates = get(given, key)
+        if item is None:
+            return unsent.get(key), prompt_updates
+        if cache.is_cached_item(key):
+            unsent.keep(key, item, MultiModalCache.get_item_size(item))
+        return item, prompt_updates
+
+    def update_mm_cache_stats() -> None:
+        after_processing()
+        for key in unsent.drop_excess():
+            cache.invalidate(key)
+
+    async def add_request_async(request: Any) -> None:
+        await add_request(request)
+        for feature in request.mm_features or ():
+            if feature.data is not None:
+                unsent.forget(feature.mm_hash or feature.identifier)
+
+    cache.get_and_update_item = get_and_update_item
+    renderer.update_mm_cache_stats = update_mm_cache_stats
+    engine_core.add_request_async = add_request_async
+
+
 def chat_template_of(renderer: Any, given: str | None, given_format: str) -> tuple[str, str] | None:
     """The chat template that an API server writes prompts with, and its content format; None where there is none.
 

@@ -6,6 +6,7 @@ The fixture `server` in conftest.py is one of them, shared by all files. Judges 
 import base64
 import io
 import json
+import string
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import openai
@@ -144,6 +146,12 @@ def message(*urls: str, text: str = QUESTION) -> dict[str, Any]:
 
 def picture_message(seed: int) -> dict[str, Any]:
     return message(data_url(encoded(image(seed, (72, 72)))))
+
+
+def slow_choices(seed: int) -> list[str]:
+    """Within every limit of size, and minutes to compile, whatever the vocabulary."""
+    rng = Random(seed)
+    return ["".join(rng.choices(string.ascii_lowercase, k=200)) for _ in range(1024)]
 
 
 def ask(server: Server, model: str, seed: int) -> openai.types.chat.ChatCompletion:

@@ -114,11 +114,17 @@ def pixels_of(model: str, urls: list[str]) -> list[dict[str, Any] | str]:
 
 
 def _pixels(own: Any, url: str) -> dict[str, Any]:
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]
+    (item,) = engine_input(own, content)["mm_kwargs"]["image"]
+    return {name: field.data.numpy() for name, field in item.items()}
+
+
+def engine_input(own: Any, content: list[dict[str, Any]]) -> Any:
+    """What a renderer makes for the engine of one message's parts."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]
-    request = ChatCompletionRequest(messages=[{"role": "user", "content": content}])
+    request = ChatCompletionRequest(messages=[{"role": "user", "content": "?"}])  # for the server's defaults
     chat = request.build_chat_params(None, "auto").with_defaults({"tools": None, "tokenize": False})
-    _, (prompt,) = own.render_chat([request.messages], chat, request.build_tok_params(own.model_config))
-    (item,) = prompt["mm_kwargs"]["image"]
-    return {name: field.data.numpy() for name, field in item.items()}
+    messages = [{"role": "user", "content": content}]
+    _, (prompt,) = own.render_chat([messages], chat, request.build_tok_params(own.model_config))
+    return prompt

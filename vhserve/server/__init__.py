@@ -34,4 +34,5 @@ __all__ = [
     "serving",
     "settings",
     "stat_logger",
+    "unsent_media",
 ]

@@ -3,27 +3,19 @@
 import concurrent.futures
 import json
 import socket
-import string
 import time
-from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from live_server import KEY, Reply, Server
+from live_server import KEY, Reply, Server, slow_choices
 from oracle import TinyModel
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 SECONDS = 5.0
 """Default of --max-grammar-seconds."""
-
-
-def slow_choices(seed: int) -> list[str]:
-    """Within every limit of size, and minutes to compile, whatever the vocabulary."""
-    rng = Random(seed)
-    return ["".join(rng.choices(string.ascii_lowercase, k=200)) for _ in range(1024)]
 
 
 def body(model: str, **parameters: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ CANARY = MonitoringSettings(canary=CanarySettings("synthetic", 8, 60.0))
 SHADOW = MonitoringSettings(shadow=ShadowSettings("http://127.0.0.1:1/v1", 0.5))
 
 
-START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck", "PictureLimits"], ["EngineExit", "Guard", "Drain"]
+START = ["PicturePlaces", "ContentIdentity", "MediaDelivery", "GrammarCheck", "PictureLimits"]
+ALWAYS = ["EngineExit", "Guard", "Drain"]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ START, ALWAYS = ["PicturePlaces", "ContentIdentity", "GrammarCheck", "PictureLim
         (ServerSettings(1, 1), ["ServerInfo", *START, *ALWAYS]),
         (
             ServerSettings(1, 1, trust_client_uuids=True),
-            ["ServerInfo", "PicturePlaces", "GrammarCheck", "PictureLimits", *ALWAYS],
+            ["ServerInfo", *(name for name in START if name != "ContentIdentity"), *ALWAYS],
         ),
         (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
         (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, *ALWAYS, "RequestMetrics"]),
