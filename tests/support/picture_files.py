@@ -30,8 +30,8 @@ SIZES = st.one_of(st.integers(1, 4), st.integers(5, 90), st.sampled_from([71, 72
 def picture_files(draw: st.DrawFn) -> bytes:
     """Content of a file, perhaps cut.
 
-    No byte is changed: with changed bytes, pixels of two processes differed twice in some hundred files. None of these was
-    kept, and why is not known.
+    No byte is changed: with changed bytes, pixels of two processes differed twice in some hundred files. None of these
+    was kept, and why is not known.
     """
     form = draw(st.sampled_from(sorted(MODES)))
     mode = draw(st.sampled_from(MODES[form]))
