@@ -113,8 +113,9 @@ class Serve(BaseModel):
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
         monitoring = self._monitoring()
+        compared = None
         if plan is not None and found is not None and flags.get("--load-format") != "dummy":
-            self._check_revision(plan, found.folder)
+            compared = self._compare_revision(plan, found.folder)
         ensure_torchvision()
         quiet_vllm_imports()
         if self.dry_run:  # its result is on standard output
@@ -141,7 +142,7 @@ class Serve(BaseModel):
             if folder != found.folder:
                 check_model(plan, self.model, folder)
                 if arguments.load_format != "dummy":
-                    self._check_revision(plan, folder)
+                    compared = self._compare_revision(plan, folder)
         settings = ServerSettings(
             self.max_request_bytes,
             self.max_sequences,
@@ -153,6 +154,8 @@ class Serve(BaseModel):
             max_request_pixels=self.max_request_pixels,
         )
         serving.apply_settings(arguments, settings)
+        if compared is not None:
+            print_note(*compared)
         if serving_device() == "cpu":
             config = None if found is None else cpu_kv_cache.decoder_config(found.folder)
             if chosen := cpu_kv_cache.choose(arguments, config):
@@ -200,8 +203,8 @@ class Serve(BaseModel):
                 fix="serve that plan, or correct --plan-digest",
             )
 
-    def _check_revision(self, plan: "PruningPlan", folder: Path) -> None:
-        """Compare every byte of the weights with what the plan was made for, and say what was compared.
+    def _compare_revision(self, plan: "PruningPlan", folder: Path) -> tuple[str, str]:
+        """Compare every byte of the weights with what the plan was made for; a note or warning says what was compared.
 
         Raises
         ------
@@ -209,14 +212,12 @@ class Serve(BaseModel):
         """
         from calibrate.runs.progress import hashing_bar
         from profiles.fingerprint import old_scheme_warning
-        from vhserve.notes import print_note
         from vhserve.server.model_check import check_revision
 
         found = check_revision(plan, self.model, folder, hashing_bar)
         if warning := old_scheme_warning(str(self.plan), plan.model.revision):
-            print_note(warning, "warning")
-        else:
-            print_note(f"{self.model} is the model of {self.plan}: {found}")
+            return warning, "warning"
+        return f"{self.model} is the model of {self.plan}: {found}", "note"
 
     def _monitoring(self) -> "MonitoringSettings":
         """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""

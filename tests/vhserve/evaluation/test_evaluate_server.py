@@ -103,10 +103,12 @@ def test_latency_and_capacity_of_a_real_server(base_url: str) -> None:
     pruned = kv_bytes_per_token(_plan(), 4)
     assert capacity.bytes_per_token == {"baseline": kv_bytes_baseline(_plan().geometry, 4), "pruned": pruned}
     groups = groups_of(_plan(), BLOCK)
-    assert groups.text_only
+    assert groups.of["text_only"]
     held = groups.blocks(PromptBlocks.with_image(70, _plan().geometry.image_tokens, BLOCK))
     assert capacity.prompts["image"] > 1.05 * capacity.prompts["text"]
-    assert capacity.prompts["image"] * held == pytest.approx(capacity.prompts["text"] * sum(groups) * 7)  # 214 tokens
+    assert capacity.prompts["image"] * held == pytest.approx(
+        capacity.prompts["text"] * sum(groups.of.values()) * 7
+    )  # 214 tokens
 
 
 def test_load_test_of_a_real_server(base_url: str, tmp_path: Path) -> None:
