@@ -193,10 +193,10 @@ def test_weights_that_are_not_the_plan_s(
 
     plan = load_plan(plan_file)
     serve = Serve(model=str(folder), plan=plan_file, vllm_flags=[])
-    serve._check_revision(plan, models["gqa"].path)
+    serve._compare_revision(plan, models["gqa"].path)
     assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in capsys.readouterr().err
     before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
-    serve._check_revision(before, folder)
+    serve._compare_revision(before, folder)
     said = capsys.readouterr().err
     assert "warning" in said
     assert "calibrate again" in said
