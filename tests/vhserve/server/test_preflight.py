@@ -180,7 +180,6 @@ def test_weights_that_are_not_the_plan_s(
     models: dict[str, TinyModel],
     plan_file: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One byte in the middle of a file, which the digest of earlier releases does not cover."""
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
@@ -193,13 +192,13 @@ def test_weights_that_are_not_the_plan_s(
 
     plan = load_plan(plan_file)
     serve = Serve(model=str(folder), plan=plan_file, vllm_flags=[])
-    serve._compare_revision(plan, models["gqa"].path)
-    assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in capsys.readouterr().err
+    said, kind = serve._compare_revision(plan, models["gqa"].path)
+    assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in said
+    assert kind == "note"
     before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
-    serve._compare_revision(before, folder)
-    said = capsys.readouterr().err
-    assert "warning" in said
+    said, kind = serve._compare_revision(before, folder)
     assert "calibrate again" in said
+    assert kind == "warning"
 
 
 @pytest.mark.parametrize("text", ["{% for x in %}", "{{ open", b"\xff\xfe\x00"])
