@@ -60,6 +60,8 @@ def check_messages(messages: Sequence[Any], placeholders: Sequence[str]) -> None
         Becomes status 400.
     """
     for number, message in enumerate(messages):
+        if not isinstance(message, dict):  # vLLM takes those of the Harmony protocol, too
+            raise ValueError(f"messages[{number}] is no message of this model's protocol: give it a role and content")
         content = message.get("content")
         if content is not None and not isinstance(content, str | list):
             message["content"] = list(content)
