@@ -13,7 +13,7 @@ from collections.abc import Sequence
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 if os.environ.get("VHSERVE_IMPORTS_MENDED"):  # in a process of a server of ours: `vhserve.compat` says why
-    from vhserve.compat import mend_child_process
+    from vhserve.compat.processes import mend_child_process
 
     mend_child_process()
 

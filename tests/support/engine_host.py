@@ -403,7 +403,7 @@ def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
 @contextmanager
 def kept_image_data(captured: dict[str, Any]) -> Iterator[None]:
     """`keep_image_data` for an engine without a plan."""
-    from vhserve.compat import keep_image_data
+    from vhserve.compat.scheduler import keep_image_data
 
     with stripped_image_data(captured):
         keep_image_data()

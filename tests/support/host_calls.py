@@ -20,7 +20,7 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
 
 def table_of_flags() -> str:
     """Runs in the host: what the table of vLLM's flags should be."""
-    from vhserve.compat import flag_parsers
+    from vhserve.compat.command_line import flag_parsers
     from vhserve.server.preflight.vllm_flags import table_of
 
     return table_of(flag_parsers()[1])

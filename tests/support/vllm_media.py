@@ -24,7 +24,7 @@ def deliveries(model: str, pictures: list[Any], seed: int, steps: int, max_bytes
     """
     from vllm.multimodal.cache import LruKeyReplicatedReceiverCache
 
-    from vhserve.compat import send_media_until_sent
+    from vhserve.compat.requests import send_media_until_sent
     from vhserve.server.unsent_media import UnsentMedia
 
     own, rng, sent = renderer(model), Random(seed), list[Sent]()

@@ -49,7 +49,7 @@ def templates(models: list[str]) -> list[str | None]:
 
 def templates_in_force(asked: list[tuple[str, str | None, str]]) -> list[tuple[str, str] | None]:
     """What a server of each model, --chat-template and --chat-template-content-format finds out about itself."""
-    from vhserve.compat import chat_template_of
+    from vhserve.compat.prompts import chat_template_of
 
     return [chat_template_of(renderer(model), given, form) for model, given, form in asked]
 
@@ -93,7 +93,7 @@ def pixels_of(model: str, urls: list[str]) -> list[dict[str, Any] | str]:
     from vllm import envs
 
     from profiles.pictures.resizing import ResizeRule
-    from vhserve.compat import image_processor_of
+    from vhserve.compat.prompts import image_processor_of
     from vhserve.server import media
     from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
 

@@ -93,7 +93,7 @@ class Serve(BaseModel):
         """Check everything that can be wrong, then hand over to vLLM."""
         from profiles.store import load_plan
         from profiles.torchvision_import import ensure_torchvision
-        from vhserve.compat import quiet_vllm_imports
+        from vhserve.compat.processes import quiet_vllm_imports
         from vhserve.server.installation import check_vllm
         from vhserve.server.model_check import check_model
         from vhserve.server.preflight.address import check_address

@@ -7,7 +7,7 @@ Does not know plans.
 import os
 
 from profiles.torchvision_import import ensure_torchvision
-from vhserve.compat import mend_model_inspection
+from vhserve.compat.processes import mend_model_inspection
 from vhserve.engine.checks.architectures import SERVED_BY
 
 

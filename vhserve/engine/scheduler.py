@@ -15,7 +15,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
-from vhserve.compat import around_prefix_lookup, end_chunks_early, keep_image_data
+from vhserve.compat.scheduler import around_prefix_lookup, end_chunks_early, keep_image_data
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.kv_cache.capacity import capacity
 from vhserve.engine.kv_cache.manager import bind, lookup_for, partial_managers

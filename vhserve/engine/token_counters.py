@@ -10,7 +10,7 @@ from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.request import Request
 
-from vhserve.compat import put_counts
+from vhserve.compat.scheduler import put_counts
 from vhserve.engine.kv_cache.image_spans import image_spans
 from vhserve.engine.kv_cache.manager import partial_managers
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from profiles.chat_template import template_digest
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import api_server_rank, chat_template_of
+from vhserve.compat.api_server import api_server_rank
+from vhserve.compat.prompts import chat_template_of
 from vhserve.notes import print_note
 from vhserve.server.settings import settings_of
 

@@ -9,7 +9,7 @@ import logging
 from http import HTTPStatus
 from typing import Any, Final
 
-from vhserve.compat import abort_requests, before_shutdown, stop_reading_outputs
+from vhserve.compat.api_server import abort_requests, before_shutdown, stop_reading_outputs
 from vhserve.server import engine_exit
 from vhserve.server.error_responses import RETRY_AFTER, send_error_early
 

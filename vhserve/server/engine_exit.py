@@ -6,7 +6,7 @@ lifespan does. What ends later was stopped. The check itself is in `compat`.
 
 from typing import Any
 
-from vhserve.compat import engine_failed
+from vhserve.compat.api_server import engine_failed
 
 ENGINE_FAILED = 1
 """Exit code. vLLM itself exits with 0, so that service managers would not restart it."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final, NamedTuple
 
-from vhserve.compat import before_adding_requests, refuse_request
+from vhserve.compat.requests import before_adding_requests, refuse_request
 from vhserve.server import grammar_worker
 from vhserve.server.settings import settings_of
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final
 
-from vhserve.compat import grammar_trial
+from vhserve.compat.requests import grammar_trial
 
 READY: Final = 0
 """Number of the answer that says that this process has started."""

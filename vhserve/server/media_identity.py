@@ -5,7 +5,7 @@ Owns the middleware that makes an API server do so from its start. Does not know
 
 from typing import Any
 
-from vhserve.compat import ignore_client_uuids
+from vhserve.compat.prompts import ignore_client_uuids
 
 
 class ContentIdentity:

@@ -6,7 +6,7 @@ Owns the middleware that begins a count with each request. `request_pictures` sa
 from typing import Any
 
 from profiles.pictures.resizing import ResizeRule
-from vhserve.compat import image_processor_of
+from vhserve.compat.prompts import image_processor_of
 from vhserve.server.media import max_image_pixels
 from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
 from vhserve.server.settings import settings_of

@@ -7,7 +7,7 @@ how vLLM renders a prompt.
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from vhserve.compat import around_prompts, placeholders_of
+from vhserve.compat.prompts import around_prompts, placeholders_of
 
 _MODEL_TYPES: Final = ("llava", "llava_next")
 """Models with one image token in the template for each picture. Others, which are served as stock vLLM serves them, may

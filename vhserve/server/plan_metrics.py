@@ -15,7 +15,7 @@ from profiles.names import STAGES
 from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
-from vhserve.compat import api_server_rank
+from vhserve.compat.api_server import api_server_rank
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.engine.kv_cache.saving import saving_ratio
 from vhserve.server.metric_definitions import collector

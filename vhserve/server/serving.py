@@ -12,13 +12,8 @@ from typing import Any
 
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import (
-    end_child_processes_with_this_one,
-    flag_parsers,
-    mend_child_processes,
-    serve_command,
-    set_up_serving,
-)
+from vhserve.compat.command_line import flag_parsers, serve_command, set_up_serving
+from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_processes
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import partial_options
 from vhserve.engine.checks.architectures import served_by

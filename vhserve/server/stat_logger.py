@@ -10,7 +10,7 @@ from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from vhserve.compat import take_counts
+from vhserve.compat.scheduler import take_counts
 from vhserve.engine.checks.plan_transport import KEY
 from vhserve.server.metric_definitions import OUTCOMES, collector
 from vhserve.server.monitoring import queue_state

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Any, Final
 
-from vhserve.compat import send_media_until_sent
+from vhserve.compat.requests import send_media_until_sent
 
 MAX_BYTES: Final = 256 << 20
 """How much is kept. What is dropped is processed again when it is needed."""

@@ -7,7 +7,7 @@ A batch without image blocks stays vLLM's own.
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from vhserve.compat import copy_of_batch
+from vhserve.compat.layers import copy_of_batch
 from vhserve.engine.attention.partial_builder import PartialBuilder
 from vhserve.engine.attention.query_routing import QueryRouting
 from vhserve.engine.attention.step_compaction import CompactedBatch

@@ -13,7 +13,7 @@ from vllm.model_executor.models.llama import LlamaAttention
 
 from profiles.planning.layout import TreatedHeads
 from profiles.treatments import TREATMENTS, Treatment
-from vhserve.compat import forget_attention
+from vhserve.compat.layers import forget_attention
 from vhserve.engine.attention.lane_attention import FullLaneAttention, LaneAttention, PartialAttention
 from vhserve.engine.attention.partial_backend import block_outermost_backend, partial_backend
 from vhserve.engine.attention.split_attention import SplitAttention

@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
 from profiles.names import TreatmentName
 from profiles.treatments import FULL
-from vhserve.compat import register_stock_kv_cache_specs
+from vhserve.compat.scheduler import register_stock_kv_cache_specs
 from vhserve.engine.kv_cache.capacity import GroupCounts
 from vhserve.engine.kv_cache.manager import FullLaneManager, PartialManager, treatment_of
 

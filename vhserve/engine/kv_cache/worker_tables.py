@@ -11,7 +11,7 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
-from vhserve.compat import evict_in_workers
+from vhserve.compat.block_tables import evict_in_workers
 from vhserve.engine.kv_cache.image_spans import spans_of, unseen_blocks
 from vhserve.engine.kv_cache.manager import treatment_of
 

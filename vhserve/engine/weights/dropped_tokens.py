@@ -16,7 +16,7 @@ from vllm.model_executor.models.llama import LlamaAttention
 from vllm.platforms import current_platform
 
 from profiles.treatments import ALL_BLOCKS
-from vhserve.compat import layer_in_batch, metadata_of
+from vhserve.compat.layers import layer_in_batch, metadata_of
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata
 from vhserve.engine.attention.split_attention import SplitAttention

@@ -14,7 +14,7 @@ from vllm.model_executor.models.llama import LlamaAttention
 from vllm.model_executor.models.utils import extract_layer_index
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import forget_attention
+from vhserve.compat.layers import forget_attention
 from vhserve.engine.attention.layer_attention import build_layer_attention
 from vhserve.engine.attention.step_compaction import StepCompactions
 from vhserve.engine.layer_plan import LayerPlan, layer_plans

@@ -10,7 +10,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import api_server_rank
+from vhserve.compat.api_server import api_server_rank
 from vhserve.evaluation.chat import sample_message
 from vhserve.server.monitoring import queue_state
 from vhserve.server.monitoring.canary import Canary

@@ -86,7 +86,7 @@ def main() -> None:
     from profiles.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
-    from vhserve.compat import flag_parsers
+    from vhserve.compat.command_line import flag_parsers
 
     PATH.write_text(table_of(flag_parsers()[1]), encoding="utf-8")
 

@@ -1,0 +1,72 @@
+"""Attention layers of a model that is built or runs, and the metadata of its batch.
+
+Does not know which heads a layer has. Importing it is cheap.
+"""
+
+from copy import copy
+from typing import Any
+
+
+def forget_attention(layer_name: str, vllm_config: Any) -> None:
+    """Remove an attention layer from the registry by which vLLM finds the layers that need a KV cache.
+
+    Symptom
+        `ValueError: Duplicate layer name` when a smaller attention is built in its place; and a KV cache for a layer
+        that no longer attends.
+    Cause
+        An attention layer registers itself in the compilation configuration when it is built; nothing removes it.
+    Removal
+        vLLM lets a model class choose the heads of each layer before its attention is built.
+    """
+    del vllm_config.compilation_config.static_forward_context[layer_name]
+
+
+def layer_in_batch(layer_name: str) -> Any:
+    """An attention layer of the model that runs, by name.
+
+    Symptom
+        A custom operator in a compiled model cannot take a Python object.
+    Cause
+        Operators take tensors and names. vLLM's own find their layer in the forward context, which is not documented.
+    Removal
+        vLLM documents the forward context.
+    """
+    from vllm.forward_context import get_forward_context
+
+    return get_forward_context().no_compile_layers[layer_name]
+
+
+def metadata_of(layer_name: str) -> Any | None:
+    """An attention layer's metadata of the batch that runs; None while vLLM measures memory.
+
+    Symptom
+        A projection has no access to the attention metadata, and so to the tokens that its layer's attention drops.
+    Cause
+        Only attention operators read the metadata, from the forward context, which is not documented.
+    Removal
+        With `layer_in_batch`.
+    """
+    from vllm.forward_context import get_forward_context
+
+    metadata = get_forward_context().attn_metadata
+    if isinstance(metadata, list):
+        metadata = metadata[0]  # with speculative decoding: the model's own
+    return None if metadata is None else metadata[layer_name]
+
+
+def copy_of_batch(batch: Any, **changes: Any) -> Any:
+    """A shallow copy of a `CommonAttentionMetadata` with other values for some fields.
+
+    Symptom
+        Metadata built from a copy holds the sequence lengths of the original.
+    Cause
+        The dataclass caches values derived from its tensors in two private fields, which `copy` copies.
+    Removal
+        The derived values become functions of the tensors.
+    """
+    fresh = copy(batch)
+    fresh._num_computed_tokens_cache = None
+    fresh._token_to_req_indices_cache = None
+    for name, value in changes.items():
+        setattr(fresh, name, value)
+    return fresh

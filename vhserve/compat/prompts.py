@@ -1,0 +1,129 @@
+"""The renderer of an API server: chat template, placeholders, image processor, and checks of prompts.
+
+Does not know what is checked. Importing it is cheap.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def placeholders_of(renderer: Any, image_token: int) -> tuple[str, tuple[str, ...]]:
+    """How a server's tokenizer writes its model's image token, and all texts that stand for a picture in a message.
+
+    Symptom
+        A text that vLLM itself takes for a picture's place goes unnoticed.
+    Cause
+        The text that vLLM writes for pictures into templates that take one text is known to the model's class alone.
+    Removal
+        vLLM publishes the placeholders of a model that it serves.
+    """
+    from vllm.model_executor.model_loader import get_model_cls
+
+    own: str = renderer.get_tokenizer().convert_ids_to_tokens(image_token)
+    model_class: Any = get_model_cls(renderer.model_config)
+    return own, tuple({own, model_class.get_placeholder_str("image", 1)})
+
+
+def image_processor_of(renderer: Any) -> Any | None:
+    """transformers' image processor of an API server's model; None where there is none.
+
+    Symptom
+        A picture's size after resizing, which may be a thousand times its own, is known only when it has been resized.
+    Cause
+        vLLM asks its processor for what a picture becomes, not for what it takes; the one behind is not published.
+    Removal
+        vLLM limits what its processors make of a picture, by a picture's size.
+    """
+    if renderer.mm_processor is None:
+        return None
+    return getattr(renderer.mm_processor.info.get_hf_processor(), "image_processor", None)
+
+
+def around_prompts(renderer: Any, messages: Callable[[Any], None], prompt: Callable[[Any], None]) -> None:
+    """Call checks on an API server's prompts: on messages before they are rendered, on what goes to the engine after.
+
+    Symptom
+        `<image>` in a text, of a system message or an earlier turn, gets the picture of a later one; in a prompt
+        without pictures the model sees an image token that shows nothing.
+    Cause
+        vLLM puts pictures wherever the image token stands in the rendered prompt, whoever wrote it. Its renderer, which
+        all routes share, has no place for checks.
+    Removal
+        vLLM refuses or escapes image tokens in texts.
+    """
+    render, render_async = renderer.render_messages, renderer.render_messages_async
+    process, process_async = renderer.process_for_engine, renderer.process_for_engine_async
+
+    def render_messages(asked: Any, params: Any) -> Any:
+        messages(asked)
+        return render(asked, params)
+
+    async def render_messages_async(asked: Any, params: Any) -> Any:
+        messages(asked)
+        return await render_async(asked, params)
+
+    def process_for_engine(*args: Any, **options: Any) -> Any:
+        prompt(made := process(*args, **options))
+        return made
+
+    async def process_for_engine_async(*args: Any, **options: Any) -> Any:
+        prompt(made := await process_async(*args, **options))
+        return made
+
+    renderer.render_messages, renderer.render_messages_async = render_messages, render_messages_async
+    renderer.process_for_engine, renderer.process_for_engine_async = process_for_engine, process_for_engine_async
+
+
+def ignore_client_uuids(renderer: Any) -> None:
+    """Let an API server know pictures by their content, whichever `uuid` a request gives them.
+
+    Symptom
+        A picture is answered with another client's, which has the same `uuid`.
+    Cause
+        vLLM takes the `uuid` of a content part as the picture's key in its caches, which all clients share.
+    Removal
+        vLLM adds the content, or the client, to that key.
+
+    A picture without data, which only its `uuid` could tell, is refused with status 400.
+    """
+    stock = renderer._process_mm_uuids
+
+    def without_uuids(mm_data: Any, mm_data_items: Any, mm_uuid_items: Any, mm_req_id: str) -> Any:
+        for modality in mm_uuid_items:
+            if any(item is None for item in mm_data_items.get(modality) or [None]):
+                raise ValueError(
+                    f"{modality} without data: this server keeps nothing by a client's uuid; send the {modality}, "
+                    "or serve with --trust-client-media-uuid"
+                )
+        return stock(mm_data, mm_data_items, {}, mm_req_id)
+
+    renderer._process_mm_uuids = without_uuids
+
+
+def chat_template_of(renderer: Any, given: str | None, given_format: str) -> tuple[str, str] | None:
+    """The chat template that an API server writes prompts with, and its content format; None where there is none.
+
+    Parameters
+    ----------
+    given, given_format
+        As of --chat-template and --chat-template-content-format.
+
+    Symptom
+        Which template a server uses is said by no route and no log.
+    Cause
+        vLLM looks for it with every request, in functions that are not public.
+    Removal
+        vLLM publishes the template in force.
+    """
+    from vllm.renderers.chat_utils import load_chat_template
+    from vllm.renderers.hf import HfRenderer, resolve_chat_template, resolve_chat_template_content_format
+
+    if not isinstance(renderer, HfRenderer):
+        return None
+    config: Any = renderer.model_config
+    tokenizer: Any = renderer.get_tokenizer()
+    text = resolve_chat_template(tokenizer, load_chat_template(given), None, model_config=config)
+    if text is None:
+        return None
+    wanted: Any = given_format
+    return text, resolve_chat_template_content_format(text, None, wanted, tokenizer, model_config=config)
