@@ -3,6 +3,7 @@
 Masks where the engine leaves out (`calibrate.masking`), so the two share no code that could be wrong in both.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,22 +26,33 @@ class Oracle:
         self.processor = AutoProcessor.from_pretrained(path)
 
     @torch.no_grad()
-    def log_probs(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan) -> torch.Tensor:
-        """Log-probabilities for each token of the reply, shape (tokens, vocabulary).
+    def log_probs(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None) -> torch.Tensor:
+        """Log-probabilities for each token of the reply, shape (tokens, vocabulary); of the whole model without a plan.
 
         An image token in the reply, which transformers would take for the place of a picture, is the last one.
         """
         pictures = [image(seed, prompt.image_size) for seed in prompt.images]
-        inputs = self.processor(text=prompt.text, images=pictures or None, return_tensors="pt")
-        assert inputs["input_ids"][0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
+        # Text in a list: Pixtral's processor takes nothing else.
+        inputs = self.processor(text=[prompt.text], images=pictures or None, return_tensors="pt")
+        prompt_ids = inputs.pop("input_ids")
+        assert prompt_ids[0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
         said = [*answer.reply_ids, IMAGE_TOKEN]
         ids = torch.tensor([answer.prompt_ids + said[: said.index(IMAGE_TOKEN)]])
-        given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
-        with plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=[len(answer.prompt_ids)]):
-            logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
+        reply = ids.shape[1] - prompt_ids.shape[1]
+        # What says something of each token says 0 of the reply's: that it is text.
+        by_token = {key: one for key, one in inputs.items() if one.shape == prompt_ids.shape}
+        given = dict(inputs) | {key: torch.nn.functional.pad(one, (0, reply)) for key, one in by_token.items()}
+        given |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        treating = (
+            nullcontext()
+            if plan is None
+            else plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=[len(answer.prompt_ids)])
+        )
+        with treating:
+            logits = self.model(**given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 
-    def difference(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan) -> float:
+    def difference(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None) -> float:
         """Largest difference in log-probability between an engine's answer and what the plan should compute."""
         expected = self.log_probs(prompt, answer, plan)
         assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0

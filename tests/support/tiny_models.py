@@ -4,6 +4,7 @@ Owns their geometry, vocabulary and weights. Every axis has a size of its own, s
 are large enough that dropping any one head is seen in the logits. Knows nothing of profiles, plans or serving.
 """
 
+import re
 from pathlib import Path
 from typing import Final, Literal
 
@@ -167,7 +168,7 @@ def _write(
 ) -> Path:
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
-        _fill(name, weight, generator)
+        fill(name, weight, generator)
     return save_as_on_the_hub(path, model, processor)
 
 
@@ -187,15 +188,17 @@ def save_as_on_the_hub(
     return path
 
 
-def _fill(name: str, weight: torch.Tensor, generator: torch.Generator) -> None:
+def fill(name: str, weight: torch.Tensor, generator: torch.Generator) -> None:
     """Width-scaled normal weights; queries are twice as large, so that attention is not flat and heads differ."""
-    if "norm" in name and name.endswith("weight"):
+    if re.search(r"norm|\bln_", name) and name.endswith("weight"):
         weight.copy_(1 + 0.1 * torch.randn(weight.shape, generator=generator))
         return
     if weight.ndim == 1:
         scale = 1.0 if name.endswith(("image_newline", "class_embedding")) else 0.1
     elif "embed" in name and "patch" not in name:
         scale = 1.0
+    elif ".experts." in name:  # (experts, outputs, inputs)
+        scale = weight.shape[-1] ** -0.5
     else:
         scale = weight[0].numel() ** -0.5 * (2.0 if "q_proj" in name else 1.0)
     weight.copy_(scale * torch.randn(weight.shape, generator=generator))

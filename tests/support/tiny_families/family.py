@@ -1,0 +1,48 @@
+"""What tests ask of a family: how its tiny checkpoint is made, and how a prompt with pictures is written.
+
+Knows no family.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine_host import EnginePrompt
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of vision-language model.
+
+    Attributes
+    ----------
+    name
+        For tests' ids, such as `qwen2.5-vl`.
+    architecture
+        As `config.json` says it.
+    make
+        Writes the checkpoint into a folder and returns that; takes `seed`.
+    opening, picture, closing
+        What its chat template writes before a message's content, for a picture, and behind the content. Pictures of
+        prompts are written by hand where there are several.
+    """
+
+    name: str
+    architecture: str
+    make: Callable[..., Path]
+    opening: str
+    picture: str
+    closing: str
+
+    def prompt(self, *parts: str | None) -> str:
+        """A prompt of texts and pictures (`None`), in this order."""
+        return self.opening + "".join(self.picture if part is None else part for part in parts) + self.closing
+
+    @property
+    def prompts(self) -> tuple[EnginePrompt, ...]:
+        """With one picture, with two of other shapes, and with none."""
+        return (
+            EnginePrompt(self.prompt(None, "how many red circles are there ?"), (1,)),
+            EnginePrompt(self.prompt("how many ", None, " blue squares are in ", None, " ?"), (2, 1), (96, 60)),
+            EnginePrompt(self.prompt("what is at a1 ?")),
+        )
