@@ -110,6 +110,12 @@ class Calibration(Strict):
     commit: str | None = None
     mean_output: Float32Array | None = None
 
+    @property
+    def image_backend(self) -> str | None:
+        """Which of transformers' backends resized the pictures; None where `settings`, which are free, do not say."""
+        found = self.settings.get("image_backend")
+        return found if isinstance(found, str) and found else None
+
     def check_shared(self) -> None:
         """Refuse fields at odds with one another."""
         shape = (self.geometry.layers, self.geometry.query_heads, self.geometry.head_size)

@@ -163,9 +163,11 @@ class PruningPlan(Strict):
         Samples that the profile was made of, where it records their pictures; else None.
     chat_template
         Of the profile's prompts; None: it does not say.
+    image_backend
+        Which of transformers' backends resized the profile's pictures; None: it does not say.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on", "chat_template"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on", "chat_template", "image_backend"})
 
     format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
     version: Literal[1] = 1
@@ -179,6 +181,7 @@ class PruningPlan(Strict):
     block_size: PositiveInt | None = None
     chosen_on: DatasetRef | None = None
     chat_template: TemplateRef | None = None
+    image_backend: Name | None = None
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None

@@ -120,6 +120,7 @@ def make_plan(
         block_size=block_size,
         chosen_on=None if profile.dataset.pictures is None else profile.dataset,
         chat_template=TemplateRef.of_settings(profile.settings),
+        image_backend=profile.image_backend,
         versions=versions("vhserve", "numpy", "pydantic"),
         commit=git_commit(),
     )

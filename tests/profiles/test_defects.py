@@ -53,7 +53,15 @@ RANKING = example_profile().rankings["gradient"].model_dump()
 EFFECT_OF_REMOVAL = RANKING | {"tables": {"removed": RANKING["tables"]["all"]}}
 IMPORTED = OLD.imported[0].model_dump()
 FREE_FORM = {("settings",), ("versions",), ("dataset", "settings")}
-OPTIONAL = {"plan": [("block_size",), ("chat_template",), ("measured", 1, "block_size"), ("measured", 1, "dtype")]}
+OPTIONAL = {
+    "plan": [
+        ("block_size",),
+        ("chat_template",),
+        ("image_backend",),
+        ("measured", 1, "block_size"),
+        ("measured", 1, "dtype"),
+    ]
+}
 
 
 def data_of(kind: str) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def test_optional_fields_may_be_missing_but_not_null(tmp_path: Path) -> None:
     path = tmp_path / "older.json"
     path.write_text(json.dumps(data))
     older = load_plan(path)
-    assert (older.block_size, older.chat_template) == (None, None)
+    assert (older.block_size, older.chat_template, older.image_backend) == (None, None, None)
     assert (older.measured[1].block_size, older.measured[1].dtype) == (None, None)
     # As of the same plan from before these fields existed.
     assert older.digest == "sha256:d19b30f6757ea8394419cb444c456cbe4221ffaa8ede355bc51f35e077e32e69"

@@ -84,9 +84,11 @@ def test_format_page_shows_the_exact_bytes(
 def test_digests_are_pinned() -> None:
     """A change here breaks every plan that names its profile: it needs a new format version."""
     assert example_profile().digest == "sha256:2af14357f7c6f7678a2c61b3710b940e59ccb3a5a806207fdff0d977f2c74241"
-    older = example_plan().model_copy(update={"block_size": None, "chat_template": None})
+    older = example_plan().model_copy(update={"block_size": None, "chat_template": None, "image_backend": None})
     assert older.digest == "sha256:d19b30f6757ea8394419cb444c456cbe4221ffaa8ede355bc51f35e077e32e69"
-    assert example_plan().digest == "sha256:8b10f3650287ca8660d63999c41fc873b8e3589c533f869f8489825fff6d70d1"
+    without_backend = example_plan().model_copy(update={"image_backend": None})
+    assert without_backend.digest == "sha256:8b10f3650287ca8660d63999c41fc873b8e3589c533f869f8489825fff6d70d1"
+    assert example_plan().digest == "sha256:15166cc9e61b74053a9ac8ce0630748433570ef41ca857ce28f26fbdc77994ae"
 
 
 def test_a_profile_of_version_1_is_read_as_the_same_of_version_2(tmp_path: Path) -> None:

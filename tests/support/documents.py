@@ -105,6 +105,7 @@ def example_plan() -> PruningPlan:
         ],
         block_size=32,
         chat_template=TEMPLATE,
+        image_backend="torchvision",
         versions=VERSIONS,
     )  # fmt: skip
 
@@ -244,6 +245,7 @@ def plans(draw: st.DrawFn) -> PruningPlan:
         compensation=Compensation() if means is None else Compensation(method="mean", means=means),
         block_size=draw(st.none() | st.just(16)),
         chat_template=draw(st.none() | st.just(TEMPLATE)),
+        image_backend=draw(st.none() | names),
         measured=draw(st.lists(measurements(), max_size=2)),
         versions=draw(st.dictionaries(text, text, max_size=3)),
         commit=draw(st.none() | text),

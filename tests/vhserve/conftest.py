@@ -123,9 +123,9 @@ def plan(models: dict[str, TinyModel]) -> PruningPlan:
         for dataset in ("d", CANARY)
     ]
     bare = PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=REMOVED, text_only=TEXT_ONLY)
-    # Not the model's own, so that the server has something to say about it.
+    # Not the model's own template, nor the server's image backend, so that it has something to say about them.
     template = TemplateRef(digest="sha256:another", source="tokenizer", content_format="string")
-    return bare.model_copy(update={"measured": measured, "chat_template": template})
+    return bare.model_copy(update={"measured": measured, "chat_template": template, "image_backend": "pil"})
 
 
 @pytest.fixture(scope="session")

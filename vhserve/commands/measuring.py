@@ -180,7 +180,7 @@ def say_overlap(profile: "HeadProfile", measured: "DatasetRef", made_of: str) ->
 
 def _say_image_backend(profile: "HeadProfile", loaded: "LoadedModel", path: Path) -> None:
     """Say that pictures were resized otherwise for a profile than they are now, if they were."""
-    used = profile.settings.get("image_backend")  # earlier releases did not record it
+    used = profile.image_backend
     if used is not None and used != (now := loaded.image_backend):
         print_note(
             f"pictures of profile {path} were resized by {used}, and are now by {now}, as by the server", "warning"

@@ -15,6 +15,7 @@ __all__ = [
     "grammar_worker",
     "guard",
     "hardening",
+    "image_backend",
     "installation",
     "media",
     "media_identity",

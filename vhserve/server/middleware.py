@@ -38,6 +38,7 @@ ORDER: Final = (
     Middleware("vhserve.server.server_info.ServerInfo", _always),
     Middleware("vhserve.server.plan_metrics.PlanMetrics", _with_plan),
     Middleware("vhserve.server.chat_template.TemplateCheck", _with_plan),
+    Middleware("vhserve.server.image_backend.ImageBackendCheck", _with_plan),
     Middleware("vhserve.server.picture_places.PicturePlaces", _always),
     Middleware("vhserve.server.media_identity.ContentIdentity", _without_client_uuids),
     Middleware("vhserve.server.unsent_media.MediaDelivery", _always),

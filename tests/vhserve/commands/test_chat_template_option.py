@@ -50,12 +50,13 @@ def test_a_template_of_the_tokenizer_is_used(calibrate, folders):
     assert "chat template" not in said + said_too
 
 
-def test_a_plan_carries_the_template_of_its_profile(calibrate, tmp_path, capsys):
+def test_a_plan_carries_the_template_and_the_image_backend_of_its_profile(calibrate, tmp_path, capsys):
     _, profile, _ = calibrate("tokenizer")
     assert main(["plan", str(profile), "--remove", "3", "--out", str(tmp_path / "plan.json")]) == 0
     plan = load_plan(tmp_path / "plan.json")
     assert plan.chat_template == TemplateRef.of_settings(load_profile(profile).settings)
     assert plan.chat_template.source == "tokenizer"
+    assert plan.image_backend == load_profile(profile).settings["image_backend"] == "torchvision"
 
 
 def test_a_fallback_is_said_and_recorded(calibrate):
