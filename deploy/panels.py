@@ -135,13 +135,15 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             ),
         ),
         Panel(
-            "Image blocks never allocated",
-            "KV blocks that text-only heads did not need, per second.",
+            "Image blocks not kept",
+            "KV blocks that text-only and thinned heads never had, and that evicted heads freed, per second.",
             "ops",
-            (
+            tuple(
                 Query(
-                    "sum by (instance) (rate(vhserve_image_blocks_skipped_total{#}[$__rate_interval]))", "{{instance}}"
-                ),
+                    f"sum by (instance) (rate(vhserve_image_blocks_{name}_total{{#}}[$__rate_interval]))",
+                    f"{name} {{{{instance}}}}",
+                )
+                for name in ("skipped", "evicted")
             ),
         ),
         Panel(
@@ -163,6 +165,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "bytes",
             (Query("max by (arm) (vhserve_kv_cache_bytes_per_token{#})", "{{arm}}"),),
             kind="stat",
+            width=6,
         ),
         Panel(
             "Prompts that fit the KV cache",
@@ -170,6 +173,15 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "short",
             (Query("sum by (prompt) (vhserve_kv_cache_capacity_requests{#})", "{{prompt}}"),),
             kind="stat",
+            width=6,
+        ),
+        Panel(
+            "Saved, of what was promised",
+            "KV cache that the plan saves as served over what it promised; less than 1 where KV blocks are larger.",
+            "percentunit",
+            (Query("min by (instance) (vhserve_plan_saving_ratio{#})", "{{instance}}"),),
+            kind="stat",
+            width=6,
         ),
         Panel(
             "Heads",
@@ -177,6 +189,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "short",
             (Query("max by (treatment) (sum by (instance, treatment) (vhserve_heads{#}))", "{{treatment}}"),),
             kind="stat",
+            width=6,
         ),
     ),
     "Accuracy": (

@@ -32,7 +32,7 @@ NAMES = {
 }
 """Of packages that publish names: a registry, or a small surface over private files."""
 
-BESIDE_MODULES = {"calibrate.demo": {"MODEL_DIR"}, "vhserve": {"__version__"}}
+BESIDE_MODULES = {"calibrate.demo": {"MODEL_DIR"}, "vhserve": {"STARTED", "__version__"}}
 LEFT_OUT = {"vhserve.loadtest": {"locustfile"}}  # importing it imports locust, which patches the standard library
 
 

@@ -3,9 +3,16 @@
 Importing this package is cheap. `vhserve.engine` runs inside vLLM and does not know `calibrate`.
 """
 
+import time
+from typing import Final
+
+STARTED: Final = time.monotonic()
+"""When this process imported the package, which is what a command does first."""
+
 __version__: str
 
 __all__ = [
+    "STARTED",
     "__version__",
     "child_processes",
     "cli",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
 
 from profiles.pictures.limits import MAX_PIXELS, MAX_REQUEST_PIXELS
+from vhserve import STARTED
 from vhserve.commands.flags import flags as own_flags
 from vhserve.option_types import Samples, Seconds, Share
 
@@ -152,6 +153,7 @@ class Serve(BaseModel):
             parameter_limits=ParameterLimits(self.max_parameter_bytes, self.max_parameter_entries),
             max_grammar_seconds=self.max_grammar_seconds,
             max_request_pixels=self.max_request_pixels,
+            started=STARTED,
         )
         serving.apply_settings(arguments, settings)
         if compared is not None:

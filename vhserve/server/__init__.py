@@ -34,6 +34,7 @@ __all__ = [
     "server_info",
     "serving",
     "settings",
+    "start_time",
     "stat_logger",
     "unsent_media",
 ]

@@ -43,6 +43,7 @@ ORDER: Final = (
     Middleware("vhserve.server.media_identity.ContentIdentity", _without_client_uuids),
     Middleware("vhserve.server.unsent_media.MediaDelivery", _always),
     Middleware("vhserve.server.grammar_check.GrammarCheck", _always),
+    Middleware("vhserve.server.start_time.StartTime", _always),
     # Around nothing but vLLM's routes: whoever sends a request inside the server begins a count of its own.
     Middleware("vhserve.server.picture_limits.PictureLimits", _always),
     # Inside the guard, so that only requests which it lets through are mirrored.

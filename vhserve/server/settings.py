@@ -5,6 +5,7 @@ application (`app.state.args`), and keeps attributes that it does not know. Midd
 not know vLLM's flags.
 """
 
+import time
 from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,6 +40,8 @@ class ServerSettings:
         Longest that a structured output may take to compile, in seconds.
     max_request_pixels
         Most pixels of all pictures of a request together (`request_pictures`).
+    started
+        When the user started the server, by the monotonic clock, which its processes share.
     """
 
     max_request_bytes: int
@@ -49,6 +52,7 @@ class ServerSettings:
     parameter_limits: ParameterLimits = field(default_factory=ParameterLimits)
     max_grammar_seconds: float = 5.0
     max_request_pixels: int = MAX_REQUEST_PIXELS
+    started: float = field(default_factory=time.monotonic)
 
 
 def attach(arguments: Namespace, settings: ServerSettings) -> None:

@@ -1,4 +1,4 @@
-"""A server that resizes pictures otherwise than those were that its plan's heads were chosen by says so at its start."""
+"""A server that resizes pictures otherwise than calibration did for its plan says so at its start."""
 
 import pytest
 from live_server import Server

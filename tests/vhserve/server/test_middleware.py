@@ -24,7 +24,8 @@ CANARY = MonitoringSettings(canary=CanarySettings("synthetic", 8, 60.0))
 SHADOW = MonitoringSettings(shadow=ShadowSettings("http://127.0.0.1:1/v1", 0.5))
 
 
-START = ["PicturePlaces", "ContentIdentity", "MediaDelivery", "GrammarCheck", "PictureLimits"]
+START = ["PicturePlaces", "ContentIdentity", "MediaDelivery", "GrammarCheck", "StartTime", "PictureLimits"]
+WITH_PLAN = ["PlanMetrics", "TemplateCheck", "ImageBackendCheck"]
 ALWAYS = ["EngineExit", "Guard", "Drain"]
 
 
@@ -37,10 +38,10 @@ ALWAYS = ["EngineExit", "Guard", "Drain"]
             ["ServerInfo", *(name for name in START if name != "ContentIdentity"), *ALWAYS],
         ),
         (ServerSettings(1, 1, None, SHADOW), ["ServerInfo", *START, "Monitoring", *ALWAYS]),
-        (ServerSettings(1, 1, PLAN), ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, *ALWAYS, "RequestMetrics"]),
+        (ServerSettings(1, 1, PLAN), ["ServerInfo", *WITH_PLAN, *START, *ALWAYS, "RequestMetrics"]),
         (
             ServerSettings(1, 1, PLAN, CANARY),
-            ["ServerInfo", "PlanMetrics", "TemplateCheck", *START, "Monitoring", *ALWAYS, "RequestMetrics"],
+            ["ServerInfo", *WITH_PLAN, *START, "Monitoring", *ALWAYS, "RequestMetrics"],
         ),
     ],
 )

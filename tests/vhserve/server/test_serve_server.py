@@ -1,12 +1,15 @@
 """A real server, started as a user starts it: asked through the OpenAI client, and scraped."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 from engine_host import Answer, EnginePrompt
 from exactness import EXACT
@@ -42,6 +45,13 @@ def test_it_answers_what_the_masked_model_answers(
 
 def test_it_is_called_what_the_user_called_it(server: Server, models: dict[str, TinyModel]) -> None:
     assert [one.id for one in server.client().models.list()] == [str(models["gqa"].path)]
+
+
+def test_it_says_once_how_long_its_start_took(server: Server) -> None:
+    (said,) = re.findall(
+        r"^vhserve: note: the server took (.*) s to start$", server.log.read_text(errors="replace"), re.MULTILINE
+    )
+    assert 2 < float(said) < time.time() - psutil.Process(server.process.pid).create_time()
 
 
 def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None:
@@ -115,6 +125,7 @@ def test_several_api_servers_show_the_plan_once_and_end_with_their_parent(
             assert [info for info in infos if "pid" in info] == []
         assert server.value("vhserve_image_tokens_total") == 6 * 81
         assert server.value("vhserve_requests_total", outcome="length") == 6
+        assert server.log.read_text(errors="replace").count(" s to start\n") == 1
         assert server.kill() == []
 
 
