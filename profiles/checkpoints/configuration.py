@@ -70,6 +70,30 @@ def decoder_configuration(config: Json) -> Json:
     return {**DECODER_DEFAULTS.get(kind, {}), "model_type": kind, **text}
 
 
+_SCALED_ALREADY: Final = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+"""As in `profiles.transformers_config`."""
+
+
+def context_length(config: Json) -> int | None:
+    """Tokens that a `config.json` allows, of prompt and reply, as `profiles.transformers_config` finds it.
+
+    Returns
+    -------
+    None where the file does not say, or says it in a way that is not known here.
+    """
+    text = decoder_configuration(config)
+    positions, rope = text.get("max_position_embeddings"), text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if type(positions) is not int or positions < 1 or not isinstance(rope, dict):
+        return None
+    kind, factor = rope.get("rope_type", rope.get("type", "default")), rope.get("factor") or 1.0
+    if kind == "longrope":
+        original = text.get("original_max_position_embeddings") or positions
+        return original if type(original) is int else None
+    if kind in _SCALED_ALREADY:
+        return positions
+    return int(positions * factor) if isinstance(factor, int | float) else None
+
+
 def decoder_geometry(config: Json, image_tokens: int) -> ModelGeometry | None:
     """Geometry of the text decoder of a `config.json`, as `profiles.transformers_config.decoder_geometry` finds it.
 

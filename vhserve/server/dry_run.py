@@ -10,15 +10,12 @@ from typing import Any
 
 from profiles.error_text import one_line
 from profiles.geometry import ModelGeometry
-from profiles.planning.layout import layer_layouts
-from profiles.planning.savings import kv_bytes_baseline
 from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
-from profiles.treatments import FULL
-from vhserve.engine.kv_cache.capacity import GroupCounts, capacity, groups_of
-from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, assign_lanes
-from vhserve.engine.kv_cache.lanes import PromptBlocks
-from vhserve.errors import FlagRefused, MemoryTooSmall
+from vhserve.engine.kv_cache.capacity import capacity
+from vhserve.engine.kv_cache.pool import Pool
+from vhserve.errors import FlagRefused
+from vhserve.server.preflight.memory import GIB, check_one_request_fits
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Allocation:
         Size of the KV cache; None where vLLM decides at start, by the memory that is left then.
     block_bytes
         Bytes of one block of the pool, for all layers of the widest KV cache group.
+    request_blocks
+        Blocks that the longest request takes, where it is all text.
     blocks
         Blocks of the pool, one of which is never allocated; None with `kv_cache_bytes`.
     max_model_len
@@ -49,6 +48,7 @@ class Allocation:
     dtype_bytes: int
     kv_cache_bytes: int | None
     block_bytes: int
+    request_blocks: int
     blocks: int | None
     max_model_len: int
     groups: int
@@ -67,52 +67,42 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
         The KV cache cannot hold one request of the greatest length.
     """
     config = _engine_config(arguments)
-    cache, size = config.cache_config, config.cache_config.block_size
-    dtype_bytes = _dtype_bytes(config)
-    groups = GroupCounts({FULL.name: 1}) if plan is None else groups_of(plan, size)
-    geometry = decoder_geometry(config.model_config.hf_config, 0) if plan is None else plan.geometry
-    block_bytes = bytes_of_block(geometry, plan, size, dtype_bytes)
-    memory = cache.kv_cache_memory_bytes
-    blocks = cache.num_gpu_blocks_override or (None if memory is None else memory // block_bytes)
-    length = config.model_config.max_model_len
-    image = text = None
+    cache, length = config.cache_config, config.model_config.max_model_len
+    geometry = _geometry(config) if plan is None else plan.geometry
+    pool = Pool.of(geometry, plan, cache.block_size, _dtype_bytes(config))
+    memory, blocks = cache.kv_cache_memory_bytes, cache.num_gpu_blocks_override
     if blocks is not None:
-        needed = groups.blocks(PromptBlocks(-(-length // size)))
-        if needed > blocks - 1:
-            raise MemoryTooSmall(
-                f"one request of {length} tokens needs {needed} KV blocks, and the KV cache has {max(0, blocks - 1)}",
-                expected=f"--kv-cache-memory-bytes of {(needed + 1) * block_bytes} at least",
-                fix="raise it, or lower --max-model-len",
-            )
-        if plan is not None:
-            holds = capacity(groups, blocks - 1, plan.geometry.image_tokens, size)
-            image, text = holds.image_requests, holds.text_requests
-    return Allocation(size, dtype_bytes, memory, block_bytes, blocks, length, sum(groups.of.values()), image, text)
-
-
-def bytes_of_block(geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, dtype_bytes: int) -> int:
-    """Bytes of one block of the pool that all KV cache groups draw from: the widest group's."""
-    if plan is None:
-        return block_size * kv_bytes_baseline(geometry, dtype_bytes)
-    head = block_size * 2 * geometry.head_size * dtype_bytes
-    layouts = layer_layouts(plan)
-    lanes = assign_lanes(layouts, geometry.image_tokens, block_size)
-    if lanes is None:
-        return sum(len(layout.full.kv) for layout in layouts) * head
-    widths: dict[tuple[str, int], int] = {}
-    for layout, layer in zip(layouts, lanes, strict=True):
-        for name, lane in layer.items():
-            page = len(layout.kept[name].kv) * head + PADDING_BYTES * lane.padded
-            widths[name, lane.lane] = widths.get((name, lane.lane), 0) + page
-    return max(widths.values())
+        memory = blocks * pool.block_bytes
+    elif memory is not None:
+        blocks = memory // pool.block_bytes
+    if config.model_config.original_max_model_len != -1:  # else vLLM fits the length to the KV cache
+        request, given = f"one request of {length} tokens", cache.num_gpu_blocks_override
+        check_one_request_fits(request, length, pool, blocks=given, size=memory)
+    image = text = None
+    if blocks is not None and plan is not None:
+        holds = capacity(pool.groups, blocks - 1, plan.geometry.image_tokens, pool.block_size)
+        image, text = holds.image_requests, holds.text_requests
+    return Allocation(
+        block_size=pool.block_size,
+        dtype_bytes=pool.dtype_bytes,
+        kv_cache_bytes=memory,
+        block_bytes=pool.block_bytes,
+        request_blocks=pool.blocks_of_text(length),
+        blocks=blocks,
+        max_model_len=length,
+        groups=sum(pool.groups.of.values()),
+        image_requests=image,
+        text_requests=text,
+    )
 
 
 def described(found: Allocation) -> str:
     """The allocation in lines of words."""
     blocks = f"blocks of {found.block_size} tokens, {found.block_bytes} bytes each, in {found.groups} groups"
+    request = f"a request of the greatest length, {found.max_model_len} tokens, takes {found.request_blocks}"
     if found.blocks is None:
-        return f"KV cache: as large as memory allows at start; {blocks}"
-    lines = [f"KV cache: {found.blocks} {blocks}; requests of up to {found.max_model_len} tokens"]
+        return f"KV cache: as large as memory allows at start; {GIB // found.block_bytes} to a GiB, {blocks}; {request}"
+    lines = [f"KV cache: {found.blocks} {blocks}; {request}"]
     if found.image_requests is not None:
         lines.append(f"holds {found.image_requests:.2f} prompts with an image, or {found.text_requests:.2f} of text")
     return "\n".join(lines)
@@ -135,6 +125,13 @@ def _engine_config(arguments: Namespace) -> Any:
             expected="flags of `vllm serve` that go together with the model",
             fix="correct them",
         ) from error
+
+
+def _geometry(config: Any) -> ModelGeometry:
+    """What one process has of the model's decoder, where several share it."""
+    model, parallel = config.model_config, config.parallel_config
+    shares = {"layers": model.get_num_layers(parallel), "kv_heads": model.get_num_kv_heads(parallel)}
+    return decoder_geometry(model.hf_config, 0).model_copy(update=shares)
 
 
 def _dtype_bytes(config: Any) -> int:

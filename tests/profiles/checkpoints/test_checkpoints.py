@@ -13,7 +13,7 @@ from transformers import AutoConfig, LlavaConfig, LlavaNextConfig, VipLlavaConfi
 
 from calibrate.models.loading import LoadedModel
 from profiles import transformers_config
-from profiles.checkpoints.configuration import decoder_geometry
+from profiles.checkpoints.configuration import context_length, decoder_geometry
 from profiles.checkpoints.expected_shapes import check_shapes, expected_shapes
 from profiles.checkpoints.quantisation import find_quantisation
 from profiles.checkpoints.safetensors_header import read_header
@@ -45,7 +45,35 @@ def test_sizes_are_those_that_transformers_reads(text: dict[str, object] | None,
     assert shapes["embed_tokens.weight"] == (decoder.vocab_size, decoder.hidden_size)
 
 
+LENGTHS = [
+    {"model_type": "llama"},
+    {"model_type": "mistral"},
+    {"max_position_embeddings": 4096},
+    *(
+        {"max_position_embeddings": 4096, name: {key: kind, "factor": 2.5, **rest}}
+        for name, key in (("rope_parameters", "rope_type"), ("rope_scaling", "rope_type"), ("rope_scaling", "type"))
+        for kind, rest in {
+            "linear": {},
+            "dynamic": {},
+            "yarn": {"original_max_position_embeddings": 2048},
+            "llama3": {
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 2048,
+            },
+        }.items()
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LENGTHS, ids=str)
+def test_the_length_is_what_transformers_and_vllm_read(text: dict[str, object], tmp_path: Path) -> None:
+    config = {"model_type": "llava", "text_config": text}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert context_length(config) == transformers_config.context_length(AutoConfig.from_pretrained(tmp_path))
+
+
 def test_sizes_that_are_not_known_are_not_guessed() -> None:
+    assert context_length({"text_config": {"model_type": "other"}}) is None
+    assert context_length({"text_config": {"rope_parameters": {"factor": "wide", "rope_type": "linear"}}}) is None
     assert decoder_geometry({"text_config": {"model_type": "other", "num_hidden_layers": 2}}, 0) is None
     for broken in ({"num_hidden_layers": 0}, {"hidden_size": "wide"}, {"num_key_value_heads": 5}):
         with pytest.raises(ModelBroken):

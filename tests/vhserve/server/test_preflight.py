@@ -21,6 +21,10 @@ from profiles.fingerprint import model_revision
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 from vhserve.commands.serve import Serve
+from vhserve.engine.kv_cache.pool import Pool
+from vhserve.errors import MemoryTooSmall
+from vhserve.server.preflight.flags import read_flags
+from vhserve.server.preflight.memory import check_memory
 
 HOST = """
 import contextlib, io, json, sys, time
@@ -132,6 +136,9 @@ def test_a_port_in_use(host: str, command: Command, models: dict[str, TinyModel]
         )
 
 
+ROOM = ["--kv-cache-memory-bytes", "--max-model-len"]
+"""What a user can change."""
+
 FLAGS = {
     "unknown": (["--prot", "8000"], ["--prot", "--port"]),
     "no such choice": (["--dtype", "float31"], ["--dtype float31", "bfloat16"]),
@@ -139,6 +146,9 @@ FLAGS = {
     "with an underscore": (["--max_num_seqs=many"], ["--max-num-seqs many"]),
     "more memory than there is": (["--kv-cache-memory-bytes", "999T"], ["KV cache of 1022976.00 GiB", "are free"]),
     "too little for one request": (["--kv-cache-memory-bytes", "9k", "--max-model-len", "99"], ["99 tokens", "9000"]),
+    "too little for the model's length": (["--kv-cache-memory-bytes", "9k"], ["the model's 2048 tokens", *ROOM]),
+    "too few blocks": (["--num-gpu-blocks-override", "9"], ["the model's 2048 tokens", "--num-gpu-blocks-override"]),
+    "longer than the memory": (["--max-model-len", "1T"], ["--max-model-len 1099511627776", "are free"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),
     "no configuration": (["--config", "nowhere.yaml"], ["--config nowhere.yaml"]),
 }
@@ -150,6 +160,29 @@ def test_flags_that_vllm_would_refuse(
 ) -> None:
     flags, saying = FLAGS[case]
     command.refuses("serve", models["gqa"].path, "--plan", plan_file, "--port", "0", *flags, saying=saying)
+    if case != "too few blocks":  # of which vLLM chooses the size without a plan
+        command.refuses("serve", models["gqa"].path, "--port", "0", *flags, saying=saying)
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_a_cache_for_just_one_request_is_not_refused(
+    with_plan: bool, models: dict[str, TinyModel], plan_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    config = json.loads((models["gqa"].path / "config.json").read_text())
+    plan = load_plan(plan_file) if with_plan else None
+    pool = Pool.of(models["gqa"].geometry, plan, 64, 2)
+    length = config["text_config"]["max_position_embeddings"]
+    least = pool.bytes_for_text(length)
+    for name, value in (("--kv-cache-memory-bytes", least), ("--num-gpu-blocks-override", least // pool.block_bytes)):
+        check_memory(read_flags([name, str(value), "--block-size", "64"]), config, plan)
+        for fits in (["--max-model-len", "auto"], ["--max-model-len", "-1"], ["--max-model-len", str(length - 64)]):
+            check_memory(read_flags([name, str(value - 1), "--block-size", "64", *fits]), config, plan)
+        with pytest.raises(MemoryTooSmall, match=f"{name} {value} at least"):
+            check_memory(read_flags([name, str(value - 1), "--block-size", "64"]), config, plan)
+    if not with_plan:  # each of two processes holds half of a request
+        for flag in ("--tensor-parallel-size", "-tp"):
+            check_memory(read_flags(["--kv-cache-memory-bytes", str(least // 2), flag, "2"]), config, plan)
 
 
 def test_values_of_a_configuration_file(

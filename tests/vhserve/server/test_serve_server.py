@@ -101,6 +101,23 @@ def test_a_dry_run_says_what_it_would_allocate(
         assert said[f"{prompt}_requests"] == fits
 
 
+def test_a_dry_run_knows_the_cache_that_nobody_gave(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "vhserve.cli", "serve", str(models["gqa"].path), "--plan", str(plan_file), *FLAGS]
+    environment = {name: value for name, value in vllm_environment.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
+    done = subprocess.run(
+        [*command, "--port", "0", "--dry-run", "--json"],
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert 2**30 <= said["kv_cache_bytes"] <= 4 * 2**30
+    assert said["blocks"] == said["kv_cache_bytes"] // said["block_bytes"]
+    assert said["request_blocks"] == said["groups"] * 512 // 32
+    assert said["image_requests"] > said["text_requests"] > 1
+
+
 def test_a_request_it_cannot_serve_gets_an_error_and_the_server_lives_on(
     server: Server, models: dict[str, TinyModel]
 ) -> None:

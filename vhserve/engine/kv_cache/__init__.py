@@ -3,4 +3,4 @@
 Does not know weights, kernels or vLLM's options; of `vhserve.engine` it imports nothing else.
 """
 
-__all__ = ["capacity", "image_spans", "lane_assignment", "lanes", "manager", "saving", "spec", "worker_tables"]
+__all__ = ["capacity", "image_spans", "lane_assignment", "lanes", "manager", "pool", "saving", "spec", "worker_tables"]

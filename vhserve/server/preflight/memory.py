@@ -1,17 +1,17 @@
 """Is there enough memory for the KV cache that the command line asks for, and is that enough for one request?
 
-Only what is certain without vLLM is refused: a KV cache of a given size that is larger than the memory that is free, or
-smaller than one request of the greatest length in the narrowest type that it could have. Does not know blocks.
+Only what is certain without vLLM is refused: a KV cache that is larger than the memory that is free, or smaller than
+one request of the greatest length in the narrowest type that it could have. Does not know how vLLM measures memory.
 """
 
 import os
 from pathlib import Path
 from typing import Final
 
-from profiles.checkpoints.configuration import Json, decoder_configuration, decoder_geometry
-from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
+from profiles.checkpoints.configuration import Json, context_length, decoder_configuration, decoder_geometry
 from profiles.pruning_plan import PruningPlan
-from vhserve.devices import serving_device
+from vhserve.devices import block_size_on, serving_device
+from vhserve.engine.kv_cache.pool import Pool
 from vhserve.errors import MemoryTooSmall
 from vhserve.server.preflight.flags import GivenFlags
 
@@ -19,9 +19,15 @@ GIB: Final = 1 << 30
 _WIDTHS: Final = {"auto": 2, "bfloat16": 2, "float16": 2}
 """Least bytes of an element by --kv-cache-dtype; 1 for any other, and less for int4, of which nothing is refused."""
 
+_SPREAD: Final = (
+    *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
+    *("--decode-context-parallel-size", "-dcp", "--prefill-context-parallel-size", "-pcp"),
+)
+"""Flags that give each process a part of a request's KV cache."""
+
 
 def check_memory(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> None:
-    """Refuse a KV cache that cannot be allocated, or cannot hold one request; passes where its size is not given.
+    """Refuse a KV cache that cannot be allocated, or cannot hold one request of the greatest length.
 
     Parameters
     ----------
@@ -33,22 +39,61 @@ def check_memory(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> N
     MemoryTooSmall
     """
     size = given_bytes(flags)
-    if size is None:
-        return
-    free = free_bytes()
-    if serving_device() == "cpu" and free is not None and size > free:
+    free = free_bytes() if serving_device() == "cpu" else None
+    if size is not None and free is not None and size > free:
         raise MemoryTooSmall(
             f"a KV cache of {size / GIB:.2f} GiB is asked for, and {free / GIB:.2f} GiB of memory are free",
             expected="a KV cache that fits in memory beside the model",
             fix="lower --kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE, or end other programs",
         )
-    length, needed = flags.whole_number("--max-model-len"), _bytes_per_token(flags, config, plan)
-    if length and needed and length * needed > size:
+    length, pool = _greatest_length(flags, config), _pool(flags, config, plan)
+    if length is None or pool is None:
+        return
+    request = f"one request of the model's {length} tokens"
+    if "--max-model-len" in flags:
+        request = f"one request of --max-model-len {length} tokens"
+    blocks = flags.whole_number("--num-gpu-blocks-override")
+    if blocks is not None:
+        check_one_request_fits(request, length, pool, blocks=blocks)
+    elif size is not None:
+        check_one_request_fits(request, length, pool, size=size)
+    elif free is not None and pool.bytes_for_text(length) > free:
         raise MemoryTooSmall(
-            f"a request of --max-model-len {length} tokens needs {length * needed} bytes of KV cache or more, and it "
-            f"is to have {size}",
-            expected=f"--kv-cache-memory-bytes of {length * needed} at least",
-            fix="raise it, or lower --max-model-len",
+            f"{request} needs {pool.bytes_for_text(length) / GIB:.2f} GiB of KV cache or more, and {free / GIB:.2f} "
+            "GiB of memory are free",
+            expected="requests whose KV cache fits in memory beside the model",
+            fix="give a lower --max-model-len, or end other programs",
+        )
+
+
+def check_one_request_fits(
+    request: str, tokens: int, pool: Pool, *, blocks: int | None = None, size: int | None = None
+) -> None:
+    """Refuse a KV cache that cannot hold one request of so many text tokens.
+
+    Parameters
+    ----------
+    request
+        It, in words.
+    blocks, size
+        Blocks of the KV cache, or else its bytes: as the command line says it.
+
+    Raises
+    ------
+    MemoryTooSmall
+    """
+    fix = "raise it, or lower --max-model-len"
+    if blocks is not None and (needed := pool.blocks_of_text(tokens) + 1) > blocks:
+        raise MemoryTooSmall(
+            f"{request} needs {needed} KV blocks, one of which stays empty, and the KV cache is to have {blocks}",
+            expected=f"--num-gpu-blocks-override {needed} at least",
+            fix=fix,
+        )
+    if size is not None and (least := pool.bytes_for_text(tokens)) > size:
+        raise MemoryTooSmall(
+            f"{request} needs {least} bytes of KV cache or more, and it is to have {size}",
+            expected=f"--kv-cache-memory-bytes {least} at least",
+            fix=fix,
         )
 
 
@@ -70,13 +115,34 @@ def free_bytes() -> int | None:
         return None
 
 
-def _bytes_per_token(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> int | None:
-    """Least bytes of KV cache of one text token; None where that is not known."""
+def _greatest_length(flags: GivenFlags, config: Json) -> int | None:
+    """Tokens of the longest request; None where it is not known, or vLLM fits it to the KV cache."""
+    if "--max-model-len" in flags:
+        return flags.whole_number("--max-model-len") or None
+    return context_length(config) if config else None
+
+
+def _has_window(text: Json) -> bool:
+    """Whether a decoder may attend to a window, which takes less; a Mistral has one unless it is said to have none."""
+    return text.get("sliding_window", 4096 if text["model_type"] == "mistral" else None) is not None
+
+
+def _pool(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> Pool | None:
+    """The least blocks that a server could have; None where that is not known."""
     kind = flags.get("--kv-cache-dtype") or "auto"
-    if "int4" in kind or "fp4" in kind or "quant" in kind:
+    if "int4" in kind or "fp4" in kind or "quant" in kind or "--hf-overrides" in flags:
+        return None
+    if "quantization_config" in config and kind == "auto":  # which may say the type of the KV cache, too
+        return None
+    if any((flags.whole_number(name) or 1) > 1 for name in _SPREAD):
         return None
     geometry = plan.geometry if plan is not None else decoder_geometry(config, 0) if config else None
-    if geometry is None or "sliding_window" in decoder_configuration(config):
+    if geometry is None or _has_window(decoder_configuration(config)):
         return None
     width = 4 if kind == "auto" and flags.get("--dtype") in ("float32", "float") else _WIDTHS.get(kind, 1)
-    return kv_bytes_baseline(geometry, width) if plan is None else kv_bytes_per_token(plan, width)
+    size = flags.whole_number("--block-size")
+    if size is None and plan is not None:
+        size = block_size_on(serving_device(), plan.block_size)
+    if size is None and "--num-gpu-blocks-override" not in flags:
+        size = 1  # vLLM chooses: count tokens
+    return Pool.of(geometry, plan, size, width) if size else None
