@@ -6,7 +6,8 @@ Owns the comparison of a plan's image backend with the server's own. Does not kn
 from typing import Any
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat import api_server_rank, image_processor_of
+from vhserve.compat.api_server import api_server_rank
+from vhserve.compat.prompts import image_processor_of
 from vhserve.notes import print_note
 from vhserve.server.settings import settings_of
 

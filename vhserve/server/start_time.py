@@ -6,7 +6,7 @@ Owns the line and when it is printed. Does not know what the time went into.
 import time
 from typing import Any
 
-from vhserve.compat import api_server_rank
+from vhserve.compat.api_server import api_server_rank
 from vhserve.notes import print_note
 from vhserve.server.settings import settings_of
 
