@@ -54,6 +54,10 @@ class DatasetOffline(UserError):
     """A dataset is not in the local cache, and the Hub cannot be asked or does not have it."""
 
 
+class AnswersTooShort(UserError):
+    """Heads are to be treated in replies only, and no answer of the dataset has a token that such a reply predicts."""
+
+
 class NoImageTokens(UserError):
     """A prompt came out without image tokens, so that no head's image weight can be measured."""
 

@@ -13,10 +13,8 @@ STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 TreatmentName = str
 """Name of a treatment of `profiles.treatments`."""
-TREATED: Final = tuple(one.name for one in budgeted() if one.changes_prompt)
-"""The treatments whose heads are chosen by what they do to the first token of an answer, in the order in which they are
-chosen. Others change nothing before the second token of a reply: no score of a first token says what they lose.
-"""
+TREATED: Final = tuple(one.name for one in budgeted())
+"""The treatments whose heads are chosen by a budget, in the order in which they are chosen."""
 if TYPE_CHECKING:
     Treated = str  # a type checker cannot read the registry
 else:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = {
     "calibrate.datasets": ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "check_name", "open_dataset"],
-    "calibrate.datasets.synthetic": ["FAMILIES", "make_sample", "samples"],
+    "calibrate.datasets.synthetic": ["FAMILIES", "REPLIES", "make_sample", "samples"],
     "calibrate.scoring.scorers": ["SCORERS", "active_scorers", "register"],
     "profiles.treatments": [
         "ALL_BLOCKS",

@@ -4,12 +4,9 @@ Every numeric option has a smallest and a largest value, so that what cannot be 
 is done. Knows pydantic and the names in `profiles`; does not know the commands.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field
-
-from profiles.names import Ablated, Treated
-from profiles.treatments import TREATMENTS
+from pydantic import Field
 
 MOST: Final = 1_000_000_000
 """The largest count that an option takes."""
@@ -28,23 +25,6 @@ BatchSize = Annotated[
 BlockSize = Annotated[int, Field(gt=0, le=65_536)]
 Draws = Annotated[int, Field(gt=0, le=10_000, description="random selections for each k")]
 
-
-def _changes_answers(name: Any) -> Any:
-    """Refuse a treatment of which the tokens that are measured here know nothing."""
-    from profiles.errors import WrongValue
-
-    if name in TREATMENTS and TREATMENTS[name].evicts:
-        raise WrongValue(
-            f"--treatment is {name}, which changes replies from their second token on, and an answer of one token not "
-            "at all: whether it is harmless is not asked here",
-            expected="a treatment that changes the prompt",
-            fix="serve a plan with such heads, and measure it with `vhserve evaluate` on answers of several tokens",
-        )
-    return name
-
-
-AblatedHeads = Annotated[Ablated, BeforeValidator(_changes_answers)]
-TreatedHeads = Annotated[Treated, BeforeValidator(_changes_answers)]
 
 JSON: Final = "print one JSON document instead of tables"
 MODEL: Final = "alias (see `vhserve models`), Hub id or folder"

@@ -48,6 +48,10 @@ CURVE: Final = RowLayout(
 """Accuracy over the share of heads, in the late stage and in all."""
 
 
+SHORT_CURVE: Final = RowLayout((("bottom", "all"), ("random", "all")), CURVE.budgets)
+"""Of the curve, what a plan over all layers would treat, and its control; a third of the cost."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """Heads to treat together.

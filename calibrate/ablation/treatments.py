@@ -48,7 +48,6 @@ ABLATION_TREATMENTS: Final[Mapping[Ablated, AblationTreatment]] = {
     **{
         one.name: AblationTreatment(name=one.name, phrase=one.phrase, plan=one.name, masking=one.name)
         for one in budgeted()
-        if one.changes_prompt
     },
     MEAN.name: MEAN,
     UNIFORM.name: UNIFORM,

@@ -6,7 +6,7 @@ Owns the counting of broken images and when there are too many. Does not know wh
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import ClassVar, Final
+from typing import Final
 
 from calibrate.datasets.metrics import Metric
 from calibrate.datasets.sample import Sample
@@ -38,7 +38,7 @@ class Dataset(ABC):
         How the dataset's authors count answers.
     """
 
-    metric: ClassVar[Metric] = "accuracy"
+    metric: Metric = "accuracy"
     name: str
 
     def __init__(self, name: str) -> None:

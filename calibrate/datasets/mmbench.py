@@ -108,4 +108,4 @@ class MmbenchCircular(Mmbench):
 
     NAME: ClassVar[str] = "mmbench-circular"
     CIRCULAR: ClassVar[bool] = True
-    metric: ClassVar[Metric] = "circular"
+    metric: Metric = "circular"

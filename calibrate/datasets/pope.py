@@ -41,7 +41,7 @@ class Pope(Benchmark):
     SEVERAL: ClassVar[bool] = True
     PICTURES: ClassVar[tuple[str, ...]] = ("val2014", "images", "images/val2014", "images/gqa")
     HUB: ClassVar[str | None] = "lmms-lab/POPE"
-    metric: ClassVar[Metric] = "yes_no"
+    metric: Metric = "yes_no"
 
     def records(self, file: Path, raw: bytes, split: str | None) -> Iterator[Record]:
         found = _NAME.match(file.name)

@@ -13,5 +13,6 @@ __all__ = [
     "masks",
     "positions",
     "prefix_sharing",
+    "replies",
     "treatments",
 ]

@@ -51,6 +51,11 @@ class Positions:
             lengths = torch.tensor(self.prompt_lengths, device=input_ids.device)
             self.reply = self.valid & (self.valid.cumsum(1) > lengths[:, None])
 
+    @property
+    def has_replies(self) -> bool:
+        """Whether any position is a reply's."""
+        return self.reply is not None and bool(self.reply.any())
+
     def clear(self) -> None:
         """Forget the batch."""
         self.valid = self.block = self.reply = None

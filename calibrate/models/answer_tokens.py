@@ -58,6 +58,13 @@ class AnswerTokens:
             self._forced[key] = [] if told else expected
         return self._forced[key]
 
+    def replied(self, sample: Sample) -> int:
+        """How many tokens of the reply stand behind the prompt while the answer is predicted: lead and `forced`.
+
+        None: what is done to heads in replies only cannot change whether the answer is right.
+        """
+        return len(self.lead(sample)) + len(self.forced(sample))
+
     def same(self, token: int, expected: int) -> bool:
         """Whether two tokens say the same, upper and lower case aside."""
         pieces: list[str] = self._tokenizer.convert_ids_to_tokens([token, expected])

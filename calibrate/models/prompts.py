@@ -59,7 +59,8 @@ class ExpectedTokens:
     tokens
         Tokens of the answer that they should predict, `(batch, m)`; -1 where the reply may end, and beyond.
     prompt_lengths
-        Tokens of each prompt without its answer, `(batch,)`.
+        Tokens of each prompt as a server has it: without its answer, and without the blank that all options begin
+        with, which the model writes; `(batch,)`.
     """
 
     positions: Tensor
@@ -268,7 +269,9 @@ def make_answered_batch(
     expected = ExpectedTokens(
         positions=(plain.last[:, None] + torch.arange(width, device=loaded.device)).minimum(ends),
         tokens=torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=loaded.device),
-        prompt_lengths=[int(row) - len(tokens) for row, tokens in zip(plain.valid.sum(1), forced, strict=True)],
+        prompt_lengths=[
+            int(row) - loaded.answers.replied(sample) for row, sample in zip(plain.valid.sum(1), samples, strict=True)
+        ],
     )
     return replace(plain, expected=expected), expected
 

@@ -9,18 +9,23 @@ because they do not vanish where a model is sure. Does not know datasets, sums o
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from calibrate.masking.image_blocks import image_blocks
-from calibrate.masking.treatments import text_only_output
+from calibrate.masking.masks import hidden_keys, masked_output
+from calibrate.masking.positions import Positions
 from calibrate.models.answer_logits import answer_logits, log_odds
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
+from profiles.treatments import EVICT, REMOVED, TEXT_ONLY
+
+MASKED: Final = (TEXT_ONLY, EVICT)
+EFFECTS: Final = (REMOVED.name, *(one.name for one in MASKED))
+"""Treatments whose effects are measured; those that leave a head a part of the image are ranked by them too."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,14 @@ class EffectSamples:
 
     Attributes
     ----------
-    removed, text_only
-        In nats of log-odds of the right answer, each `(layers, batch, query heads)`, float64, at least 0; higher means
-        worth more: keep.
+    by_treatment
+        For each of `EFFECTS`, in nats of log-odds of the right answer, `(layers, batch, query heads)`, float64, at
+        least 0; higher means worth more: keep.
     miss_probability
         1 − p of that answer, `(batch,)`, float64.
     """
 
-    removed: Tensor
-    text_only: Tensor
+    by_treatment: dict[str, Tensor]
     miss_probability: Tensor
 
 
@@ -51,7 +55,7 @@ def head_effects(loaded: LoadedModel, block_size: int | None) -> Iterator[Callab
     Parameters
     ----------
     block_size
-        Of the image blocks that a text-only head does not see; None for single image tokens.
+        Of the image blocks that a head does not see; None for single image tokens.
     """
     tap = _Tap(loaded, block_size)
     with decoder_attention(loaded, tap.attend):
@@ -59,17 +63,19 @@ def head_effects(loaded: LoadedModel, block_size: int | None) -> Iterator[Callab
 
 
 class _Tap:
-    """Collects each layer's output and what it would be of text-only heads, for one batch at a time."""
+    """Collects each layer's output and what it would be of masked heads, for one batch at a time."""
 
     def __init__(self, loaded: LoadedModel, block_size: int | None) -> None:
         self._loaded, self._block_size = loaded, block_size
         self._layer = {id(module): layer for layer, module in enumerate(loaded.attentions)}
-        self._dropped: Tensor | None = None
+        self._positions: Positions | None = None
         self._outputs: dict[int, Tensor] = {}
-        self._text_only: dict[int, Tensor] = {}
+        self._masked: dict[tuple[str, int], Tensor] = {}
 
     def run(self, batch: Batch, answers: Tensor) -> EffectSamples:
-        self._dropped = image_blocks(batch.image, batch.valid, self._block_size)
+        lengths = None if batch.expected is None else batch.expected.prompt_lengths
+        self._positions = Positions(self._loaded.image_token_id, self._block_size, lengths)
+        self._positions.note(batch.inputs["input_ids"], batch.valid)
         model: Any = self._loaded.model
         try:
             with torch.enable_grad(), _from_embeddings(self._loaded.language_model):
@@ -78,28 +84,33 @@ class _Tap:
                 outputs = [self._outputs[layer] for layer in range(len(self._layer))]
                 odds = log_odds(logits, answers)
                 gradients = torch.autograd.grad(odds.sum(), outputs)
-            removed, text_only = [], []
+            found: dict[str, list[Tensor]] = {name: [] for name in EFFECTS}
             for layer, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
                 output, gradient = output.detach().float(), gradient.float()
-                removed.append(_inner(gradient, output))
-                text_only.append(_inner(gradient, self._text_only[layer].float() - output))
-            effects = torch.stack(removed)
-            return EffectSamples(effects, torch.stack(text_only), torch.sigmoid(-odds.detach()).to(effects))
+                found[REMOVED.name].append(_inner(gradient, output))
+                for one in MASKED:
+                    treated = self._masked.get((one.name, layer), output)
+                    found[one.name].append(_inner(gradient, treated.float() - output))
+            effects = {name: torch.stack(layers) for name, layers in found.items()}
+            return EffectSamples(effects, torch.sigmoid(-odds.detach()).to(effects[REMOVED.name]))
         finally:
-            self._dropped, self._outputs, self._text_only = None, {}, {}
+            self._positions, self._outputs, self._masked = None, {}, {}
 
     def attend(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
         """SDPA, as transformers calls it; the tensors are `(batch, heads, n, head size)`."""
         output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
-        layer = self._layer.get(id(module))
-        if layer is not None and self._dropped is not None:
+        layer, positions = self._layer.get(id(module)), self._positions
+        if layer is not None and positions is not None:
             self._outputs[layer] = output
             with torch.no_grad():
                 group = query.shape[1] // key.shape[1]
                 kept = query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-                self._text_only[layer] = text_only_output(*kept, mask, self._dropped, options.get("scaling"))
+                for one in MASKED:
+                    if one.changes_prompt or positions.has_replies:
+                        masking = hidden_keys(one, positions)
+                        self._masked[one.name, layer] = masked_output(*kept, mask, *masking, options.get("scaling"))
         return output, None
 
 

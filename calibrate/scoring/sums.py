@@ -16,6 +16,7 @@ from calibrate.scoring.attention_rows import AttentionRows
 from calibrate.scoring.scorers.base import BatchSignals, HeadScorer
 from profiles.geometry import ModelGeometry
 from profiles.ranking import Ranking
+from profiles.treatments import TREATMENTS
 
 Array = npt.NDArray[np.float64]
 
@@ -76,6 +77,8 @@ class Sums:
     def rankings(self, block_size: int | None) -> dict[str, Ranking]:
         """Means over the samples (of what needs a box: over those with one, and none without any); higher means keep.
 
+        Of treatments of replies only, none where no answer had a token of the reply before it.
+
         Parameters
         ----------
         block_size
@@ -87,7 +90,8 @@ class Sums:
             if not count:
                 continue
             sign = 1 if scorer.direction == "higher" else -1
-            tables = {table: (sign * self.arrays[f"{scorer.name}.{table}"] / count).tolist() for table in scorer.tables}
+            sums = {table: self.arrays[f"{scorer.name}.{table}"] for table in scorer.tables}
+            tables = {table: (sign * one / count).tolist() for table, one in sums.items() if _is_known(table, one)}
             found[scorer.name] = Ranking(
                 tables=tables, block_size=block_size if "image_blocks" in scorer.needs else None
             )
@@ -96,6 +100,11 @@ class Sums:
     def mean_output(self) -> npt.NDArray[np.float32]:
         """Mean over samples and positions of each head's output before `o_proj`."""
         return (self.arrays["output"] / max(self.positions, 1)).astype(np.float32)
+
+
+def _is_known(table: str, sums: Array) -> bool:
+    """Whether a table says anything: heads that lose the image in replies do nothing where no answer has a reply."""
+    return table not in TREATMENTS or TREATMENTS[table].changes_prompt or bool(sums.any())
 
 
 def _over_samples(values: Tensor) -> Array:

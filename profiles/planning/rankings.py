@@ -9,8 +9,9 @@ import numpy.typing as npt
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS, TreatmentName
+from profiles.ranking import Ranking
 from profiles.suggestions import did_you_mean
-from profiles.treatments import TEXT_ONLY, TREATMENTS
+from profiles.treatments import EVICT, TEXT_ONLY, TREATMENTS
 
 Table = npt.NDArray[np.float64]
 
@@ -38,6 +39,19 @@ def default_ranking(profile: HeadProfile) -> str:
     return "effect" if "effect" in profile.rankings else "score"
 
 
+def stand_in(found: Ranking, treatment: TreatmentName) -> TreatmentName | None:
+    """The treatment whose table of a ranking is taken where it has none of this one.
+
+    Heads that lose least without the image lose least without a part of it. None where this one has a table, or no
+    other will do.
+    """
+    one = TREATMENTS[treatment]
+    if found.table(treatment) is not None or not one.is_masked:
+        return None
+    names = [EVICT.name, TEXT_ONLY.name] if one.evicts else [TEXT_ONLY.name]
+    return next((name for name in names if found.table(name) is not None), None)
+
+
 def ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "removed") -> Table:
     """What heads are worth under a treatment, ``(layers, query heads)``; higher means keep.
 
@@ -54,8 +68,8 @@ def ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "remo
     """
     found = profile.rankings.get(rank_by)
     table = found.table(treatment) if found else None
-    if found and table is None and TREATMENTS[treatment].is_masked:
-        table = found.table(TEXT_ONLY.name)  # heads that lose least without the image lose least without a part of it
+    if found and table is None and (other := stand_in(found, treatment)) is not None:
+        table = found.table(other)
     if table is None:
         wrong = f"the profile has no {'effects' if rank_by == 'effect' else rank_by}"
         names = ranking_names(profile)

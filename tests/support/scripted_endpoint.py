@@ -119,8 +119,10 @@ def endpoint(
 
 
 def completion(text: str) -> dict[str, Any]:
-    """A chat completion with this reply."""
+    """A chat completion with this reply, each word a token, and one that ends it."""
+    tokens = len(text.split()) + 1
     return {
+        "usage": {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1},
         "id": "c",
         "object": "chat.completion",
         "created": 0,

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from profiles.names import Granularity
+from profiles.names import Ablated, Granularity
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
 from vhserve.commands.ranking_option import AnyRanking
-from vhserve.option_types import GRANULARITY, AblatedHeads, Draws
+from vhserve.option_types import GRANULARITY, Draws
 
 
 class Ablate(MaskedRunOptions):
@@ -26,7 +26,8 @@ class Ablate(MaskedRunOptions):
     out: Path = Field(Path("ablation.json"), description="results to write")
     rows: Literal["paper", "short"] = Field(
         "paper",
-        description="rows of the table: all controls in every stage, or only in the late one, in a third of the time",
+        description="rows of the table: all controls in every stage, or only in the late one, in a third of the time; "
+        "of a curve, short leaves lowest scores first and random, over all layers",
     )
     curve: bool = Field(
         False,
@@ -43,10 +44,11 @@ class Ablate(MaskedRunOptions):
         description="what heads are ranked by; effect and gradient need a profile made without --no-effects, sparsemm "
         "and duo_attention one that they were imported into",
     )
-    treatment: AblatedHeads = Field(
+    treatment: Ablated = Field(
         "removed",
         description="what is done to the heads: zero output, as when removed; mean output; uniform attention, as under "
-        "the paper's mask; attention to text only",
+        "the paper's mask; attention to text only, or to a part of the image; with evict, in replies only, which takes "
+        "answers of several tokens",
     )
     draws: Draws = 3
     granularity: Granularity | None = Field(None, description=GRANULARITY)
@@ -57,12 +59,13 @@ class Ablate(MaskedRunOptions):
         """Ablate, write the results, and print the tables."""
         from rich.console import Console
 
-        from calibrate.ablation.plans import CURVE, SHORT, TABLE, configurations
+        from calibrate.ablation.plans import CURVE, SHORT, SHORT_CURVE, TABLE, configurations
         from profiles.files import write_atomically
         from profiles.store import load_profile
 
         profile = load_profile(self.profile)
-        shape = CURVE if self.curve else SHORT if self.rows == "short" else TABLE
+        whole, short = (CURVE, SHORT_CURVE) if self.curve else (TABLE, SHORT)
+        shape = short if self.rows == "short" else whole
         name = self.model or profile.model.name
         revision = profile.model.revision
         check_before_loading(name, self._outputs(), [self.profile, self.dataset], preferred=revision)
@@ -77,7 +80,7 @@ class Ablate(MaskedRunOptions):
             how=self.treatment,
             rank_by=self.rank_by,
         )
-        loaded, dataset, run = open_masked_run(self, profile, name)
+        loaded, dataset, run = open_masked_run(self, profile, name, self.treatment)
         from calibrate.ablation.run import ablate
 
         with can_be_continued(self.out):

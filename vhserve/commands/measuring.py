@@ -129,14 +129,16 @@ def open_model(
 
 
 def open_masked_run(
-    options: MaskedRunOptions, profile: "HeadProfile", model: str
+    options: MaskedRunOptions, profile: "HeadProfile", model: str, treatment: str
 ) -> tuple["LoadedModel", "Dataset", "MaskedRunSettings"]:
     """Open dataset and model, check that the profile fits the model, and put the settings of the run together.
+
+    Of the dataset the samples are left that can show what the treatment does.
 
     Raises
     ------
     UserError
-        As `open_dataset`, `open_model` and `profiles.planning.fit.check_fit`.
+        As `open_dataset`, `open_model`, `profiles.planning.fit.check_fit` and `calibrate.masking.replies`.
     """
     from profiles.fingerprint import old_scheme_warning
     from profiles.planning.fit import check_fit
@@ -150,7 +152,9 @@ def open_masked_run(
     _say_template(profile, loaded, options.profile)
     _say_image_backend(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings
+    from calibrate.masking.replies import samples_asking
 
+    dataset = samples_asking(dataset, loaded.answers, treatment, print_note)
     run = MaskedRunSettings(
         options.out,
         options.batch_size,

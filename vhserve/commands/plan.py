@@ -191,6 +191,7 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     """What the user should know of heads that drop image blocks, with KV blocks of this size."""
     if not plan.has_partial_heads:
         return []
+    from profiles.planning.rankings import stand_in
     from profiles.treatments import TREATMENTS
 
     notes, block_size = [], summary["block_size"]
@@ -200,15 +201,14 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
             f"KV block of {block_size} tokens; give a smaller --block-size"
         )
     ranking = profile.rankings[plan.selection.rank_by]
-    others = [
-        one.label
-        for one in TREATMENTS.values()
-        if one.is_masked and plan.heads(one.name) and ranking.table(one.name) is None
-    ]
-    if others:
+    others: dict[str, list[str]] = {}
+    for one in TREATMENTS.values():
+        if plan.heads(one.name) and (other := stand_in(ranking, one.name)) is not None:
+            others.setdefault(TREATMENTS[other].label, []).append(one.label)
+    for other, labels in others.items():
         notes.append(
-            f"no {plan.selection.rank_by.replace('_', ' ')} of heads that are {' or '.join(others)}: chosen by that of "
-            "text-only heads, which lose the image altogether"
+            f"no {plan.selection.rank_by.replace('_', ' ')} of heads that are {' or '.join(labels)}: chosen by that of "
+            f"{other} heads, which lose more of the image"
         )
     if "text_only" in ranking.tables and (ranking.block_size or 1) != block_size:
         notes.append(

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
 
-from profiles.names import ImportedRanking
+from profiles.names import ImportedRanking, Treated
 from vhserve.commands.flags import command
 from vhserve.commands.ranking_option import AnyRanking
-from vhserve.option_types import JSON, PROFILE, Count, CountOrZero, TreatedHeads
+from vhserve.option_types import JSON, PROFILE, Count, CountOrZero
 
 
 class Show(BaseModel):
@@ -20,7 +20,7 @@ class Show(BaseModel):
 
     profile: CliPositionalArg[Path] = Field(description=PROFILE)
     table: AnyRanking = Field("score", description="what to draw; effect is that of --treatment")
-    treatment: TreatedHeads = Field("removed", description="treatment whose effect is drawn")
+    treatment: Treated = Field("removed", description="treatment whose effect is drawn")
     top: CountOrZero = Field(10, description="highest heads to list below the map")
     values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
     json_: bool = Field(False, alias="json", description=JSON)
@@ -52,7 +52,7 @@ class Diff(BaseModel):
     second: CliPositionalArg[Path] = Field(description="head profile to compare with it")
     table: AnyRanking = Field("score", description="what to compare; effect is that of --treatment")
     second_table: AnyRanking | None = Field(None, description="table of the second profile, if it is another")
-    treatment: TreatedHeads = Field("removed", description="treatment whose effect is compared")
+    treatment: Treated = Field("removed", description="treatment whose effect is compared")
     top: Count = Field(10, description="heads that have changed most to list, and highest ones to count in common")
     json_: bool = Field(False, alias="json", description=JSON)
 

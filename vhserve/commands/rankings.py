@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from profiles.names import Treated
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
-from vhserve.option_types import PROFILE, Count, Samples, TreatedHeads
+from vhserve.option_types import PROFILE, Count, Samples
 
 
 class Rankings(MaskedRunOptions):
@@ -24,7 +25,7 @@ class Rankings(MaskedRunOptions):
     profile: CliPositionalArg[Path] = Field(description=PROFILE)
     samples: Samples = 200
     out: Path = Field(Path("rankings.json"), description="results to write")
-    treatment: TreatedHeads = Field("removed", description="what is done to the heads")
+    treatment: Treated = Field("removed", description="what is done to the heads")
     groups: Count = Field(64, description="random groups of heads")
     group_size: Count = Field(8, description="heads of a group")
     markdown: bool = Field(False, description="print the tables as Markdown")
@@ -39,7 +40,7 @@ class Rankings(MaskedRunOptions):
         name = self.model or profile.model.name
         outputs: dict[Path, str | None] = {self.out: "vhserve.ranking-comparison"}
         check_before_loading(name, outputs, [self.profile, self.dataset], preferred=profile.model.revision)
-        loaded, dataset, run = open_masked_run(self, profile, name)
+        loaded, dataset, run = open_masked_run(self, profile, name, self.treatment)
         from calibrate.rankings.comparison import HeadGroups, compare_rankings
 
         groups = HeadGroups(self.groups, self.group_size, self.seed)

@@ -10,6 +10,7 @@ __all__ = [
     "chat",
     "client",
     "errors",
+    "evicted",
     "keys",
     "latency",
     "options",

@@ -62,7 +62,9 @@ def greedy_request(model: str, message: dict[str, Any], max_tokens: int = MAX_TO
     return {"model": model, "messages": [message], "max_tokens": max_tokens, "temperature": 0}
 
 
-def to_answer(sample: Sample, *, reply: str | None, error: str | None, seconds: float) -> Answer:
+def to_answer(
+    sample: Sample, *, reply: str | None, error: str | None, seconds: float, tokens: int | None = None
+) -> Answer:
     """Score a sample's reply.
 
     Parameters
@@ -73,6 +75,8 @@ def to_answer(sample: Sample, *, reply: str | None, error: str | None, seconds: 
         Why it failed; None where it did not.
     seconds
         From sending the request to its whole reply.
+    tokens
+        Of the reply; None where that is not known.
     """
     return Answer(
         id=sample.id,
@@ -83,4 +87,5 @@ def to_answer(sample: Sample, *, reply: str | None, error: str | None, seconds: 
         error=None if error is None else one_line(error),
         seconds=seconds,
         group=sample.group,
+        tokens=tokens,
     )

@@ -129,15 +129,17 @@ async def _ask(
     client: openai.AsyncOpenAI, model: str, sample: Sample, message: dict[str, Any], limits: RequestLimits
 ) -> Answer:
     started = time.perf_counter()
-    reply, error = None, None
+    reply, error, tokens = None, None, None
     try:
         request: Any = greedy_request(
             model, message, limits.max_tokens or reply_tokens(sample)
         )  # the client's types take no plain dictionary
         completion = await client.chat.completions.create(**request)
         reply = completion.choices[0].message.content or ""
+        if completion.usage is not None:  # vLLM counts the token that ends a reply
+            tokens = completion.usage.completion_tokens - (completion.choices[0].finish_reason == "stop")
     except openai.APIStatusError as failure:
         error = f"status {failure.status_code}: {failure.message}"
     except (openai.APIError, IndexError, AttributeError, TypeError) as failure:  # the rest: what is no chat completion
         error = f"{type(failure).__name__}: {failure.__cause__ or failure}"
-    return to_answer(sample, reply=reply, error=error, seconds=time.perf_counter() - started)
+    return to_answer(sample, reply=reply, error=error, seconds=time.perf_counter() - started, tokens=tokens)

@@ -29,7 +29,8 @@ class ResultModel(BaseModel):
 class Answer(ResultModel):
     """One sample's reply. `reply` is `None` when the request failed, and then `error` has the reason.
 
-    `seconds`: from sending the request to the whole reply. Answers of one `group` count as one in circular evaluation.
+    `seconds`: from sending the request to the whole reply. `tokens`: of the reply, its end left out; `None` where the
+    server does not say. Answers of one `group` count as one in circular evaluation.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Answer(ResultModel):
     error: str | None = None
     seconds: float = Field(ge=0)
     group: str | None = None
+    tokens: int | None = None
 
 
 class AccuracyFigures(ResultModel):

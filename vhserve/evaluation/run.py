@@ -16,11 +16,13 @@ from vhserve.evaluation.arms import arm_names, ask_arm
 from vhserve.evaluation.attach import attach, check_served
 from vhserve.evaluation.client import RequestLimits
 from vhserve.evaluation.errors import ResultsMismatch
+from vhserve.evaluation.evicted import unseen_heads
 from vhserve.evaluation.keys import api_key
 from vhserve.evaluation.options import EvaluationOptions
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import Arm, Evaluation, load, save
 from vhserve.evaluation.server import identify
+from vhserve.evaluation.server_metrics import evicted_heads, metrics_text
 from vhserve.notes import notes_once, print_note
 
 
@@ -65,6 +67,8 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     for name, server in zip(names[len(arms) :], servers, strict=True):
         asked = ask_arm(name, server, lambda: _open(options, say), limits, key)
         arms.append(asked.arm)
+        if (line := unseen_heads(asked.arm, evicted_heads(metrics_text(server.base_url)))) is not None:
+            print_note(line, "warning")
         broken = asked.broken
 
     evaluation = Evaluation(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from profiles.treatments import TREATMENTS
 from vhserve.evaluation.address import trusts_environment
 
 _TIMEOUT = 20.0
@@ -98,6 +99,12 @@ def metrics_text(base_url: str) -> str:
 def plan_labels(text: str) -> dict[str, str]:
     """Labels of `vhserve_plan_info`: `digest`, `model` and `revision` of the plan; empty where none is served."""
     return next((labels for labels, _ in _samples(text, "vhserve_plan_info")), {})
+
+
+def evicted_heads(text: str) -> int:
+    """Query heads of the served plan that lose image blocks when the prompt is computed, by `vhserve_heads`."""
+    evicting = {name for name, one in TREATMENTS.items() if one.evicts}
+    return round(sum(value for labels, value in _samples(text, "vhserve_heads") if labels.get("treatment") in evicting))
 
 
 def served_with(text: str) -> tuple[int | None, str | None]:

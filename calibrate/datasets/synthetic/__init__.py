@@ -3,6 +3,6 @@
 Owns scenes, pictures and questions. Knows numpy and Pillow; does not know torch, models or tokens.
 """
 
-from calibrate.datasets.synthetic.world import FAMILIES, make_sample, samples
+from calibrate.datasets.synthetic.world import FAMILIES, REPLIES, make_sample, samples
 
-__all__ = ["FAMILIES", "make_sample", "samples"]
+__all__ = ["FAMILIES", "REPLIES", "make_sample", "samples"]

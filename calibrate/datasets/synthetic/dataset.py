@@ -11,13 +11,14 @@ from typing import Final
 from calibrate.datasets.base import Dataset
 from calibrate.datasets.sample import Sample
 from calibrate.datasets.splits import ALL, CHOOSING, MEASURING, SPLITS
-from calibrate.datasets.synthetic import FAMILIES, make_sample
+from calibrate.datasets.synthetic import FAMILIES, REPLIES, make_sample
 from calibrate.errors import FamilyUnknown, SplitUnknown
 from profiles.head_profile import PICTURES, DatasetRef
 from profiles.picture_digests import packed
 from profiles.suggestions import did_you_mean
 
 NAME: Final = "synthetic"
+KNOWN: Final = (*FAMILIES, *REPLIES)
 WORLD: Final = 1
 """Version of the world. A change that makes other samples of the same seeds raises it (pinned by a test)."""
 
@@ -34,7 +35,7 @@ class Synthetic(Dataset):
     split
         One of `calibrate.datasets.splits.SPLITS`; of `all`, the halves take turns, a sample of each family at a time.
     families
-        Some of the world's, in any order; all by default.
+        Some of the world's, in any order; by default all with answers of one token.
 
     Raises
     ------
@@ -47,14 +48,14 @@ class Synthetic(Dataset):
         super().__init__(NAME)
         self._samples, self._seed, self._split = samples, seed, split
         wanted = FAMILIES if families is None else tuple(families)
-        unknown = [name for name in wanted if name not in FAMILIES]
+        unknown = [name for name in wanted if name not in KNOWN]
         if unknown or not wanted:
             raise FamilyUnknown(
                 f"dataset {NAME} has no question family {', '.join(unknown)}"
                 if unknown
                 else "no question family given",
-                expected=f"some of {', '.join(FAMILIES)}",
-                fix=did_you_mean("".join(unknown[:1]), FAMILIES, "give some of these, or leave families out for all"),
+                expected=f"some of {', '.join(KNOWN)}",
+                fix=did_you_mean("".join(unknown[:1]), KNOWN, "give some of these, or leave families out for all"),
             )
         if self._split not in SPLITS:
             raise SplitUnknown(
@@ -62,7 +63,7 @@ class Synthetic(Dataset):
                 expected=f"one of {', '.join(SPLITS)}",
                 fix=did_you_mean(self._split, SPLITS, "give one of these"),
             )
-        self._families = tuple(name for name in FAMILIES if name in wanted)
+        self._families = tuple(name for name in KNOWN if name in wanted)
 
     def ref(self) -> DatasetRef:
         return DatasetRef(

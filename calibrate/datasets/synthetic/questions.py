@@ -6,6 +6,8 @@ question is worded and answered, not which one is worth asking (`world`), nor an
 """
 
 from dataclasses import dataclass
+from itertools import product
+from typing import Final
 
 import numpy as np
 
@@ -67,6 +69,13 @@ def shape_question(scene: Scene, cell: int) -> SceneQuestion:
     return SceneQuestion(f"What shape is in region {region_name(cell)}?", SHAPES[scene.kinds[cell] % 4], SHAPES, cell)
 
 
+def describe_question(scene: Scene, cell: int) -> SceneQuestion:
+    """What lies in a region, and how many like it there are: colour, shape and number, a word each."""
+    colour, shape = divmod(int(scene.kinds[cell]), 4)
+    text = f"What is in region {region_name(cell)}? How many are there?"
+    return SceneQuestion(text, f"{COLOURS[colour]} {SHAPES[shape]} {_count(scene, cell)}", _DESCRIPTIONS, cell)
+
+
 def yes_question(scene: Scene, cell: int) -> SceneQuestion:
     """Is there one of a kind that there is."""
     return SceneQuestion(_presence(int(scene.kinds[cell])), "yes", YES_NO, cell)
@@ -94,6 +103,9 @@ def multiple_choice_question(rng: np.random.Generator, scene: Scene, stem: Scene
     shuffled = [offered[i] for i in rng.permutation(len(offered))]
     listed = " ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=True))
     return SceneQuestion(f"{stem.text} {listed}", LETTERS[shuffled.index(stem.answer)], LETTERS, stem.cell)
+
+
+_DESCRIPTIONS: Final = tuple(" ".join(words) for words in product(COLOURS, SHAPES, NUMBERS))
 
 
 def _presence(kind: int) -> str:

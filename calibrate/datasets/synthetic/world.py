@@ -29,10 +29,20 @@ FAMILIES: Final = (
     "yes_no",
     "multiple_choice",
 )
-"""questions.SceneQuestion families; in those named `_box` the region is drawn on the picture as well."""
+"""Question families with answers of one token; in those named `_box` the region is drawn on the picture as well."""
+
+REPLIES: Final = ("describe",)
+"""Families with answers of several tokens, of which all need the picture; asked only where they are named. The shipped
+demo model was not taught them."""
 
 STREAMS: Final = {"choosing": 1, "measuring": 2}
 """First word of every sample's seed, by split. The scenes that the demo model learned from have a word of their own."""
+
+# Third word of a sample's seed; len(FAMILIES) is that of the demo model's lessons.
+_NUMBERS: Final = {
+    **{family: number for number, family in enumerate(FAMILIES)},
+    **{family: number for number, family in enumerate(REPLIES, len(FAMILIES) + 1)},
+}
 
 
 def make_sample(family: str, index: int, split: str = "measuring", seed: int = 0) -> "Sample":
@@ -41,7 +51,7 @@ def make_sample(family: str, index: int, split: str = "measuring", seed: int = 0
     Parameters
     ----------
     family
-        One of `FAMILIES`.
+        One of `FAMILIES` or `REPLIES`.
     index
         Which sample of the family, from 0 on; there is no end.
     split
@@ -51,8 +61,8 @@ def make_sample(family: str, index: int, split: str = "measuring", seed: int = 0
 
     Returns
     -------
-    Sample with a 96 x 96 RGB picture, a one-token answer, and the box of the cell that the question is about in
-    pixels; the box is `None` only where the answer is that nothing is there.
+    Sample with a 96 x 96 RGB picture, an answer of one token (of `REPLIES`: of three), and the box of the cell that the
+    question is about in pixels; the box is `None` only where the answer is that nothing is there.
 
     Raises
     ------
@@ -62,13 +72,13 @@ def make_sample(family: str, index: int, split: str = "measuring", seed: int = 0
     # The package of datasets imports this one, so not before it is needed.
     from calibrate.datasets.sample import Sample
 
-    if family not in FAMILIES:
-        raise ValueError(f"unknown question family {family!r}: expected one of {', '.join(FAMILIES)}")
+    if family not in _NUMBERS:
+        raise ValueError(f"unknown question family {family!r}: expected one of {', '.join(_NUMBERS)}")
     if split not in STREAMS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(STREAMS)}")
     if index < 0 or seed < 0:
         raise ValueError(f"index and seed must not be negative, but are {index} and {seed}")
-    rng = np.random.default_rng([STREAMS[split], seed, FAMILIES.index(family), index])
+    rng = np.random.default_rng([STREAMS[split], seed, _NUMBERS[family], index])
     scene, question = _ask(rng, family.removesuffix("_box"))
     return Sample(
         id=f"synthetic/{split}/{seed}/{family}/{index}",
@@ -125,9 +135,14 @@ def _ask(rng: np.random.Generator, family: str) -> tuple[Scene, questions.SceneQ
         elif (scene.counts == wanted).any():
             colour, shape = divmod(int(rng.choice(np.flatnonzero(scene.counts == wanted))), 4)
             cell = int(rng.choice(scene.cells_of(colour, shape)))
-            return scene, (questions.general_question if family == "general" else questions.object_question)(
-                scene, cell
-            )
+            return scene, _ABOUT_A_KIND[family](scene, cell)
+
+
+_ABOUT_A_KIND: Final = {
+    "general": questions.general_question,
+    "object": questions.object_question,
+    "describe": questions.describe_question,
+}
 
 
 def _any_cell(rng: np.random.Generator, scene: Scene) -> int:

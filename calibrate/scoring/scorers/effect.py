@@ -7,16 +7,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from calibrate.scoring.effects import EFFECTS
 from calibrate.scoring.scorers.base import BatchSignals, HeadScorer
 
 
 class Effect(HeadScorer):
-    """Size of the change in the log-odds of the right answer's first token, in nats; higher means worth more: keep."""
+    """Size of the change in the log-odds of the right answer, in nats; higher means worth more: keep."""
 
     name = "effect"
     needs = frozenset({"answer_gradient", "image_blocks"})
-    tables = ("removed", "text_only")
+    tables = EFFECTS
 
     def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
         """|Σ g·Δ| of every head, `(layers, batch, query heads)`, by treatment."""
-        return {"removed": signals.effects.removed, "text_only": signals.effects.text_only}
+        return signals.effects.by_treatment

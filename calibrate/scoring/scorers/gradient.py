@@ -12,7 +12,7 @@ from profiles.ranking import ALL
 
 
 class Gradient(HeadScorer):
-    """|∂loss/∂gate|, with the loss −log p of the right answer's first token, in nats; higher means keep.
+    """|∂loss/∂gate|, with the loss −log p of the right answer, in nats; higher means keep.
 
     With p = σ(log-odds), it is (1 − p) times the effect of removal, exactly.
     """
@@ -22,4 +22,4 @@ class Gradient(HeadScorer):
 
     def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
         """Importance of every head, `(layers, batch, query heads)`."""
-        return {ALL: signals.effects.removed * signals.effects.miss_probability[None, :, None]}
+        return {ALL: signals.effects.by_treatment["removed"] * signals.effects.miss_probability[None, :, None]}

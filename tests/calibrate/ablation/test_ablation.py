@@ -108,7 +108,8 @@ def test_configurations_that_cannot_be(profile):
 @pytest.mark.parametrize("how", ABLATION_TREATMENTS)
 def test_replay_is_the_full_pass(model, how):
     samples = list(open_dataset("synthetic", samples=4, seed=2))
-    batch, masked = make_batch(model, samples), make_batch(model, samples, "left")
+    samples[1] = replace(samples[1], answer="red circle", options=("red circle", "red square"))
+    (batch, _), (masked, asked) = (make_answered_batch(model, samples, padding) for padding in ("right", "left"))
     geometry = model.geometry
     granularity = "kv_group" if geometry.group_size > 1 else "query_head"
     options = {"draws": 1, "seed": 0, "granularity": granularity, "how": how}
@@ -120,7 +121,10 @@ def test_replay_is_the_full_pass(model, how):
         assert len(one.heads) == one.k
         means = one.plan.compensation.means
         assert (means is not None) == (how == "mean")
-        with treated(model.model, one.treatments, compensation_means=means, block_size=4) as positions:
+        lengths = asked.prompt_lengths
+        with treated(
+            model.model, one.treatments, compensation_means=means, block_size=4, prompt_lengths=lengths
+        ) as positions:
             expected = next_token_logits(model, masked)
             positions.note(batch.inputs["input_ids"], batch.valid)
             for layer in range(min(layer for layer, _ in one.heads) + 1):

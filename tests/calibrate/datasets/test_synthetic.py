@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibrate.datasets.sample import Sample
-from calibrate.datasets.synthetic import FAMILIES, make_sample, samples
+from calibrate.datasets.synthetic import FAMILIES, REPLIES, make_sample, samples
 from calibrate.datasets.synthetic.draw import draw
 from calibrate.datasets.synthetic.scene import EMPTY, Scene, make_scene
 from calibrate.datasets.synthetic.vocabulary import (
@@ -74,6 +74,10 @@ def answer_by_looking(sample: Sample) -> str:
         answer = str(there.count((found[1], singular[found[2]])))
     elif found := re.fullmatch(r"Is there a (\w+) (\w+) in the picture\?", stem):
         answer = "yes" if (found[1], found[2]) in there else "no"
+    elif found := re.fullmatch(r"What is in region (\w+)\? How many are there\?", stem):
+        kind = kinds[REGIONS.index(found[1])]
+        assert kind is not None
+        answer = " ".join([*kind, str(there.count(kind))])
     elif found := re.fullmatch(r"What (colour|shape) is in region (\w+)\?", stem):
         kind = kinds[REGIONS.index(found[2])]
         assert kind is not None
@@ -87,7 +91,7 @@ def answer_by_looking(sample: Sample) -> str:
     return next(letter for letter, option in options.items() if option == answer)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *REPLIES])
 def test_answers_are_what_the_pixels_say(family: str) -> None:
     for i in range(30):
         sample = make_sample(family, i)
@@ -96,7 +100,7 @@ def test_answers_are_what_the_pixels_say(family: str) -> None:
         assert (sample.family, sample.image.size, sample.image.mode) == (family, (96, 96), "RGB")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *REPLIES])
 def test_boxes_hold_what_the_question_is_about(family: str) -> None:
     for i in range(20):
         sample = make_sample(family, i)
@@ -142,6 +146,15 @@ def test_answers_are_balanced(family: str) -> None:
     assert sum((n - expected) ** 2 / expected for n in drawn.values()) < 25  # chi-squared, p < 0.001 for 6 degrees
 
 
+@pytest.mark.parametrize("family", REPLIES)
+def test_every_word_of_a_reply_is_drawn(family: str) -> None:
+    drawn = [make_sample(family, i).answer.split() for i in range(140)]
+    options = [option.split() for option in make_sample(family, 0).options]
+    assert [set(words) for words in zip(*drawn, strict=True)] == [set(words) for words in zip(*options, strict=True)]
+    numbers = Counter(words[-1] for words in drawn)
+    assert sum((n - 20) ** 2 / 20 for n in numbers.values()) < 25  # chi-squared, p < 0.001 for 6 degrees
+
+
 def test_samples_are_a_function_of_split_seed_family_and_index() -> None:
     def seen(family: str, i: int, split: str = "measuring", seed: int = 0) -> tuple[bytes, str, str]:
         sample = make_sample(family, i, split, seed)
@@ -154,9 +167,9 @@ def test_samples_are_a_function_of_split_seed_family_and_index() -> None:
 
 
 def test_no_picture_is_in_both_splits() -> None:
-    train = {make_sample(f, i, "choosing").image.tobytes() for f in FAMILIES for i in range(60)}
-    held_out = {make_sample(f, i, "measuring").image.tobytes() for f in FAMILIES for i in range(60)}
-    assert len(train) == len(held_out) == 60 * len(FAMILIES)
+    train = {make_sample(f, i, "choosing").image.tobytes() for f in (*FAMILIES, *REPLIES) for i in range(60)}
+    held_out = {make_sample(f, i, "measuring").image.tobytes() for f in (*FAMILIES, *REPLIES) for i in range(60)}
+    assert len(train) == len(held_out) == 60 * len((*FAMILIES, *REPLIES))
     assert not train & held_out
 
 

@@ -32,7 +32,7 @@ def variants_of(model, how):
 def test_every_variant_is_its_own_full_pass(model, how, together):
     samples = list(open_dataset("synthetic", samples=3, seed=2))
     samples[1] = replace(samples[1], answer="red circle", options=("red circle", "red square"))
-    (batch, _), (masked, _) = (make_answered_batch(model, samples, padding) for padding in ("right", "left"))
+    (batch, _), (masked, asked) = (make_answered_batch(model, samples, padding) for padding in ("right", "left"))
     variants = variants_of(model, how)
     stock = next_token_logits(model, batch)
     found = dict(PrefixSharing(model, variants, block_size=4, together=together).logits(batch))
@@ -40,7 +40,8 @@ def test_every_variant_is_its_own_full_pass(model, how, together):
     assert (found[0] - stock).abs().max() < 1e-4
     changes = []
     for number, one in enumerate(variants, 1):
-        with treated(model.model, one.treatments, compensation_means=one.means, block_size=4):
+        options = {"compensation_means": one.means, "prompt_lengths": asked.prompt_lengths}
+        with treated(model.model, one.treatments, block_size=4, **options):
             expected = next_token_logits(model, masked)
         assert (found[number] - expected).abs().max() < 1e-4
         changes.append(float((expected - stock).abs().max()))

@@ -14,7 +14,7 @@ from calibrate.datasets.pointqa import NUMBERS
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.answer_tokens import AnswerTokens
-from calibrate.models.prompts import make_batch, make_prompt
+from calibrate.models.prompts import make_answered_batch, make_batch, make_prompt
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 CHARACTERS = (*string.ascii_letters, *string.digits, *":.,?!'()-\n")
@@ -99,6 +99,15 @@ def test_the_lead_is_what_all_options_share(numbers_apart):
     mixed = ("3", "4", "No")
     assert [answers.word(token) for token in answers.forced(sample_of("3", mixed))] == ["", "3"]
     assert answers.forced(sample_of("No", mixed)) == []
+
+
+def test_the_blank_is_the_reply_s_where_a_head_tells_prompt_from_reply(numbers_apart):
+    """A server computes the digit behind the blank that the model wrote."""
+    count, yes = sample_of("3", NUMBERS), sample_of("Yes", ("Yes", "No"))
+    _, expected = make_answered_batch(numbers_apart, [count, yes])
+    lengths = [len(make_prompt(numbers_apart, one).tokens) for one in (count, yes)]
+    assert expected.prompt_lengths == [lengths[0] - 1, lengths[1]] == [lengths[1]] * 2
+    assert [numbers_apart.answers.replied(one) for one in (count, yes)] == [1, 0]
 
 
 def test_tokenizers_of_whole_words_have_no_lead(llava):

@@ -17,7 +17,7 @@ from calibrate.models.answer_logits import log_odds, next_token_logits
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.prompts import make_answered_batch, make_batch
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
-from calibrate.scoring.effects import head_effects
+from calibrate.scoring.effects import EFFECTS, head_effects
 from calibrate.scoring.scorers.base import BatchSignals
 from calibrate.scoring.scorers.effect import Effect
 from calibrate.scoring.scorers.gradient import Gradient
@@ -49,6 +49,8 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
     """Log-odds with one head's output moved by `step` of the way to what the treatment makes of it."""
     target = loaded.attentions[layer]
     dropped = image_blocks(batch.image, batch.valid, block_size)
+    place = torch.arange(batch.valid.shape[1])
+    in_reply = (place >= torch.tensor(batch.expected.prompt_lengths)[:, None]) & batch.valid
 
     def attend(module, query, key, value, mask, **options):
         output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
@@ -56,7 +58,11 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
             group = query.shape[1] // key.shape[1]
             kept = query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
             text = text_only_output(*kept, mask, dropped, options["scaling"])
-            there = text[:, :, head] if treatment == "text_only" else torch.zeros_like(output[:, :, head])
+            there = {
+                "text_only": text[:, :, head],
+                # A reply is no image: what it puts out without the image is what a text-only head does.
+                "evict": torch.where(in_reply[..., None], text[:, :, head], output[:, :, head]),
+            }.get(treatment, torch.zeros_like(output[:, :, head]))
             output = output.clone()
             output[:, :, head] += step * (there - output[:, :, head])
         return output, None
@@ -71,7 +77,7 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
 
 
 @pytest.mark.parametrize("block_size", [None, 16])
-@pytest.mark.parametrize("treatment", ["removed", "text_only", "gradient"])
+@pytest.mark.parametrize("treatment", [*EFFECTS, "gradient"])
 def test_effects_are_slopes(model, samples, treatment, block_size):
     """Of answers of one word and of several."""
     double = replace(model, model=copy.deepcopy(model.model).double(), dtype=torch.float64)
@@ -84,6 +90,7 @@ def test_effects_are_slopes(model, samples, treatment, block_size):
         found = tables_of(measure(batch, answers), batch)[treatment]
     geometry = model.geometry
     assert found.shape == (geometry.layers, len(samples), geometry.query_heads)
+    assert treatment != "evict" or found[:, 1:].count_nonzero() == 0 < found[:, 0].count_nonzero()
     slopes = torch.zeros_like(found)
     for layer in range(geometry.layers):
         for head in range(geometry.query_heads):
@@ -140,6 +147,8 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
         batch = make_batch(llava, everything)
         found = tables_of(measure(batch, answers_of(llava, everything)), batch)
     assert profile.rankings["effect"].block_size == 16
+    assert set(profile.rankings["effect"].tables) == {"removed", "text_only"}  # no answer has a reply before it
+    assert (ranking(profile, "effect", "evict:2") == ranking(profile, "effect", "text_only")).all()
     for treatment in ("removed", "text_only", "gradient"):
         table = ranking(profile, *(("gradient",) if treatment == "gradient" else ("effect", treatment)))
         np.testing.assert_allclose(table, found[treatment].mean(1), rtol=1e-3, atol=1e-6)
@@ -171,8 +180,12 @@ def test_answers_that_begin_alike_have_effects_of_the_whole_answer(llava, sample
     asked = list(Alike(samples))
     batch, expected = make_answered_batch(llava, asked)
     with head_effects(llava, None) as measure:
-        found = tables_of(measure(batch, expected.tokens), batch)["removed"]
-    np.testing.assert_allclose(ranking(profile, "effect", "removed"), found.mean(1), rtol=1e-3, atol=1e-6)
+        found = tables_of(measure(batch, expected.tokens), batch)
+    np.testing.assert_allclose(ranking(profile, "effect", "removed"), found["removed"].mean(1), rtol=1e-3, atol=1e-6)
+    # What a part of the image is worth to replies is not measured; all of it is.
+    for name in ("evict", "evict:4"):
+        np.testing.assert_allclose(ranking(profile, "effect", name), found["evict"].mean(1), rtol=1e-3, atol=1e-6)
+    assert found["evict"].any()
     # What else is measured is measured on the prompt alone.
     plain = calibrate(llava, Alike(samples), CalibrationSettings(tmp_path / "plain.json", show_progress=False))
     assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}

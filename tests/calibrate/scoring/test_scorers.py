@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibrate.scoring.effects import EffectSamples
+from calibrate.scoring.effects import EFFECTS, EffectSamples
 from calibrate.scoring.scorers import SCORERS
 from calibrate.scoring.scorers.base import EPSILON, BatchSignals
 from calibrate.scoring.scorers.concentration import concentration
@@ -122,8 +122,8 @@ def test_layer_factors():
 @pytest.mark.parametrize("name", SCORERS)
 def test_what_every_scorer_gives(name):
     rows, image, box = random_rows(5)
-    removed, text_only = torch.rand(2, LAYERS, BATCH, HEADS, dtype=torch.float64)
-    effects = EffectSamples(removed, text_only, torch.rand(BATCH, dtype=torch.float64))
+    drawn = torch.rand(len(EFFECTS), LAYERS, BATCH, HEADS, dtype=torch.float64)
+    effects = EffectSamples(dict(zip(EFFECTS, drawn, strict=True)), torch.rand(BATCH, dtype=torch.float64))
     scorer = SCORERS[name]
     signals = BatchSignals(list(rows), image, box, effects=effects)
     values = scorer.values(signals)

@@ -51,6 +51,30 @@ def test_the_command(llava, llava_path, profile, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+def test_what_evicted_heads_lose_takes_answers_of_several_tokens(llava, profile, tmp_path, capsys):
+    path, out = tmp_path / "profile.json", tmp_path / "ablation.json"
+    save(profile, path)
+    flags = ["--samples", "6", "--out", str(out), "--block-size", "16"]
+    ablating = ["ablate", str(path), "-k", "3", "--rows", "short", "--draws", "1", *flags]
+    for command in (ablating, ["rankings", str(path), "--groups", "2", "--group-size", "3", *flags]):
+        assert main([*command, "--treatment", "evict"]) == 2
+        error = capsys.readouterr().err
+        assert "6 of 6 samples" in error
+        assert "not asked" in error
+        assert error.count("\n") == 1
+        assert not out.exists()
+    assert main([*ablating, "--treatment", "evict:2", "--families", "object,describe", "--json"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert (document["samples"], document["treatment"]) == (3, "evict:2")
+    assert document["dataset"]["settings"]["one_token_answers_left_out"] == 3
+    assert "3 of 6 samples" in told.err
+    assert main([*ablating, "--treatment", "thinned:2", "--families", "object,describe", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["samples"] == 6
+    assert "not asked" not in told.err
+
+
 def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
     path, out, figure = tmp_path / "profile.json", tmp_path / "curve.json", tmp_path / "curve.svg"
     save(profile, path)

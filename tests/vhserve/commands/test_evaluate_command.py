@@ -154,6 +154,23 @@ def test_pictures_that_heads_were_chosen_by_are_counted_and_said(
     assert all(f"by {shared} of the {N} pictures that are measured on (plan {path})" in line for line in said)
 
 
+def test_accuracy_that_does_not_see_evicted_heads_is_said_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    heads = [f'vhserve_heads{{stage="late",treatment="{name}"}} {n}.0\n' for name, n in (("evict", 3), ("evict:4", 2))]
+    evicting, other = plan_info(plan()) + "".join(heads), plan_info(plan()) + heads[0].replace("evict", "text_only")
+    out = tmp_path / "results.json"
+    none: set[int] = set()
+    for metrics, wrong, seen in ((evicting, none, False), (evicting, {0}, True), (other, none, True), ("", none, True)):
+        with endpoint(right_but(wrong), metrics=metrics) as here:
+            assert evaluate("--base-url", here.base_url, "--out", out) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "evicts" in line]
+        assert len(said) == (not seen)
+        assert all("evicts 5 heads" in line and f"each of its {N} replies" in line for line in said)
+        lengths = {answer.tokens for arm in load(out).arms for answer in arm.answers}
+        assert lengths == ({1, 3} if wrong else {1})  # "none of these"
+
+
 def test_figures_of_another_plan_are_not_attached(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     save(PruningPlan.manual(MODEL, GEOMETRY, removed=[(2, 1)]), path)
