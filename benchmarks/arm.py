@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from typing import Any
 class Workload:
     """Requests that are sent so that at most `concurrency` are in the engine at once.
 
-    `capacity` sends all at once instead, and ends at the first preemption, or when none can come any more.
+    `capacity` sends all at once instead, and ends at the first preemption, or when none can come any more. With
+    `cpu_time` times are of this process's CPU and not of the wall's clock, so that what else a machine does counts
+    less; they mean something where an engine has one thread and waits for no device.
     """
 
     requests: int
@@ -28,27 +33,46 @@ class Workload:
     output_tokens: int
     seed: int = 0
     capacity: bool = False
+    cpu_time: bool = False
 
 
 @dataclass
 class Result:
-    """What a workload took. Times in seconds."""
+    """What a workload took. Times in seconds.
+
+    Attributes
+    ----------
+    most_answering, most_computed
+        Greatest number of requests at once, until the first preemption, that had a token of their reply, and whose
+        prompt was computed.
+    """
 
     seconds: float
     output_tokens: int
     first_token: list[float] = field(default_factory=list)
     per_token: list[float] = field(default_factory=list)
     preemptions: int = 0
-    most_running: int = 0
     prompt_tokens: int = 0
+    steps: int = 0
+    most_answering: int = 0
+    most_computed: int = 0
 
     @property
     def tokens_per_second(self) -> float:
         return self.output_tokens / self.seconds
 
+    def count(self, running: Iterable[Any]) -> None:
+        """Take the scheduler's requests into account for `most_answering` and `most_computed`."""
+        # Not those that wait for the encoder with the text before their image prefilled.
+        at_once = list(running)
+        answering = sum(one.num_output_tokens > 0 for one in at_once)
+        computed = sum(one.num_computed_tokens >= one.num_prompt_tokens for one in at_once)
+        self.most_answering = max(self.most_answering, answering)
+        self.most_computed = max(self.most_computed, computed)
+
 
 class Arm:
-    """The parent's side."""
+    """The parent's side. It does not wait for the engine until its facts, or a result, are asked for."""
 
     def __init__(
         self, name: str, settings: dict[str, Any], plan: dict[str, Any] | None, env: dict[str, str], log: Path
@@ -61,9 +85,19 @@ class Arm:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
             self.connection: Connection = listener.accept()
         self.connection.send((settings, plan))
-        self.facts: dict[str, Any] = self._receive()
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the engine has made of its memory."""
+        received: dict[str, Any] = self._receive()
+        return received
+
+    def wait(self) -> None:
+        """Wait until the engine is up."""
+        _ = self.facts
 
     def run(self, workload: Workload) -> Result:
+        self.wait()
         self.connection.send(workload)
         result: Result = self._receive()
         return result
@@ -121,63 +155,80 @@ def facts(engine: Any) -> dict[str, Any]:
 
 def run(engine: Any, workload: Workload) -> Result:
     """Run one workload to its end."""
-    import numpy as np
-    from PIL import Image
     from vllm import SamplingParams
 
-    rng = np.random.default_rng(workload.seed)
     core = engine.llm_engine
     scheduler = core.engine_core.engine_core.scheduler
+    clock = time.process_time if workload.cpu_time else time.perf_counter
+    wanted = SamplingParams(temperature=0, max_tokens=workload.output_tokens, ignore_eos=True)
+    waiting = prompts(workload)
+    result = Result(0.0, 0)
+    sent: dict[str, float] = {}
+    first: dict[str, float] = {}
+    limit = workload.requests if workload.capacity else workload.concurrency
+    started = clock()
+    with counting(scheduler, result):
+        while waiting or core.has_unfinished_requests():
+            while waiting and len(sent) < limit:
+                name, prompt = waiting.pop(0)
+                core.add_request(name, prompt, wanted)
+                sent[name] = clock()
+            outputs = core.step()
+            now = clock()
+            result.steps += 1
+            if not result.preemptions:
+                result.count(scheduler.running)
+            for output in outputs:
+                tokens = len(output.outputs[0].token_ids)
+                first.setdefault(output.request_id, now)
+                if output.finished:
+                    begun = sent.pop(output.request_id)
+                    result.output_tokens += tokens
+                    result.prompt_tokens = len(output.prompt_token_ids)
+                    result.first_token.append(first[output.request_id] - begun)
+                    if tokens > 1:
+                        result.per_token.append((now - first[output.request_id]) / (tokens - 1))
+            if workload.capacity and result.preemptions:
+                core.abort_request(list(sent))
+                waiting.clear()
+                sent.clear()
+                while core.has_unfinished_requests():
+                    core.step()
+    result.seconds = clock() - started
+    return result
+
+
+def prompts(workload: Workload) -> list[tuple[str, dict[str, Any]]]:
+    """Request ids and prompts of a workload: the images of one seed are always the same, and no two alike."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(workload.seed)
     words = " ".join(f"word{number}" for number in rng.integers(0, 995, max(1, workload.text_tokens - 1)))
     head, tail = words[: len(words) // 4].rsplit(" ", 1)[0], words[len(words) // 4 :].split(" ", 1)[-1]
-    wanted = SamplingParams(temperature=0, max_tokens=workload.output_tokens, ignore_eos=True)
-    waiting = []
+    made = []
     for number in range(workload.requests):
         prompt: dict[str, Any] = {"prompt": f"<s> {head} {'<image> ' * workload.images} {tail}"}
         if workload.images:
             pictures = rng.integers(0, 256, (workload.images, 64, 64, 3), dtype=np.uint8)
             prompt["multi_modal_data"] = {"image": [Image.fromarray(picture) for picture in pictures]}
-        waiting.append((f"{workload.seed}-{number}-{time.monotonic_ns()}", prompt))
-    preempted, stock = [0], scheduler._preempt_request
+        made.append((f"{workload.seed}-{number}-{time.monotonic_ns()}", prompt))
+    return made
 
-    def preempt(*args: Any, **options: Any) -> Any:
-        preempted[0] += 1
-        return stock(*args, **options)
+
+@contextmanager
+def counting(scheduler: Any, result: Result) -> Iterator[None]:
+    """Count preemptions; at the first one also the requests, as the scheduler runs ahead of the outputs where async."""
+    stock = scheduler._preempt_request
+
+    def preempt(request: Any, *args: Any, **options: Any) -> Any:
+        if not result.preemptions:
+            result.count([*scheduler.running, request])
+        result.preemptions += 1
+        return stock(request, *args, **options)
 
     scheduler._preempt_request = preempt
-    result = Result(0.0, 0)
-    sent: dict[str, float] = {}
-    first: dict[str, float] = {}
-    limit = workload.requests if workload.capacity else workload.concurrency
-    started = time.perf_counter()
-    while waiting or core.has_unfinished_requests():
-        while waiting and len(sent) < limit:
-            name, prompt = waiting.pop(0)
-            core.add_request(name, prompt, wanted)
-            sent[name] = time.perf_counter()
-        outputs = core.step()
-        now = time.perf_counter()
-        if not preempted[0]:
-            # Not those that wait for the encoder with the text before their image prefilled.
-            answering = sum(request.num_output_tokens > 0 for request in scheduler.running)
-            result.most_running = max(result.most_running, answering)
-        for output in outputs:
-            tokens = len(output.outputs[0].token_ids)
-            first.setdefault(output.request_id, now)
-            if output.finished:
-                begun = sent.pop(output.request_id)
-                result.output_tokens += tokens
-                result.prompt_tokens = len(output.prompt_token_ids)
-                result.first_token.append(first[output.request_id] - begun)
-                if tokens > 1:
-                    result.per_token.append((now - first[output.request_id]) / (tokens - 1))
-        if workload.capacity and preempted[0]:
-            core.abort_request(list(sent))
-            waiting.clear()
-            sent.clear()
-            while core.has_unfinished_requests():
-                core.step()
-    result.seconds = time.perf_counter() - started
-    result.preemptions = preempted[0]
-    del scheduler._preempt_request
-    return result
+    try:
+        yield
+    finally:
+        del scheduler._preempt_request

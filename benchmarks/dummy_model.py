@@ -4,6 +4,7 @@ Owns its geometry (any registered model's, or any other) and a vocabulary of wor
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from calibrate.models.registry import KNOWN
 from profiles.geometry import ModelGeometry, ModelRef
+from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
 
 WORDS = tuple(f"word{number}" for number in range(995))
@@ -122,29 +124,39 @@ def write(path: Path, geometry: Geometry, positions: int = 16384) -> Path:
     return path
 
 
-def plan(geometry: Geometry, *, text_only: float = 0.0, removed: int = 0) -> PruningPlan:
+def plan(geometry: Geometry, shares: Mapping[TreatmentName, float] | None = None, *, removed: int = 0) -> PruningPlan:
     """A plan by whole KV heads, each with its queries.
 
     Parameters
     ----------
-    text_only
-        Share of each layer's KV heads that keep text only.
+    shares
+        Of each layer's KV heads, by treatment; the others are full.
     removed
         Query heads that are removed from the last third of the layers, the same number in each but for the remainder;
         rounded up to whole KV heads.
+
+    Raises
+    ------
+    ValueError
+        The shares are of more heads than there are.
     """
     group = geometry.query_heads // geometry.kv_heads
-    kept = geometry.kv_heads - round(geometry.kv_heads * text_only)
+    counts = {name: round(geometry.kv_heads * share) for name, share in (shares or {}).items()}
     late = range(geometry.layers - geometry.layers // 3, geometry.layers)
     in_turn = [(layer, head) for head in range(geometry.kv_heads) for layer in late][: -(-removed // group)]
-    gone = set(in_turn)
-    rest = [(layer, head) for layer in range(geometry.layers) for head in range(kept, geometry.kv_heads)]
+    heads = {"removed": in_turn}
+    first = geometry.kv_heads - sum(counts.values())
+    if first < 0:
+        raise ValueError(f"{counts} of {geometry.kv_heads} KV heads a layer")
+    for name, count in counts.items():
+        rest = [(layer, head) for layer in range(geometry.layers) for head in range(first, first + count)]
+        heads[name] = [one for one in rest if one not in set(in_turn)]
+        first += count
     return PruningPlan.manual(
         ModelRef(name="dummy", revision=REVISION, architecture="LlavaForConditionalGeneration"),
         geometry.profile,
-        removed=_queries(in_turn, group),
-        text_only=_queries([one for one in rest if one not in gone], group),
         granularity="kv_group",
+        **{name: _queries(own, group) for name, own in heads.items()},
     )
 
 

@@ -83,7 +83,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 TIMING = [
-    *("--model", "llava-1.5-7b", "--arms", "stock,plan:0.25,plan:0.75", "--concurrency", "1,16,64", "--images", "1"),
+    *(
+        "--model",
+        "llava-1.5-7b",
+        "--arms",
+        "stock,text-only:0.75,evict:0.75",
+        "--concurrency",
+        "1,16,64",
+        "--images",
+        "1",
+    ),
     *("--output", "64", "--repeats", "2", "--kv-gib", "6", "--gpu-memory", "0.3", "--max-num-seqs", "128"),
     "--capacity",
 ]

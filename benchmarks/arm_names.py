@@ -1,0 +1,84 @@
+"""What an arm of a benchmark is, by its name: stock vLLM, or a plan for a share of the heads; and its KV cache's type.
+
+Owns the names. Does not know how an arm is run or what is measured.
+"""
+
+import argparse
+from dataclasses import dataclass, field
+
+from profiles.names import TreatmentName
+from profiles.treatments import REMOVED, TEXT_ONLY, budgeted
+
+HELP = (
+    "comma list of stock; FLAG:SHARE of each layer's heads, by the flags of `vhserve plan` ("
+    + ", ".join(one.flag for one in budgeted() if one is not REMOVED)
+    + "), several of them joined by /; removed:HEADS of the last third of the layers; "
+    "each with +fp8 for an FP8 KV cache"
+)
+
+
+@dataclass(frozen=True)
+class ArmName:
+    """One arm.
+
+    Attributes
+    ----------
+    shares
+        Of each layer's heads, by treatment.
+    removed
+        Heads that are removed from the last third of the layers.
+    """
+
+    text: str
+    shares: dict[TreatmentName, float] = field(default_factory=dict)
+    removed: int = 0
+    fp8: bool = False
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether it has no plan."""
+        return not self.shares and not self.removed
+
+    @property
+    def is_text_only(self) -> bool:
+        """Whether it treats heads in no other way."""
+        return set(self.shares) == {TEXT_ONLY.name} and not self.removed
+
+
+def parse(text: str) -> ArmName:
+    """The arm of a name.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+    """
+    kinds, *extras = text.split("+")
+    if extras not in ([], ["fp8"]):
+        raise argparse.ArgumentTypeError(f"{text!r} ends with +{extras[0]}: expected +fp8 or nothing")
+    fp8, shares, removed = bool(extras), {}, 0
+    for kind in [] if kinds == "stock" else kinds.split("/"):
+        flag, _, number = kind.partition(":")
+        treatments = {one.flag: one for one in budgeted() if one is not REMOVED}
+        try:
+            if flag == REMOVED.name:
+                removed = int(number)
+            else:
+                shares[treatments[flag].name] = float(number)
+        except (KeyError, ValueError):
+            raise argparse.ArgumentTypeError(f"{text!r} is no arm: expected {HELP}") from None
+    if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or removed < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected shares above 0 that make up at most 1")
+    return ArmName(text, shares, removed, fp8)
+
+
+def parse_list(text: str) -> list[ArmName]:
+    """Arms of a comma list.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+    """
+    names = text.split(",")
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} names an arm twice")
+    return [parse(name) for name in names]

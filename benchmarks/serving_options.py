@@ -1,0 +1,51 @@
+"""Flags of `python -m benchmarks.serving`. Does not know what is done with them."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import arm_names
+
+
+def parser(description: str | None = None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=description)
+    made.add_argument("--model", default="scaled-down", help="scaled-down, or an alias of `vhserve models`")
+    made.add_argument("--layers", type=int, help="fewer layers than the model has")
+    made.add_argument("--hidden-size", type=int, help="another than the model has; the feed-forward's in proportion")
+    made.add_argument("--head-size", type=int, help="another than the model has; 32 or more on CPUs")
+    made.add_argument("--image-tokens", type=int, help="a square number; the model's own by default")
+    made.add_argument(
+        "--arms", type=arm_names.parse_list, default="stock,text-only:0.75,evict:0.75,evict:1", help=arm_names.HELP
+    )
+    made.add_argument("--concurrency", type=numbers, default="1,8,32", help="comma list")
+    made.add_argument("--images", type=numbers, default="1", help="comma list of images in a prompt")
+    made.add_argument("--output", type=numbers, default="64", help="comma list of tokens to generate")
+    made.add_argument("--text-tokens", type=int, default=70)
+    made.add_argument("--requests", type=int, help="of each turn; twice the concurrency by default")
+    made.add_argument("--repeats", type=int, default=3, help="passes through all concurrencies")
+    made.add_argument(
+        "--give-up",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="an arm that is slower than this share of its best is not measured at more requests at once",
+    )
+    made.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after these")
+    made.add_argument("--threads", type=int, help="of each engine on CPUs; vLLM's default if not given")
+    made.add_argument("--cpu-time", action="store_true", help="seconds of CPU, for busy machines; with --threads 1")
+    made.add_argument("--kv-gib", type=float, default=0.5, help="KV cache of each arm")
+    made.add_argument("--dtype", default="bfloat16")
+    made.add_argument("--block-size", type=int, help="vLLM's default: 16 on GPUs; 32 on CPUs")
+    made.add_argument("--max-model-len", type=int, help="the longest workload by default")
+    made.add_argument("--max-num-seqs", type=int, default=128)
+    made.add_argument("--max-num-batched-tokens", type=int)
+    made.add_argument("--watermark", type=float, default=0.0, help="share of the KV cache kept free at admission")
+    made.add_argument("--eager", action="store_true", help="neither torch.compile nor CUDA graphs")
+    made.add_argument("--attention-backend", help="as vLLM calls it")
+    made.add_argument("--gpu-memory", type=float, default=0.3, help="share of the GPU for each arm")
+    made.add_argument("--capacity", action="store_true", help="also count requests before the first preemption")
+    made.add_argument("--out", type=Path, default=Path("benchmark"), help="path without suffix")
+    return made
+
+
+def numbers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",")]
