@@ -80,7 +80,9 @@ class EngineRuns:
         """Largest difference in log-probability between a case's answers and what its plan should compute."""
         case, outcome = self._cases[name], self(name)
         model = self._models[case.model]
-        return worst_difference(model.oracle, case.plan(model), case.rounds, outcome.answers)
+        worst = worst_difference(model.oracle, case.plan(model), case.rounds, outcome.answers)
+        print(f"{name}: largest difference {worst:.1e}")
+        return worst
 
 
 def pairs(heads: Heads) -> list[tuple[int, int]]:

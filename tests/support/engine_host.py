@@ -308,9 +308,10 @@ def facts_of(engine: Any) -> dict[str, Any]:
         "facts": {
             "async": config.scheduler_config.async_scheduling,
             "compiled": config.compilation_config.mode,
-            "drafted": values["vllm:spec_decode_num_draft_tokens"].value
-            if "vllm:spec_decode_num_draft_tokens" in values
-            else 0,
+            **{
+                fact: getattr(values.get(f"vllm:spec_decode_num_{name}_tokens"), "value", 0)
+                for fact, name in (("drafted", "draft"), ("accepted", "accepted"))
+            },
             "attributes": {k: str(v) for k, v in vars(config.cache_config).items()},
         },
     }

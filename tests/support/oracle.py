@@ -26,10 +26,13 @@ class Oracle:
         self.processor = AutoProcessor.from_pretrained(path)
 
     @torch.no_grad()
-    def log_probs(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None) -> torch.Tensor:
+    def log_probs(
+        self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True
+    ) -> torch.Tensor:
         """Log-probabilities for each token of the reply, shape (tokens, vocabulary); of the whole model without a plan.
 
-        An image token in the reply, which transformers would take for the place of a picture, is the last one.
+        An image token in the reply, which transformers would take for the place of a picture, is the last one. Without
+        `replies` the reply is computed as more of the prompt.
         """
         pictures = [image(seed, prompt.image_size) for seed in prompt.images]
         # Text in a list: Pixtral's processor takes nothing else.
@@ -43,18 +46,19 @@ class Oracle:
         by_token = {key: one for key, one in inputs.items() if one.shape == prompt_ids.shape}
         given = dict(inputs) | {key: torch.nn.functional.pad(one, (0, reply)) for key, one in by_token.items()}
         given |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        lengths = [len(answer.prompt_ids) if replies else ids.shape[1]]
         treating = (
-            nullcontext()
-            if plan is None
-            else plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=[len(answer.prompt_ids)])
+            nullcontext() if plan is None else plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=lengths)
         )
         with treating:
             logits = self.model(**given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 
-    def difference(self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None) -> float:
+    def difference(
+        self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True
+    ) -> float:
         """Largest difference in log-probability between an engine's answer and what the plan should compute."""
-        expected = self.log_probs(prompt, answer, plan)
+        expected = self.log_probs(prompt, answer, plan, replies=replies)
         assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0
         return max(
             abs(expected[step, token].item() - given)

@@ -8,6 +8,9 @@ from typing import Any
 from engine_host import Answer, EnginePrompt, Round, ask
 from text_only_probes import QUESTION, TWO, _add, _held, _scheduler
 
+ADJACENT = EnginePrompt("<s>USER: <image><image>\nhow many red circles are there ? ASSISTANT:", (1, 2))
+"""With four image blocks in a row, of which those that keep every second one drop two."""
+
 
 def follow_ups(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
     """A reply of several blocks; a prompt that contains it; a longer one that may find what both left in the cache.
@@ -30,7 +33,7 @@ def follow_ups(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
 
 
 def life(engine: Any) -> dict[str, Any]:
-    """Blocks of one request with two images, group by group, after every step."""
+    """Blocks of one request with one image and three adjacent ones, group by group, after every step."""
     from vhserve.engine.kv_cache.image_spans import image_spans
     from vhserve.engine.kv_cache.spec import treatment_name
 
@@ -38,7 +41,7 @@ def life(engine: Any) -> dict[str, Any]:
     scheduler = _scheduler(engine)
     config = scheduler.kv_cache_config
     before = _held(engine)["free"]
-    _add(engine, "life", TWO, (1, 2), tokens=40)
+    _add(engine, "life", "<s>USER: is <image> like <image><image><image> ? ASSISTANT:", (1, 2, 5, 3), tokens=40)
     steps = []
     while engine.llm_engine.has_unfinished_requests():
         engine.llm_engine.step()
@@ -59,7 +62,25 @@ def life(engine: Any) -> dict[str, Any]:
     }
 
 
-def several_replies(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
+def other_ways_to_ask(engine: Any) -> dict[str, Any]:
+    """Several replies to one prompt, a beam search, a reply that is scored as a prompt; and a
+    session.
+    """
+    return {
+        "several": _several_replies(engine),
+        "beams": _beams(engine),
+        "scored": _scored_reply(engine),
+        "session": _session(engine),
+    }
+
+
+def _answer(reply: Any, prompt_ids: list[int]) -> Answer:
+    """What vLLM says of one reply."""
+    rows = [{token: entry.logprob for token, entry in row.items()} for row in reply.logprobs]
+    return Answer(prompt_ids, 0, list(reply.token_ids), rows)
+
+
+def _several_replies(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
     """Four replies to one prompt, drawn at a temperature; log-probabilities are those of temperature 1."""
     from engine_host import IMAGE_TOKEN, request
     from vllm import SamplingParams
@@ -69,18 +90,133 @@ def several_replies(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
         n=4, temperature=1, seed=3, max_tokens=40, logprobs=20, ignore_eos=True, logit_bias={IMAGE_TOKEN: -100.0}
     )
     (replies,) = engine.generate([request(prompt)], wanted, use_tqdm=False)
-    return [
-        (
-            prompt,
-            Answer(
-                list(replies.prompt_token_ids),
-                0,
-                list(one.token_ids),
-                [{token: entry.logprob for token, entry in row.items()} for row in one.logprobs],
-            ),
-        )
-        for one in replies.outputs
-    ]
+    return [(prompt, _answer(one, list(replies.prompt_token_ids))) for one in replies.outputs]
+
+
+def _beams(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
+    from engine_host import request
+    from vllm.sampling_params import BeamSearchParams
+
+    tokens = 8
+    wanted = BeamSearchParams(beam_width=2, max_tokens=tokens, ignore_eos=True)
+    (found,) = engine.beam_search([request(ADJACENT)], wanted)
+    answers = []
+    for beam in found.sequences:
+        rows = [{token: entry.logprob for token, entry in row.items()} for row in beam.logprobs]
+        answers.append((ADJACENT, Answer(beam.tokens[:-tokens], 0, beam.tokens[-tokens:], rows)))
+    return answers
+
+
+def _scored_reply(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
+    """The log-probabilities of a reply's tokens, as those of a prompt that contains them."""
+    from engine_host import request
+    from vllm import SamplingParams
+
+    (said,) = ask(engine, Round((ADJACENT,), tokens=40))
+    words = " ".join(engine.get_tokenizer().convert_ids_to_tokens(said.reply_ids))
+    wanted = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=20)
+    asked = request(EnginePrompt(f"{ADJACENT.text} {words}", ADJACENT.images))
+    (scored,) = engine.generate([asked], wanted, use_tqdm=False)
+    start = len(said.prompt_ids)
+    assert list(scored.prompt_token_ids) == said.prompt_ids + said.reply_ids
+    rows = [{token: entry.logprob for token, entry in row.items()} for row in scored.prompt_logprobs[start:]]
+    return [(ADJACENT, Answer(said.prompt_ids, 0, said.reply_ids, rows))]
+
+
+def _session(engine: Any) -> str:
+    """What is said to a request whose input is to go on; and then everything is served as before."""
+    from engine_host import request
+    from vllm import SamplingParams
+
+    wanted, core = SamplingParams(temperature=0, max_tokens=2), engine.llm_engine
+    first = core.input_processor.process_inputs(
+        "session", request(ADJACENT), wanted, supported_tasks=("generate",), resumable=True
+    )
+    try:
+        core.engine_core.add_request(first)
+    except ValueError as error:
+        (reply,) = engine.generate([request(ADJACENT)], wanted, use_tqdm=False)
+        assert len(reply.outputs[0].token_ids) == 2
+        return str(error)
+    return ""
+
+
+def reuse(engine: Any) -> dict[str, Any]:
+    """Requests of which the next fits when the one before gives its image blocks back.
+
+    Returns
+    -------
+    The answers, and how many blocks were given to another request in the step of the scheduler that freed them.
+    """
+    from vhserve.engine.kv_cache.manager import partial_managers
+
+    scheduler = _scheduler(engine)
+    pool = scheduler.kv_cache_manager.block_pool
+    freed: dict[int, int] = {}
+    reused = 0
+    take = pool.get_new_blocks
+
+    def noting(manager: Any) -> None:
+        remove = manager.remove_skipped_blocks
+
+        def remove_skipped_blocks(request_id: str, *args: Any, **options: Any) -> None:
+            before = [block.block_id for block in manager.req_to_blocks.get(request_id, ())]
+            remove(request_id, *args, **options)
+            after = [block.block_id for block in manager.req_to_blocks.get(request_id, ())]
+            freed.update({old: scheduler.current_step for old, new in zip(before, after, strict=True) if old != new})
+
+        manager.remove_skipped_blocks = remove_skipped_blocks
+
+    def get_new_blocks(count: int) -> Any:
+        nonlocal reused
+        blocks = take(count)
+        reused += sum(freed.get(block.block_id) == scheduler.current_step for block in blocks)
+        return blocks
+
+    for manager in partial_managers(scheduler.kv_cache_manager):
+        noting(manager)
+    pool.get_new_blocks = get_new_blocks
+    prompts = tuple(EnginePrompt(TWO, (seed, 10 + seed)) for seed in range(5))
+    answers = ask(engine, Round(prompts, tokens=30))
+    return {"answers": list(zip(prompts, answers, strict=True)), "reused": reused, "held": _held(engine)}
+
+
+def half_computed_prompts(engine: Any) -> dict[str, Any]:
+    """Requests with images, all at once; fails when they take ten times as many steps as there are tokens.
+
+    Returns
+    -------
+    The answers, the steps that they took, and how many prompts were half computed at a time at most.
+    """
+    from engine_host import IMAGE_TOKEN, request
+    from vllm import SamplingParams
+
+    scheduler = _scheduler(engine)
+    prompts = [EnginePrompt(TWO, (seed, 10 + seed)) for seed in range(5)]
+    wanted = SamplingParams(
+        temperature=0, max_tokens=12, logprobs=20, ignore_eos=True, logit_bias={IMAGE_TOKEN: -100.0}
+    )
+    for number, prompt in enumerate(prompts):
+        engine.llm_engine.add_request(f"{number}", request(prompt), wanted)
+    answers: dict[int, tuple[EnginePrompt, Answer]] = {}
+    steps = together = tokens = 0
+    while engine.llm_engine.has_unfinished_requests():
+        steps += 1
+        assert steps < 10 * 200 * len(prompts), "they wait for each other"
+        for output in engine.llm_engine.step():
+            if output.finished:
+                number, tokens = int(output.request_id), len(output.prompt_token_ids)
+                answers[number] = (prompts[number], _answer(output.outputs[0], list(output.prompt_token_ids)))
+        half = [0 < one.num_computed_tokens < one.num_prompt_tokens for one in scheduler.requests.values()]
+        together = max(together, sum(half))
+    return {
+        "answers": [answers[number] for number in sorted(answers)],
+        "requests": len(prompts),
+        "steps": steps,
+        "together": together,
+        "tokens": tokens,
+        "held": _held(engine),
+    }
 
 
 def preempt_mid_reply(engine: Any) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def _held(engine: Any) -> dict[str, Any]:
         "requests": len(scheduler.requests),
         "tables": sum(len(manager.req_to_blocks) for manager in managers),
         "cached": sum(len(manager.num_cached_block) for manager in managers),
+        "evicted": sum(len(getattr(manager, "_done", ())) for manager in managers),
         "deferred": len(getattr(scheduler, "deferred_frees", ())),
     }
 

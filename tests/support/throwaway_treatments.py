@@ -1,20 +1,10 @@
-"""Treatments that nobody ships, to show that everything follows from a definition."""
+"""A treatment that nobody ships, to show that everything follows from a definition."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from profiles.treatments import ALL_BLOCKS, NO_BLOCKS, TREATMENTS, ImageBlocks, Treatment
+from profiles.treatments import TREATMENTS, ImageBlocks, Treatment
 
-LATE = Treatment(
-    name="drops_late",
-    label="drops late",
-    phrase="without the image in replies",
-    description="sees the image while the prompt is computed, and text only in the reply",
-    seen_in_prompt=ALL_BLOCKS,
-    seen_in_reply=NO_BLOCKS,
-    colour="#009e73",
-    hatch="..",
-)
 THIN = Treatment(
     name="every:3",
     label="every third block",

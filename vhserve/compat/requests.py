@@ -5,7 +5,9 @@ Does not know what is refused. Importing it is cheap.
 
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+_REFUSES: Final = "vhserve_refuses"
 
 
 def grammar_trial(vllm_config: Any) -> Callable[[Any], None]:
@@ -93,6 +95,32 @@ def refuse_request(message: str) -> NoReturn:
     from vllm.exceptions import VLLMValidationError
 
     raise VLLMValidationError(message)
+
+
+def refuse_sessions(message: str) -> None:
+    """Let this process's engine refuse sessions, whose input goes on after a reply; idempotent.
+
+    Symptom
+        An exception in a scheduler's `add_request` ends the engine.
+    Cause
+        A scheduler cannot refuse a request. An exception where the engine makes it of what was sent ends it alone.
+    Removal
+        A scheduler can refuse a request.
+    """
+    from vllm.v1.request import Request
+
+    request_class: Any = Request
+    stock = request_class.from_engine_core_request
+    if hasattr(stock, _REFUSES):
+        return
+
+    def from_engine_core_request(request: Any, *rest: Any, **named: Any) -> Any:
+        if request.resumable:
+            refuse_request(message)
+        return stock(request, *rest, **named)
+
+    setattr(from_engine_core_request, _REFUSES, True)
+    request_class.from_engine_core_request = staticmethod(from_engine_core_request)
 
 
 def send_media_until_sent(engine_client: Any, unsent: Any) -> None:

@@ -1,11 +1,11 @@
 """Schedulers for engines with a plan: vLLM's own, with token counters, and with what partial heads' KV cache needs.
 
-Owns how requests reach the managers (all live ones for allocation, the current one for prefix-cache lookup), and that
-no step computes tokens of a prompt and of its reply where heads evict. vLLM's `scheduler_cls` is set to
-`plan_scheduler`.
+Owns how requests reach the managers (all live ones for allocation, the current one for prefix-cache lookup), and where
+heads evict, that no step computes tokens of a prompt and of its reply, and that no reply becomes a prompt. vLLM's
+`scheduler_cls` is set to `plan_scheduler`.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
@@ -15,12 +15,19 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
+from vhserve.compat.requests import refuse_sessions
 from vhserve.compat.scheduler import around_prefix_lookup, end_chunks_early, keep_image_data
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.kv_cache.capacity import capacity
 from vhserve.engine.kv_cache.manager import bind, lookup_for, partial_managers
 from vhserve.engine.kv_cache.spec import count_groups
 from vhserve.engine.token_counters import TokenCountersMixin
+
+NO_SESSIONS: Final = (
+    "a session whose input goes on after a reply, with a plan that evicts image blocks; expected one prompt a request; "
+    "send the conversation so far with every turn"
+)
+"""Its replies would become prompts, which see the image that was evicted."""
 
 logger = init_logger("vllm.vhserve")  # a child of vLLM's logger, whose level and format users set
 
@@ -38,6 +45,7 @@ class PartialMixin:
         if any(manager.treatment.evicts for manager in partial_managers(self.kv_cache_manager)):
             end_chunks_early(self, tokens_of_one_phase)
             keep_image_data()
+            refuse_sessions(NO_SESSIONS)
 
 
 def tokens_of_one_phase(request: Request, computed: int, tokens: int) -> int:

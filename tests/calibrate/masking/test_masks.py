@@ -1,11 +1,11 @@
-"""The mask of every registered treatment, and of two thrown in, against its definition query by query."""
+"""The mask of every registered treatment, and of one thrown in, against its definition query by query."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from throwaway_treatments import LATE, THIN, registered
+from throwaway_treatments import THIN, registered
 
 from calibrate.datasets import open_dataset
 from calibrate.masking.image_blocks import image_block_numbers
@@ -25,12 +25,12 @@ NUMBERS = [-1] * 6 + [0, 0, 1, 1, 2, 2, -1, -1] + [0, 0, 1, 1] + [-1] * 5
 PROMPT = 18
 """Tokens without padding; the last three are the reply."""
 
-CASES = [*(one for one in TREATMENTS.values() if one.computed), LATE, THIN]
+CASES = [*(one for one in TREATMENTS.values() if one.computed), THIN]
 
 
 @pytest.fixture(autouse=True)
-def throwaways() -> Iterator[None]:
-    with registered(LATE, THIN):
+def throwaway() -> Iterator[None]:
+    with registered(THIN):
         yield
 
 
@@ -79,8 +79,8 @@ def test_heads_put_out_what_the_definition_says(treatment: Treatment) -> None:
             np.testing.assert_allclose(found[position, head], expected, atol=1e-12)
 
 
-def test_a_model_under_a_throwaway_treatment(llava: LoadedModel) -> None:
-    """What drops the image in the reply changes the reply only; a thinned head changes both."""
+def test_a_model_under_treatments_of_prompt_and_reply(llava: LoadedModel) -> None:
+    """An evicted head changes the reply only; a thinned head changes both."""
     batch = make_batch(llava, list(open_dataset("synthetic", samples=2, seed=2)))
     lengths = [length - 3 for length in batch.valid.sum(1).tolist()]  # as if the last three tokens were the reply
     rows = [["full"] * llava.geometry.query_heads for _ in range(llava.geometry.layers)]
@@ -90,13 +90,13 @@ def test_a_model_under_a_throwaway_treatment(llava: LoadedModel) -> None:
         with treated(llava.model, rows, prompt_lengths=lengths), torch.inference_mode():
             return llava.model(**batch.inputs, use_cache=False).logits
 
-    full, late, thin, text_only = map(logits, ("full", LATE.name, THIN.name, "text_only"))
+    full, evicted, thin, text_only = map(logits, ("full", "evict", THIN.name, "text_only"))
     valid = batch.valid
     reply = valid & (valid.cumsum(1) > torch.tensor(lengths)[:, None])
     assert int(reply.sum()) == 6
     prompt = valid & ~reply
-    torch.testing.assert_close(late[prompt], full[prompt], rtol=0, atol=1e-5)
-    assert (late[reply] - full[reply]).abs().max() > 1e-3
-    assert (late[reply] - text_only[reply]).abs().max() > 1e-3
+    torch.testing.assert_close(evicted[prompt], full[prompt], rtol=0, atol=1e-5)
+    assert (evicted[reply] - full[reply]).abs().max() > 1e-3
+    assert (evicted[reply] - text_only[reply]).abs().max() > 1e-3
     for other in (full, text_only):
         assert (thin[prompt] - other[prompt]).abs().max() > 1e-3

@@ -1,4 +1,4 @@
-"""Every registered treatment, and two thrown in: plans, layouts, savings and summaries follow from the definition."""
+"""Every registered treatment, and one thrown in: plans, layouts, savings and summaries follow from the definition."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from documents import MODEL
 from pydantic import ValidationError
-from throwaway_treatments import LATE, THIN, registered
+from throwaway_treatments import THIN, registered
 
 from profiles.geometry import ModelGeometry
 from profiles.names import ABLATED, TREATED
@@ -20,19 +20,19 @@ from profiles.planning.savings import (
 from profiles.planning.summary import heads_by_stage, summarise
 from profiles.pruning_plan import PruningPlan, Selection
 from profiles.store import load_plan, save
-from profiles.treatments import ALL_BLOCKS, NO_BLOCKS, TREATMENTS, ImageBlocks, Phase, Treatment, budgeted
+from profiles.treatments import ALL_BLOCKS, EVICT, NO_BLOCKS, TREATMENTS, ImageBlocks, Phase, Treatment, budgeted
 
 GEOMETRY = ModelGeometry(layers=3, query_heads=6, kv_heads=2, head_size=4, hidden_size=25, image_tokens=7)
 GROUP = [(1, head) for head in range(3)]
 WIDTH = 2 * 4 * 2
 """Bytes of keys and values of one KV head and token, at two bytes each."""
 
-CASES = [*TREATMENTS.values(), LATE, THIN]
+CASES = [*TREATMENTS.values(), THIN]
 
 
 @pytest.fixture(autouse=True)
-def throwaways() -> Iterator[None]:
-    with registered(LATE, THIN):
+def throwaway() -> Iterator[None]:
+    with registered(THIN):
         yield
 
 
@@ -98,14 +98,14 @@ def test_a_summary_counts_every_treatment() -> None:
         counts = heads_by_stage(one_group(treatment))
         assert list(counts["middle"]) == list(TREATMENTS)
         assert counts["middle"][treatment.name] == (6 if treatment.is_full else 3)
-    late = summarise(one_group(LATE), "float16", 2, block_size=1)
-    assert late["kv_bytes_per_image_token"] == {"baseline": 6 * WIDTH, "pruned": 5 * WIDTH}
+    evicted = summarise(one_group(EVICT), "float16", 2, block_size=1)
+    assert evicted["kv_bytes_per_image_token"] == {"baseline": 6 * WIDTH, "pruned": 5 * WIDTH}
 
 
 def test_what_is_no_treatment_is_refused() -> None:
-    plan = one_group(LATE).model_dump()
+    plan = one_group(THIN).model_dump()
     plan["treatments"][0][0] = "gone"
-    with pytest.raises(ValidationError, match=r"'gone'; expected 'full', .*'text_only', 'removed', 'drops_late' or"):
+    with pytest.raises(ValidationError, match=r"'gone'; expected 'full', .*'text_only', 'removed' or 'every:3'"):
         PruningPlan.model_validate(plan)
     with pytest.raises(TypeError, match="gone"):
         PruningPlan.manual(MODEL, GEOMETRY, gone=GROUP)

@@ -186,6 +186,8 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--remove", "8", "--stage", "latest"], "--stage"),
         (["--remove", "some"], "--remove"),
         (["--text-only", "-4"], "--text-only"),
+        (["--evict-3", "4"], "--evict-3"),
+        (["--thinned-16", "4"], "--thinned-16"),
         (["--remove", "8", "--out", "missing/plan.json"], "missing/plan.json"),
         (["--remove", "8", "--out", "."], "cannot write ."),
         (["--remove", "8", "--out", "profile.json"], "this command reads it"),

@@ -208,6 +208,27 @@ def test_plans_of_other_models(command: Command, models: dict[str, TinyModel], p
     command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["VipLlava"])
 
 
+UNREADABLE = {
+    "a later version": (lambda plan: plan.update(version=2), ["version", "2", "1"]),
+    "a treatment of another stride": (
+        lambda plan: plan["treatments"][0].__setitem__(0, "evict:3"),
+        ["evict:3", "evict:4"],
+    ),
+    "a field of another release": (lambda plan: plan["selection"].update(evict_3=1), ["evict_3"]),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_plans_that_this_release_cannot_read(
+    case: str, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
+) -> None:
+    change, saying = UNREADABLE[case]
+    change(plan := json.loads(plan_file.read_text()))
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    words = ["serve", models["gqa"].path, "--plan", tmp_path / "plan.json", "--port", "0"]
+    command.refuses(*words, saying=[*saying, str(tmp_path / "plan.json")])
+
+
 def test_weights_that_are_not_the_plan_s(
     command: Command,
     models: dict[str, TinyModel],

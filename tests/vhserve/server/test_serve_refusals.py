@@ -54,6 +54,19 @@ ALLOWED = [
 ]
 
 
+DISORDERLY = {
+    "KV connector": ("--kv-transfer-config", '{"kv_connector": "ExampleConnector", "kv_role": "kv_both"}'),
+    "disaggregated prefill": ("--kv-transfer-config", '{"kv_connector": "NixlConnector", "kv_role": "kv_producer"}'),
+    "EAGLE": ("--speculative-config", '{"method": "eagle", "model": "some/drafter", "num_speculative_tokens": 2}'),
+}
+"""What would compute a reply beside the image, or the prompt without it."""
+
+
+@pytest.fixture(scope="module")
+def evicting(models: dict[str, TinyModel]) -> PruningPlan:
+    return PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, evict=[(0, 0), (0, 1)])
+
+
 @pytest.fixture(scope="module")
 def plan(models: dict[str, TinyModel]) -> PruningPlan:
     return PruningPlan.manual(models["gqa"].ref, models["gqa"].geometry, removed=[(0, 0), (0, 1)])
@@ -118,10 +131,12 @@ def test_a_plan_of_another_model(
 
 @pytest.mark.vllm
 def test_a_flag_that_a_plan_cannot_have(
-    vllm_environment: dict[str, str], models: dict[str, TinyModel], plan_file: Path
+    vllm_environment: dict[str, str], models: dict[str, TinyModel], evicting: PruningPlan, tmp_path: Path
 ) -> None:
-    done = serve(vllm_environment, str(models["gqa"].path), "--plan", str(plan_file), "--tensor-parallel-size", "2")
-    assert_one_line(done, "--tensor-parallel-size (2)")
+    save(evicting, tmp_path / "plan.json")
+    flag, value = DISORDERLY["disaggregated prefill"]
+    done = serve(vllm_environment, str(models["gqa"].path), "--plan", str(tmp_path / "plan.json"), flag, value)
+    assert_one_line(done, flag, "KV connector")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +195,19 @@ def test_each_refused_flag_is_named_with_a_reason(
     assert text.startswith(flag)
     assert row.reason in text
     assert row.expected in text
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("feature", DISORDERLY)
+def test_what_cannot_keep_the_order_of_evictions(
+    feature: str, engine_host: EngineHost, models: dict[str, TinyModel], evicting: PruningPlan
+) -> None:
+    given = DISORDERLY[feature]
+    outcome = engine_host.do(call(put, evicting.model_dump(mode="json"), str(models["gqa"].path), *given))
+    assert outcome.failure is not None
+    kind, text = outcome.failure
+    assert kind == "FlagRefused"
+    assert text.startswith(given[0])
 
 
 @pytest.mark.vllm
