@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-if os.environ.get("VHSERVE_IMPORTS_MENDED"):  # in a process of a server of ours: `vhserve.compat` says why
+if os.environ.keys() & {"VHSERVE_IMPORTS_MENDED", "VHSERVE_PARENT_PROCESS"}:  # a server's: `vhserve.compat` says why
     from vhserve.compat.processes import mend_child_process
 
     mend_child_process()

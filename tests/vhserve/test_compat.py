@@ -1,8 +1,12 @@
 """`vhserve.compat` in fresh processes: that importing it is cheap, and how it tells why an engine ended."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -54,9 +58,8 @@ def test_an_engine_that_ended_by_itself_is_told_from_one_that_was_told_to():
 
 FAMILY = """
 import multiprocessing, os, sys, time
-from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_process
-
-mend_child_process()
+import vhserve.cli  # the main module of a server, which its processes import first
+from vhserve.compat.processes import end_child_processes_with_this_one
 
 def sleep(method, depth, file):
     with open(file, "a") as pids:
@@ -88,3 +91,84 @@ def test_children_and_theirs_end_with_a_process_that_is_killed(method: str, tmp_
     process.kill()
     process.wait()
     assert psutil.wait_procs(family[1:], timeout=10)[1] == []
+
+
+def test_a_child_whose_parent_has_ended_before_it_could_hear_of_it_ends() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for parent, code in ((gone.pid, 1), (os.getppid(), 0)):  # the second one lives, and is not the parent
+        command = [sys.executable, "-c", "import vhserve.cli"]
+        environment = {**os.environ, "VHSERVE_PARENT_PROCESS": str(parent)}
+        assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == code
+
+
+STARTING = """
+import multiprocessing, signal, sys, time
+from vhserve.compat.processes import end_child_processes_with_this_one
+from vhserve.compat.start_signals import Signals
+
+def deaf():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+def told(number, frame):
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    end_child_processes_with_this_one()
+    signals = Signals()
+    signals.started = sys.argv[1] == "started"
+    signals.signal(signals.SIGTERM, told)
+    child = multiprocessing.get_context("fork").Process(target=deaf)
+    child.start()
+    print(child.pid, flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        if sys.argv[1] == "swallows":
+            time.sleep(600)
+"""
+"""A server that starts an engine which does not hear, and that swallows what it is told, or waits for its engine."""
+
+
+@pytest.mark.parametrize("how", ["swallows", "waits"])
+def test_what_is_told_to_end_while_it_starts_ends_soon_with_its_children(how: str, tmp_path: Path) -> None:
+    with starting(how, tmp_path) as (process, child):
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert psutil.wait_procs([child], timeout=10)[1] == []
+        assert "the server was ended after 5 s" in (tmp_path / "log").read_text()
+
+
+def test_what_has_started_has_its_time(tmp_path: Path) -> None:
+    with starting("started", tmp_path) as (process, child):
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(7)
+        assert child.is_running()
+
+
+@contextmanager
+def starting(how: str, folder: Path) -> Iterator[tuple["subprocess.Popen[str]", psutil.Process]]:
+    (folder / "starting.py").write_text(STARTING)
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, str(folder / "starting.py"), how]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, psutil.Process(int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.vllm
+def test_vllm_has_what_is_put_in_its_place_while_it_starts() -> None:
+    out = run(
+        "import sys; sys.argv = ['vllm']\n"
+        "from profiles.torchvision_import import ensure_torchvision; ensure_torchvision()\n"
+        "import signal\n"
+        "from vllm.entrypoints.cli import serve; from vllm.entrypoints.launchers.api_server import entry\n"
+        "print(serve.signal is signal, entry.signal is signal, callable(serve.wait_for_completion_or_failure))"
+    )
+    assert out.splitlines()[-1] == "True True True"

@@ -14,4 +14,5 @@ __all__ = [
     "prompts",
     "requests",
     "scheduler",
+    "start_signals",
 ]

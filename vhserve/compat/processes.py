@@ -42,9 +42,12 @@ def mend_child_process() -> None:
     """Do in a process that a server starts what its parent asked for before; cheap elsewhere."""
     if os.environ.get(MENDED):
         ensure_torchvision()
-    if os.environ.get(PARENT) == str(os.getppid()):
+    parent = int(os.environ.get(PARENT, 0))
+    if parent == os.getppid():
         _end_with_parent()
         end_child_processes_with_this_one()
+    elif parent and not _exists(parent):  # it ended before this process could ask to end with it
+        os._exit(1)
 
 
 def end_child_processes_with_this_one() -> None:
@@ -69,6 +72,16 @@ def end_child_processes_with_this_one() -> None:
 @functools.cache
 def _kernel() -> ctypes.CDLL:
     return ctypes.CDLL(None)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _end_with_parent() -> None:

@@ -14,6 +14,7 @@ from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat.command_line import flag_parsers, serve_command, set_up_serving
 from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_processes
+from vhserve.compat.start_signals import end_soon_while_starting
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import partial_options
 from vhserve.engine.checks.architectures import served_by
@@ -128,6 +129,8 @@ def run_server(arguments: Namespace) -> None:
     set_up_serving()
     mend_child_processes()
     end_child_processes_with_this_one()
+    if not arguments.headless:  # it starts no server
+        end_soon_while_starting()
     with raise_relayed_errors():
         serve_command().cmd(arguments)
     if code := engine_exit.exit_code():

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +62,54 @@ def test_a_websocket_is_closed_while_it_drains() -> None:
     assert asyncio.run(ask(drain, {"type": "websocket", "path": "/v1/realtime"})) == [
         {"type": "websocket.close", "code": 1012}
     ]
+
+
+def test_what_outlives_the_time_to_drain_in_is_aborted(caplog: pytest.LogCaptureFixture) -> None:
+    """One request ends when it is aborted; another's client never ends it, and is not waited for."""
+
+    async def run() -> tuple[float, list[list[str]], Any]:
+        aborted = asyncio.Event()
+        asked_to_abort: list[list[str]] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/deaf":
+                await asyncio.Event().wait()
+            await aborted.wait()
+
+        async def abort(ids: list[str]) -> None:
+            asked_to_abort.append(ids)
+            aborted.set()
+
+        async def read_outputs() -> None:
+            await asyncio.Event().wait()
+
+        reader = asyncio.create_task(read_outputs())
+        client = SimpleNamespace(
+            abort=abort,
+            output_processor=SimpleNamespace(external_req_ids={"a": ["a-0"], "b": ["b-0"]}),
+            output_handler=reader,
+            engine_core=SimpleNamespace(resources=SimpleNamespace(engine_manager=None)),
+        )
+        config = SimpleNamespace(timeout_graceful_shutdown=None)
+        state = SimpleNamespace(engine_client=client, server=SimpleNamespace(config=config))
+        drain = Drain(app)
+        running = [asyncio.create_task(ask(drain, scope("POST", path))) for path in ("/v1/completions", "/deaf")]
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        await drain.drain(state, 1.0)
+        took = time.monotonic() - begun
+        assert running[0].done()
+        assert not running[1].done()
+        assert reader.cancelled()
+        running[1].cancel()
+        return took, asked_to_abort, config
+
+    with caplog.at_level("WARNING", logger="vllm.vhserve"):
+        took, asked_to_abort, config = asyncio.run(run())
+    assert 0.75 <= took < 1.0 + 5.0
+    assert asked_to_abort == [["a", "b"]]
+    assert config.timeout_graceful_shutdown == 1  # or uvicorn would wait for it for ever
+    assert "2 requests that still ran were aborted" in caplog.text
 
 
 def test_it_is_idle_when_the_last_request_has_ended() -> None:

@@ -147,6 +147,79 @@ def test_sigterm_lets_running_streams_end_and_refuses_new_requests(
         assert "Traceback" not in server.log.read_text(errors="replace")
 
 
+@pytest.mark.parametrize("api_servers", [1, 2])
+def test_what_outlives_the_time_to_drain_in_is_ended(
+    models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path, api_servers: int
+) -> None:
+    """Streams of 400 tokens, each a step of all API servers' engine, have a second and a half."""
+    model = str(models["gqa"].path)
+    args = (model, "--plan", str(plan_file), *FLAGS, "--api-server-count", str(api_servers), "--shutdown-timeout", "2")
+    with serving(tmp_path, vllm_environment, *args) as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        with under_load(server, model, 400) as streams:
+            told = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            results = [one.result() for one in streams]
+            code = server.process.wait(60)
+            took = time.monotonic() - told
+        assert code == 0
+        assert took < 30
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+        reasons = [
+            choice["finish_reason"]
+            for events in results
+            for event in events
+            for choice in event.get("choices", ())
+            if choice.get("finish_reason")
+        ]
+        assert "abort" in reasons, results
+        assert set(reasons) <= {"abort", "length"}
+        log = server.log.read_text(errors="replace")
+        assert "requests that still ran were aborted" in log
+        assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("api_servers", [1, 2])
+@pytest.mark.parametrize("moment", ["vLLM reads its configuration", "the engine begins", "the engine loads weights"])
+def test_sigterm_while_it_starts_ends_everything_within_seconds(
+    models: dict[str, TinyModel],
+    plan_file: Path,
+    vllm_environment: dict[str, str],
+    tmp_path: Path,
+    moment: str,
+    api_servers: int,
+) -> None:
+    said = {"vLLM reads its configuration": "Resolved architecture", "the engine loads weights": "Starting to load model"}
+    command = [sys.executable, "-m", "vhserve.cli", "serve", str(models["gqa"].path), "--plan", str(plan_file), *FLAGS]
+    log = tmp_path / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--host", "127.0.0.1", "--api-server-count", str(api_servers)],
+            stdout=output, stderr=subprocess.STDOUT, env=vllm_environment,
+        )  # fmt: skip
+    try:
+        started = psutil.Process(process.pid)
+        deadline = time.monotonic() + 600
+
+        def has_come() -> bool:
+            if moment in said:
+                return said[moment] in log.read_text(errors="replace")
+            return len([one for one in started.children() if "spawn_main" in " ".join(one.cmdline())]) > 0
+
+        while not has_come():
+            assert process.poll() is None, log.read_text(errors="replace")[-6000:]
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-6000:]
+            time.sleep(0.02)
+        family = started.children(recursive=True)
+        process.terminate()
+        process.wait(20)
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def test_a_refusal_of_the_engine_ends_in_one_line(
     models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str]
 ) -> None:
