@@ -13,6 +13,7 @@ from calibrate.datasets.families import Right, by_family
 from calibrate.datasets.metrics import Counted, Metric, count
 from calibrate.documents import MeasuredDocument
 from calibrate.stats.accuracy import Accuracy
+from calibrate.stats.nothing_right import nothing_right
 from calibrate.stats.paired_tests import PairedCounts
 from profiles.names import Ablated, Granularity, StageOrAll
 from profiles.ranking import RankingName
@@ -100,6 +101,11 @@ class Ablation(MeasuredDocument):
     baseline: list[FamilyFigures]
     baseline_published: Published
     rows: list[AblationRow]
+
+    def never_right(self) -> str | None:
+        """The line for a whole model that answers nothing right, in all or in a family; `None` where it does."""
+        whole, *families = [(one.family, (one.correct, one.samples)) for one in self.baseline]
+        return nothing_right("the whole model", whole[1], dict(families))
 
 
 def figures(families: Sequence[str], right: Right) -> list[FamilyFigures]:

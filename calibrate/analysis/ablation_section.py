@@ -16,6 +16,7 @@ from calibrate.drawing import Drawing
 
 def ablation_section(ablation: Ablation) -> Section:
     """Loss of accuracy of every row and family, with intervals and paired tests."""
+    never = ablation.never_right()
     heads = len({(row.select, row.stage, row.k) for row in ablation.rows})
     return Section(
         name="ablation",
@@ -33,7 +34,7 @@ def ablation_section(ablation: Ablation) -> Section:
                 f"{ablation.samples:,} samples of all families; grey is the whole model.",
             )
         ],
-        statements=[] if heads else ["Nothing was ablated."],
+        statements=[*([] if never is None else [f"{never}."]), *([] if heads else ["Nothing was ablated."])],
         rows=_rows(ablation),
         table=_table(ablation),
     )

@@ -9,6 +9,7 @@ from calibrate.analysis.tallies import Measured
 from calibrate.analysis.words import counted, percent
 from calibrate.datasets.families import ALL
 from calibrate.stats.intervals import wilson
+from calibrate.stats.nothing_right import nothing_right
 
 
 def never_among(measured: Measured) -> list[str]:
@@ -19,6 +20,13 @@ def never_among(measured: Measured) -> list[str]:
 def answers_count(measured: Measured) -> bool:
     """Whether any family's answers are among the options, so that accuracy means something."""
     return len(never_among(measured)) < len(measured.families)
+
+
+def never_right(measured: Measured) -> str | None:
+    """The line for a model that answers nothing right, of all samples or of a family; `None` where it does."""
+    right = {family: measured.right(family) for family in (None, *measured.families)}
+    counts = {family: (int(own.sum()), len(own)) for family, own in right.items()}
+    return nothing_right("the model", counts[None], {name: own for name, own in counts.items() if name is not None})
 
 
 def accuracy_section(measured: Measured) -> Section:
@@ -46,6 +54,9 @@ def accuracy_section(measured: Measured) -> Section:
         "what it writes), so nothing that needs right answers is counted."
         for family in never
     ]
+    # Where no answer is an option, that has been said.
+    if answers_count(measured) and (line := never_right(measured)) is not None:
+        statements.append(f"{line}.")
     return Section(
         name="accuracy",
         title="Answers",

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from calibrate.datasets import Dataset, Sample
+from calibrate.datasets import DividedDataset, Sample
 from profiles.head_profile import PICTURES, DatasetRef
 from profiles.picture_digests import packed
 
 
-class ConcatenatedDataset(Dataset):
+class ConcatenatedDataset(DividedDataset):
     """Samples of several datasets; a family is called `dataset/family`.
 
     Broken images are counted over all together.
     """
 
-    def __init__(self, parts: Sequence[Dataset]) -> None:
+    def __init__(self, parts: Sequence[DividedDataset]) -> None:
         super().__init__(",".join(part.name for part in parts))
         self._parts = parts
         self.say = parts[0].say
@@ -33,6 +33,10 @@ class ConcatenatedDataset(Dataset):
         settings |= {f"{ref.name} digest": ref.digest for ref in refs if ref.digest}
         splits = ",".join(ref.split or "" for ref in refs)
         return DatasetRef(name=self.name, digest=None, split=splits if splits.strip(",") else None, settings=settings)
+
+    def retaken(self, *, samples: int, split: str) -> "ConcatenatedDataset":
+        """The same datasets; at most so many samples of each."""
+        return ConcatenatedDataset([part.retaken(samples=samples, split=split) for part in self._parts])
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from calibrate.datasets.base import Dataset
+from calibrate.datasets.base import Dataset, DividedDataset
 from calibrate.datasets.benchmark import Benchmark
 from calibrate.datasets.mmbench import Mmbench, MmbenchCircular
 from calibrate.datasets.pointqa import PointQA
@@ -23,9 +23,9 @@ from calibrate.datasets.synthetic.dataset import Synthetic
 from calibrate.errors import DatasetUnknown
 from profiles.suggestions import did_you_mean
 
-__all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "check_name", "open_dataset"]
+__all__ = ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "DividedDataset", "Sample", "check_name", "open_dataset"]
 
-DATASETS: Final[Mapping[str, Callable[..., Dataset]]] = {"synthetic": Synthetic}
+DATASETS: Final[Mapping[str, Callable[..., DividedDataset]]] = {"synthetic": Synthetic}
 """Built-in datasets by name; called with the keyword arguments of `open_dataset`."""
 
 BENCHMARKS: Final[Mapping[str, type[Benchmark]]] = {
@@ -51,7 +51,7 @@ def open_dataset(
     seed: int,
     split: str = MEASURING,
     families: Sequence[str] | None = None,
-) -> Dataset:
+) -> DividedDataset:
     """Open a dataset.
 
     Parameters
@@ -81,7 +81,7 @@ def open_dataset(
     return _maker(name_or_path)(samples=samples, seed=seed, split=split, families=families)
 
 
-def _maker(name_or_path: str) -> Callable[..., Dataset]:
+def _maker(name_or_path: str) -> Callable[..., DividedDataset]:
     if make := DATASETS.get(name_or_path):
         return make
     name, _, source = name_or_path.partition(":")

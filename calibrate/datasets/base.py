@@ -6,7 +6,7 @@ Owns the counting of broken images and when there are too many. Does not know wh
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Final
+from typing import Final, Self
 
 from calibrate.datasets.metrics import Metric
 from calibrate.datasets.sample import Sample
@@ -102,3 +102,23 @@ class Dataset(ABC):
                 self.read(index)
             except BrokenImage as error:
                 yield str(error)
+
+
+class DividedDataset(Dataset):
+    """A dataset with halves (`calibrate.datasets.splits`); other samples are taken of it without reading it again."""
+
+    @abstractmethod
+    def retaken(self, *, samples: int, split: str) -> Self:
+        """The same data, of which other samples are taken; `notes` has what `self` does not have already.
+
+        Parameters
+        ----------
+        samples
+            How many at most.
+        split
+            A half, `all`, or the split that `self` was opened with.
+
+        Raises
+        ------
+        SamplesTooFew
+        """

@@ -5,12 +5,14 @@ picture is opened. Does not know files or formats.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from calibrate.datasets.base import BrokenImage, Dataset
+from calibrate.datasets.base import BrokenImage, DividedDataset
 from calibrate.datasets.families import ALL as EVERY_FAMILY
 from calibrate.datasets.pictures import Picture
 from calibrate.datasets.placeholders import PLACEHOLDER, place_picture
@@ -48,7 +50,7 @@ class Question:
     picture_last: bool = False
 
 
-class Questions(Dataset):
+class Questions(DividedDataset):
     """Samples of a list of questions.
 
     Parameters
@@ -97,13 +99,23 @@ class Questions(Dataset):
         if not found:
             raise DatasetBroken(f"dataset {name}: has no question", expected="at least one", fix="check its files")
         self._of_several_files = len({question.record.file for question in found}) > 1
-        self._split = self._divided(split, found)
-        if families is not None:
-            found = _of_families(name, found, families)
-        self._taken = _drawn(name, found, samples, seed, self._in_split)
+        self._pictures = [question.picture for question in found]
+        self._found = found if families is None else _of_families(name, found, families)
+        self._take(samples, split)
+
+    def retaken(self, *, samples: int, split: str) -> Self:
+        again = copy(self)
+        again.notes, again.broken = [], []
+        again._take(samples, split)
+        again.notes = [note for note in again.notes if note not in self.notes]
+        return again
+
+    def _take(self, samples: int, split: str) -> None:
+        self._split = self._divided(split)
+        self._taken = _drawn(self.name, self._found, samples, self._seed, self._in_split)
         if not self._taken:
             raise SamplesTooFew(
-                f"dataset {name} has no question of these families in its half {split!r}",
+                f"dataset {self.name} has no question of these families in its half {split!r}",
                 expected="at least one",
                 fix="give other families, or --split all",
             )
@@ -123,9 +135,9 @@ class Questions(Dataset):
             },
         )
 
-    def _divided(self, split: str, questions: list[Question]) -> str:
+    def _divided(self, split: str) -> str:
         """The split, or `all` where it is a half of what cannot be divided."""
-        if split not in (CHOOSING, MEASURING) or self._halves.divide(one.picture for one in questions):
+        if split not in (CHOOSING, MEASURING) or self._halves.divide(self._pictures):
             return split
         self.notes.append(
             f"dataset {self.name} is too small to be divided by its pictures: one half would have fewer than {FEWEST} "

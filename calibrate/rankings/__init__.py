@@ -3,4 +3,4 @@
 Does not know how a ranking was measured.
 """
 
-__all__ = ["comparison", "correlations", "results", "tables"]
+__all__ = ["comparison", "correlations", "groups", "results", "tables"]

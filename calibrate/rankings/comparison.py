@@ -1,11 +1,10 @@
 """The run that compares rankings of heads with what heads cost when they are taken away.
 
-Owns which heads are taken away: each alone, and groups drawn at random. Correlations are `correlations`', the passes
-are `calibrate.masking.masked_runs`'.
+Heads are taken away each alone, and in groups (`groups`). Correlations are `correlations`', the passes
+`calibrate.masking.masked_runs`'.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,26 +13,17 @@ from calibrate.masking.masked_runs import Answers, MaskedRunSettings, answer_var
 from calibrate.masking.prefix_sharing import Variant
 from calibrate.models.loading import LoadedModel
 from calibrate.rankings.correlations import correlations, tables_of
+from calibrate.rankings.groups import HeadGroups, draw_groups
 from calibrate.rankings.results import RankingComparison, Taken
 from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import ResumableLoop
 from calibrate.runs.settings import execution
-from profiles.errors import BudgetTooLarge
 from profiles.geometry import ModelGeometry
 from profiles.head_profile import HeadProfile
 from profiles.names import Treated
 from profiles.overlap import shared_pictures
 from profiles.provenance import git_commit, versions
 from profiles.store import save
-
-
-@dataclass(frozen=True)
-class HeadGroups:
-    """Groups of heads to take away together: how many, of how many heads, drawn by which seed."""
-
-    number: int = 64
-    size: int = 8
-    seed: int = 0
 
 
 def compare_rankings(
@@ -68,24 +58,6 @@ def compare_rankings(
         save(result, run.out)
         loop.discard_state()
     return result
-
-
-def draw_groups(geometry: ModelGeometry, groups: HeadGroups) -> list[list[tuple[int, int]]]:
-    """Groups of different heads, anywhere in the model.
-
-    Raises
-    ------
-    BudgetTooLarge
-    """
-    if groups.size >= geometry.heads:
-        raise BudgetTooLarge(
-            f"groups have {groups.size} heads, but the model has {geometry.heads}",
-            expected=f"at most {geometry.heads - 1}",
-            fix="give a smaller --group-size",
-        )
-    rng = np.random.default_rng(groups.seed)
-    drawn = [rng.choice(geometry.heads, groups.size, replace=False) for _ in range(groups.number)]
-    return [sorted(divmod(int(head), geometry.query_heads) for head in heads) for heads in drawn]
 
 
 def _treatments(geometry: ModelGeometry, heads: Sequence[tuple[int, int]], treatment: Treated) -> list[list[str]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from calibrate.documents import MeasuredDocument
+from calibrate.stats.nothing_right import nothing_right
 from profiles.names import Treated
 from profiles.strict import Strict
 
@@ -96,3 +97,7 @@ class RankingComparison(MeasuredDocument):
     absent: dict[str, str]
     correlations: list[Correlation]
     random: list[RandomRankings]
+
+    def never_right(self) -> str | None:
+        """The line for a whole model that answers nothing right; `None` where it does."""
+        return nothing_right("the whole model", (round(self.accuracy * self.samples), self.samples))

@@ -3,4 +3,4 @@
 Does not know models or datasets.
 """
 
-__all__ = ["accuracy", "correlation", "estimates", "intervals", "paired_tests", "rank_correlation"]
+__all__ = ["accuracy", "correlation", "estimates", "intervals", "nothing_right", "paired_tests", "rank_correlation"]

@@ -1,11 +1,11 @@
 """From a picture's file to the pixels that a model is shown, the same for calibration and for the server.
 
 Owns formats, orientation, transparency and 16-bit samples. Pixels are those of vLLM 0.32 (vllm/multimodal/image.py and
-media/image.py: EXIF orientation applied, transparency on white), to the last value; only 16-bit grey, which vLLM turns
-white, differs. Does not know where files come from, nor what a processor makes of the pixels.
+media/image.py: EXIF orientation applied, transparency on white), to the last value, with two differences: vLLM turns
+16-bit grey white, and shows pictures with broken data as far as they go. Does not know where files come from, nor what
+a processor makes of the pixels.
 """
 
-import contextlib
 import io
 from typing import Any, Final
 
@@ -73,17 +73,19 @@ def read_header(encoded: bytes) -> Image.Image:
 def decode(picture: Image.Image) -> Image.Image:
     """Decode what `read_header` opened, turn it upright, and keep 8 bits of each sample; the mode is the file's own.
 
-    Of 16-bit grey the high byte is kept, as Pillow does itself with 16-bit colour.
+    Of 16-bit grey the high byte is kept, as Pillow does itself with 16-bit colour. Of what the file says beside its
+    pixels, the transparent colour alone is kept: a processor that found an orientation would turn the picture again.
 
     Raises
     ------
     UnreadablePicture
     """
     try:
-        with contextlib.suppress(Exception):  # as vLLM: a damaged EXIF block leaves a picture as it lies
-            picture = ImageOps.exif_transpose(picture)
+        # First: of broken data Pillow keeps what it has, and says nothing when it is asked a second time.
         picture.load()
-        return _high_bytes(picture) if picture.mode.startswith("I") else picture
+        upright = _upright(picture)
+        upright.info = {name: said for name, said in upright.info.items() if name == "transparency"}
+        return _high_bytes(upright) if upright.mode.startswith("I") else upright
     except Exception as error:
         raise _unreadable(error) from error
 
@@ -118,6 +120,14 @@ def media_type(encoded: bytes) -> str:
     """
     kind = str(read_header(encoded).format)
     return Image.MIME["JPEG" if kind == "MPO" else kind]  # MPO: a camera's JPEG with further pictures behind it
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A copy, turned as its EXIF block says; as vLLM does, one with a damaged block is left as it lies."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture.copy()
 
 
 def _high_bytes(picture: Image.Image) -> Image.Image:

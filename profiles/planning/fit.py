@@ -23,13 +23,33 @@ def check_fit(document: HeadProfile | PruningPlan, model: ModelRef, geometry: Mo
         Names the first thing that differs, on both sides.
     """
     kind = "plan" if isinstance(document, PruningPlan) else "profile"
-    sides = [("architecture", document.model.architecture, model.architecture)]
-    sides += [(size, getattr(document.geometry, size), getattr(geometry, size)) for size in _SIZES]
-    sides += [("revision", document.model.revision, model.revision)]
+    check_model(kind, document.model, model, geometries=(document.geometry, geometry))
+
+
+def check_model(
+    kind: str, made_for: ModelRef, model: ModelRef, *, geometries: tuple[ModelGeometry, ModelGeometry] | None = None
+) -> None:
+    """Refuse what was made for another model, as `check_fit` does.
+
+    Parameters
+    ----------
+    kind
+        What was made, in a word.
+    geometries
+        Sizes of the model that it was made for, and of the given one; not compared if not given.
+
+    Raises
+    ------
+    ModelMismatch
+    """
+    sides = [("architecture", made_for.architecture, model.architecture)]
+    if geometries is not None:
+        sides += [(size, *(getattr(one, size) for one in geometries)) for size in _SIZES]
+    sides.append(("revision", made_for.revision, model.revision))
     for what, ours, theirs in sides:
         if ours != theirs:
             raise ModelMismatch(
-                f"this {kind} is for {document.model.name} with {what} {ours}, but {model.name} has {what} {theirs}",
+                f"this {kind} is for {made_for.name} with {what} {ours}, but {model.name} has {what} {theirs}",
                 expected=f"the model that the {kind} was made for",
                 fix=f"serve that model, or calibrate and plan for {model.name}",
             )

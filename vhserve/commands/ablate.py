@@ -12,6 +12,7 @@ from profiles.names import Ablated, Granularity
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
 from vhserve.commands.ranking_option import AnyRanking
+from vhserve.notes import print_note
 from vhserve.option_types import GRANULARITY, Draws
 
 
@@ -85,6 +86,8 @@ class Ablate(MaskedRunOptions):
 
         with can_be_continued(self.out):
             result = ablate(loaded, profile, dataset, chosen, run)
+        if (line := result.never_right()) is not None:
+            print_note(line, "warning")
         if self.figure is not None:
             from calibrate.ablation.figure import accuracy_curve
 

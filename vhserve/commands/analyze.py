@@ -13,6 +13,7 @@ from vhserve.commands.measuring import (
     can_be_continued,
     check_before_loading,
     decoder_sizes,
+    model_ref,
     open_dataset,
     open_model,
     say_overlap,
@@ -25,13 +26,14 @@ from vhserve.commands.options import (
     ResultOptions,
     SampleOptions,
 )
+from vhserve.notes import print_note
 from vhserve.option_types import SPLIT, Draws, Samples
 
 if TYPE_CHECKING:
     from calibrate.ablation.results import Ablation
     from calibrate.analysis.document import Report
     from calibrate.analysis.tallies import Measured
-    from calibrate.datasets import Dataset
+    from calibrate.datasets import DividedDataset
     from calibrate.models.loading import LoadedModel
     from profiles.head_profile import HeadProfile
 
@@ -96,9 +98,14 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
 
         files = Files.of(self.out)
         # A folder is made once there is something to put into it; until then its place must be free.
-        outputs = {files.page: None, files.document: FORMAT} if files.page.parent.is_dir() else {self.out: None}
+        outputs: dict[Path, str | None] = {self.out: None}
+        if files.page.parent.is_dir():
+            outputs = {files.page: None, files.document: FORMAT}
+        measures_ablation = not self.no_ablation and self.ablation is None
+        if measures_ablation and files.page.parent.is_dir():
+            outputs[files.ablation] = "vhserve.ablation"
         check_before_loading(self.model, outputs, self._inputs(), revision=self.revision)
-        if "k" in self.model_fields_set and not self.no_ablation and self.ablation is None:
+        if measures_ablation:
             sizes = decoder_sizes(self.model, self.revision)
             check_budgets(self.k, "k", sizes, "kv_group" if sizes.group_size > 1 else "query_head")
         variants = {path.stem: load_profile(path) for path in self.variants}
@@ -137,23 +144,31 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             ) from error
 
     def _analyse(self, files: Files, variants: "dict[str, HeadProfile]", others: "dict[str, HeadProfile]") -> "Report":
-        dataset = self._dataset(self.samples, self.split)
+        dataset = self._dataset()
 
         from calibrate.analysis.ablating import load_ablation
+        from calibrate.analysis.accuracy_section import never_right
         from calibrate.analysis.measure import analysis_loop, measure
         from calibrate.analysis.rankings_section import rankings_section
         from calibrate.analysis.report import make_report
         from calibrate.runs.settings import RunSettings, execution
         from profiles.files import write_atomically
+        from profiles.planning.fit import check_model
 
         earlier = None if self.ablation is None else load_ablation(self.ablation)
+        if earlier is not None:
+            revision = earlier.model.revision
+            check_model("ablation", earlier.model, model_ref(self.model, like=revision, revision=self.revision))
         more = [] if self.rankings is None else [rankings_section(self.rankings)]
         loaded = open_model(self.model, self, revision=self.revision)
         self._make_folder(files)
         loop = analysis_loop(loaded, dataset, RunSettings(files.document, self.batch_size, self.restart))
         with can_be_continued(self.out):
             measured = measure(loop)
-            ablation = self._ablation(files, loaded, dataset, measured, earlier)
+            self._warn(never_right(measured))
+            ablation = earlier or self._ablation(files, loaded, dataset, measured)
+        if ablation is not None:
+            self._warn(ablation.never_right())
         settings = self._settings() | execution(loaded)
         report = make_report(
             loaded, dataset, measured, ablation=ablation, variants=variants, others=others, more=more, settings=settings
@@ -162,6 +177,11 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         write_atomically(files.document, report.document())
         loop.discard_state()
         return report
+
+    @staticmethod
+    def _warn(line: str | None) -> None:
+        if line is not None:
+            print_note(line, "warning")
 
     def _settings(self) -> dict[str, Any]:
         """Flags that the numbers depend on; of files their names, for folders are this machine's."""
@@ -175,35 +195,25 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             for name, value in flags.items()
         } | {"samples": self.samples, "seed": self.seed}
 
-    def _dataset(self, samples: int, split: str) -> "Dataset":
-        opened = [open_dataset(name, self, samples=samples, split=split) for name in self.dataset]
+    def _dataset(self) -> "DividedDataset":
+        opened = [open_dataset(name, self) for name in self.dataset]
 
         from calibrate.analysis.concatenated import ConcatenatedDataset
 
         return opened[0] if len(opened) == 1 else ConcatenatedDataset(opened)
 
     def _ablation(
-        self,
-        files: Files,
-        loaded: "LoadedModel",
-        dataset: "Dataset",
-        measured: "Measured",
-        earlier: "Ablation | None",
+        self, files: Files, loaded: "LoadedModel", dataset: "DividedDataset", measured: "Measured"
     ) -> "Ablation | None":
         from calibrate.analysis.ablating import head_profile, run_ablation
         from calibrate.analysis.accuracy_section import answers_count
         from calibrate.datasets.splits import other_split
-        from profiles.planning.fit import check_fit
 
-        if earlier is not None:
-            ref = loaded.ref_like(earlier.model.revision)
-            ours = head_profile(loaded, dataset, measured).model_copy(update={"model": ref})
-            check_fit(ours, earlier.model, loaded.geometry)
-            return earlier
         if self.no_ablation or not answers_count(measured):
             return None
         profile = head_profile(loaded, dataset, measured)
-        others = self._dataset(min(self.samples, self.ablation_samples), other_split(self.split))
+        others = dataset.retaken(samples=min(self.samples, self.ablation_samples), split=other_split(self.split))
+        others.announce(print_note)
         say_overlap(profile, others.ref(), "the analysis")
         return run_ablation(
             loaded,

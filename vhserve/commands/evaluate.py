@@ -6,6 +6,7 @@ Does not know how to ask, score, pair or write: that, and the options, are in `v
 from pydantic import Field
 
 from vhserve.evaluation.options import EvaluationOptions
+from vhserve.notes import print_note
 from vhserve.option_types import JSON
 
 
@@ -27,6 +28,7 @@ class Evaluate(EvaluationOptions):
 
         check_name(self.dataset)  # before the client's library is imported, which takes a second
 
+        from vhserve.evaluation.failures import failed_requests, never_right, silent
         from vhserve.evaluation.run import evaluate
         from vhserve.evaluation.tables import accuracy_table, paired_table, published_table
 
@@ -40,13 +42,9 @@ class Evaluate(EvaluationOptions):
                 console.print(of_authors)
             if evaluation.paired:
                 console.print(paired_table(evaluation.paired))
-        errors = [answer for arm in evaluation.arms for answer in arm.answers if answer.error]
-        silent = [arm.name for arm in evaluation.arms if not arm.answered]
-        if errors:
-            what = f"{' and '.join(silent)} answered nothing: " if silent else ""
-            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
-                f"vhserve: {what}{len(errors)} requests failed and are in no accuracy; "
-                f"the first, {errors[0].id}: {errors[0].error}"
-            )
-        if silent:
+        if (line := failed_requests(evaluation.arms)) is not None:
+            print_note(line, "warning")
+        if (line := never_right(evaluation.arms[0])) is not None:
+            print_note(line, "warning")
+        if silent(evaluation.arms):
             raise SystemExit(1)

@@ -15,10 +15,10 @@ from vhserve.devices import BLOCK_SIZES, serving_device
 from vhserve.notes import print_note
 
 if TYPE_CHECKING:
-    from calibrate.datasets import Dataset
+    from calibrate.datasets import Dataset, DividedDataset
     from calibrate.masking.masked_runs import MaskedRunSettings
     from calibrate.models.loading import LoadedModel
-    from profiles.geometry import ModelGeometry
+    from profiles.geometry import ModelGeometry, ModelRef
     from profiles.head_profile import DatasetRef, HeadProfile
 
 
@@ -60,10 +60,8 @@ def check_before_loading(
     find_measurable(model, revision, preferred)
 
 
-def open_dataset(
-    name: str, options: SampleOptions, *, split: str | None = None, samples: int | None = None
-) -> "Dataset":
-    """Open a dataset, and say what is to be known of it; `split` and `samples` stand in for those of the options.
+def open_dataset(name: str, options: SampleOptions) -> "DividedDataset":
+    """Open a dataset, and say what is to be known of it.
 
     Raises
     ------
@@ -75,9 +73,9 @@ def open_dataset(
 
     dataset = datasets.open_dataset(
         name,
-        samples=samples or options.samples,
+        samples=options.samples,
         seed=options.seed,
-        split=split or options.split,
+        split=options.split,
         families=options.families if isinstance(options, FamiliesOption) else None,
     )
     ensure_torchvision()  # only now: it takes seconds, which a dataset that is refused need not cost
@@ -131,22 +129,26 @@ def open_model(
 def open_masked_run(
     options: MaskedRunOptions, profile: "HeadProfile", model: str, treatment: str
 ) -> tuple["LoadedModel", "Dataset", "MaskedRunSettings"]:
-    """Open dataset and model, check that the profile fits the model, and put the settings of the run together.
+    """Open the dataset, check that the profile fits the model, load that, and put the settings of the run together.
 
     Of the dataset the samples are left that can show what the treatment does.
 
     Raises
     ------
     UserError
-        As `open_dataset`, `open_model`, `profiles.planning.fit.check_fit` and `calibrate.masking.replies`.
+        As `open_dataset`, `profiles.planning.fit.check_fit`, `open_model` and `calibrate.masking.replies`.
     """
     from profiles.fingerprint import old_scheme_warning
     from profiles.planning.fit import check_fit
 
     dataset = open_dataset(options.dataset, options)
     say_overlap(profile, dataset.ref(), f"profile {options.profile}")
+    check_fit(
+        profile,
+        model_ref(model, like=profile.model.revision),
+        decoder_sizes(model, preferred=profile.model.revision),
+    )
     loaded = open_model(model, options, preferred=profile.model.revision)
-    check_fit(profile, loaded.ref_like(profile.model.revision), loaded.geometry)
     if warning := old_scheme_warning(str(options.profile), profile.model.revision):
         print_note(warning, "warning")
     _say_template(profile, loaded, options.profile)
@@ -163,6 +165,31 @@ def open_masked_run(
         together=options.together,
     )
     return loaded, dataset, run
+
+
+def model_ref(name: str, *, like: str, revision: str | None = None) -> "ModelRef":
+    """What a model is, to be compared with what a document was made for, before it is loaded.
+
+    Parameters
+    ----------
+    like
+        Revision in the document: in whose scheme it is wanted, and preferred to others of a Hub model.
+    revision
+        Of a Hub model, if one was asked for.
+
+    Raises
+    ------
+    UserError
+        As `calibrate.models.registry.find` and `profiles.fingerprint.identify_model`.
+    """
+    from calibrate.models.registry import find
+    from calibrate.runs.progress import hashing_bar
+    from profiles.fingerprint import identify_model
+    from profiles.geometry import ModelRef
+
+    found = find(name, revision, like)
+    identity = identify_model(found.folder, like, hashing_bar)
+    return ModelRef(name=found.name, revision=identity.revision, architecture=found.architecture)
 
 
 def say_overlap(profile: "HeadProfile", measured: "DatasetRef", made_of: str) -> None:
@@ -224,7 +251,7 @@ def can_be_continued(out: Path, *, shown: bool = True) -> Iterator[None]:
         raise SystemExit(stop.code) from None
 
 
-def decoder_sizes(name: str, revision: str | None = None) -> "ModelGeometry":
+def decoder_sizes(name: str, revision: str | None = None, preferred: str | None = None) -> "ModelGeometry":
     """Sizes of a model's decoder; of models with a short name, without importing transformers.
 
     Raises
@@ -236,7 +263,7 @@ def decoder_sizes(name: str, revision: str | None = None) -> "ModelGeometry":
     from profiles.geometry import ModelGeometry
     from profiles.transformers_config import decoder_geometry
 
-    found = find(name, revision)
+    found = find(name, revision, preferred)
     if (known := KNOWN.get(name)) is not None:
         return ModelGeometry(
             layers=known.layers,

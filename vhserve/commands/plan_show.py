@@ -12,6 +12,7 @@ from pydantic_settings import CliPositionalArg
 from vhserve import option_types as words
 from vhserve.commands.plan import DTYPE_BYTES, heads_table, savings_table
 from vhserve.devices import Device, block_size_on, serving_device
+from vhserve.notes import print_note
 
 
 class PlanShow(BaseModel):
@@ -32,7 +33,7 @@ class PlanShow(BaseModel):
         from profiles.store import load_plan
         from profiles.treatments import PHASES
         from vhserve.engine.kv_cache.saving import prompt_saving
-        from vhserve.report.plan_views import chosen_by, measured_table, plan_map
+        from vhserve.report.plan_views import chosen_by, measured_nothing, measured_table, plan_map
 
         plan = load_plan(self.plan)
         device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
@@ -60,3 +61,5 @@ class PlanShow(BaseModel):
             )
         else:
             console.print(measured)
+        if (line := measured_nothing(plan)) is not None:
+            print_note(line, "warning")

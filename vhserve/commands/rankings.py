@@ -11,6 +11,7 @@ from pydantic_settings import CliPositionalArg
 from profiles.names import Treated
 from vhserve.commands.measuring import can_be_continued, check_before_loading, open_masked_run
 from vhserve.commands.options import MaskedRunOptions
+from vhserve.notes import print_note
 from vhserve.option_types import PROFILE, Count, Samples
 
 
@@ -34,18 +35,22 @@ class Rankings(MaskedRunOptions):
         """Compare, write the results, and print the table."""
         from rich.console import Console
 
+        from calibrate.rankings.groups import HeadGroups, check_groups
         from profiles.store import load_profile
 
         profile = load_profile(self.profile)
+        groups = HeadGroups(self.groups, self.group_size, self.seed)
+        check_groups(profile.geometry, groups)
         name = self.model or profile.model.name
         outputs: dict[Path, str | None] = {self.out: "vhserve.ranking-comparison"}
         check_before_loading(name, outputs, [self.profile, self.dataset], preferred=profile.model.revision)
         loaded, dataset, run = open_masked_run(self, profile, name, self.treatment)
-        from calibrate.rankings.comparison import HeadGroups, compare_rankings
+        from calibrate.rankings.comparison import compare_rankings
 
-        groups = HeadGroups(self.groups, self.group_size, self.seed)
         with can_be_continued(self.out):
             result = compare_rankings(loaded, profile, dataset, self.treatment, groups, run)
+        if (line := result.never_right()) is not None:
+            print_note(line, "warning")
         if self.json_:
             print(self.out.read_text(encoding="utf-8"), end="")
             return

@@ -124,6 +124,7 @@ class Serve(BaseModel):
 
         from vhserve.devices import serving_device
         from vhserve.notes import print_note
+        from vhserve.report.plan_views import measured_nothing
         from vhserve.server import cpu_kv_cache, hardening, serving
         from vhserve.server.parameter_limits import ParameterLimits
         from vhserve.server.served_saving import shortfall
@@ -168,6 +169,8 @@ class Serve(BaseModel):
             print(f"vhserve: warning: {self.plan} {warning}", file=sys.stderr)
         if plan is not None and not plan.measured:
             print(f"vhserve: warning: {self.plan} was never measured: {_MEASURE}", file=sys.stderr)
+        if plan is not None and (line := measured_nothing(plan)) is not None:
+            print_note(line, "warning")
         if self.dry_run:
             self._say_allocation(arguments, plan)
         else:

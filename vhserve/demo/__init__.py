@@ -3,4 +3,17 @@
 Does not know how any of them works, and measures nothing itself.
 """
 
-__all__ = ["arms", "checks", "figures", "headline", "options", "page", "results", "rows", "run", "steps", "summary"]
+__all__ = [
+    "answered",
+    "arms",
+    "checks",
+    "figures",
+    "headline",
+    "options",
+    "page",
+    "results",
+    "rows",
+    "run",
+    "steps",
+    "summary",
+]

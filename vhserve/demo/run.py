@@ -22,6 +22,7 @@ from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.demo.steps import calibrate, measure_arm, open_samples, plan
 from vhserve.evaluation import provenance
 from vhserve.evaluation.attach import attach
+from vhserve.evaluation.failures import silent
 from vhserve.evaluation.pairing import pair
 from vhserve.evaluation.results import save
 
@@ -60,7 +61,7 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
     dataset = open_samples(options).ref()
     for one in measured[1:]:
         path = paths[one.name]
-        if path is not None:
+        if path is not None and not silent([first.accuracy, one.accuracy]):
             attach(path, dataset, [first.accuracy, one.accuracy])
     results = DemoResults(
         model=profile.model.name,

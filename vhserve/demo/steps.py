@@ -88,7 +88,7 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
         _check_plan(server, served, arm, log)
         # Every answer of the synthetic dataset is one token.
         limits = RequestLimits(concurrency=max(options.concurrency), max_tokens=1)
-        asked = ask_arm(arm.name, server, lambda: open_samples(options), limits, "none")
+        asked = ask_arm(arm.name, server, open_samples(options), limits, "none")
         latency = [_latency(options, server, concurrency) for concurrency in options.concurrency]
         capacity = kv_capacity(metrics_text(server.base_url))
     reported = capacity.bytes_per_token.get("baseline" if served is None else "pruned")

@@ -11,6 +11,7 @@ __all__ = [
     "client",
     "errors",
     "evicted",
+    "failures",
     "keys",
     "latency",
     "options",

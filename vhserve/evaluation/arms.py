@@ -4,7 +4,6 @@ Brings client, scoring and progress together. Does not pair arms and writes no f
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from calibrate.datasets import Dataset
@@ -23,9 +22,7 @@ class AskedArm:
     broken: list[str]
 
 
-def ask_arm(
-    name: str, server: Server, open_samples: Callable[[], Dataset], limits: RequestLimits, api_key: str
-) -> AskedArm:
+def ask_arm(name: str, server: Server, dataset: Dataset, limits: RequestLimits, api_key: str) -> AskedArm:
     """Ask a server every sample of a dataset.
 
     Parameters
@@ -34,8 +31,8 @@ def ask_arm(
         What the arm is called in tables and files.
     server
         The server to ask.
-    open_samples
-        Opens the dataset; called once, so that every arm reads it from its start.
+    dataset
+        Read from its start.
     limits, api_key
         As `ask_all` takes them.
 
@@ -46,7 +43,6 @@ def ask_arm(
     ServerLost
         When requests fail in a row.
     """
-    dataset = open_samples()
     started = time.perf_counter()
     with progress_bar(name, len(dataset)) as advance:
         answers = ask_all(server, dataset, limits=limits, api_key=api_key, advance=lambda answer: advance(1))

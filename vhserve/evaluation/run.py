@@ -3,8 +3,6 @@
 Owns the order, so that nothing is asked when the end could not be written. Asks, scores and pairs elsewhere.
 """
 
-from collections.abc import Callable
-
 from calibrate.datasets import Dataset, open_dataset
 from profiles.files import check_output
 from profiles.head_profile import DatasetRef
@@ -44,8 +42,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     if options.attach is not None:
         check_output(options.attach, document=PLAN_FORMAT)
     key = api_key(options.api_key_env)
-    say = notes_once()
-    dataset = _open(options, say)
+    dataset = _open(options)
     earlier = _earlier(options, dataset.ref())
     addresses = [address for address in (options.base_url, options.compare) if address is not None]
     servers = [identify(address, options.model, key) for address in addresses]
@@ -65,7 +62,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     limits = RequestLimits(options.concurrency, options.timeout, options.max_tokens)
     broken: list[str] = []
     for name, server in zip(names[len(arms) :], servers, strict=True):
-        asked = ask_arm(name, server, lambda: _open(options, say), limits, key)
+        asked = ask_arm(name, server, dataset, limits, key)
         arms.append(asked.arm)
         if (line := unseen_heads(asked.arm, evicted_heads(metrics_text(server.base_url)))) is not None:
             print_note(line, "warning")
@@ -91,7 +88,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
     return evaluation
 
 
-def _open(options: EvaluationOptions, say: Callable[[str], None]) -> Dataset:
+def _open(options: EvaluationOptions) -> Dataset:
     dataset = open_dataset(
         options.dataset,
         samples=options.samples,
@@ -99,7 +96,7 @@ def _open(options: EvaluationOptions, say: Callable[[str], None]) -> Dataset:
         split=options.split,
         families=options.families,
     )
-    dataset.announce(say)
+    dataset.announce(notes_once())  # every arm leaves the same samples out
     return dataset
 
 

@@ -8,6 +8,8 @@ from typing import Final
 from rich.markup import escape
 from rich.text import Text
 
+from calibrate.datasets.families import ALL
+from calibrate.stats.nothing_right import nothing_right
 from calibrate.terminal_tables import FoldedTable
 from profiles.geometry import stage_layers, stage_of
 from profiles.pruning_plan import PruningPlan
@@ -70,6 +72,16 @@ def chosen_by(plan: PruningPlan) -> str:
         f"Chosen from {where}, {order[selection.method]}{seed}{kept if selection.protect_top else ''}{together}; "
         f"a removed head puts out {'zero' if plan.compensation.method == 'none' else 'its mean output'}."
     )
+
+
+def measured_nothing(plan: PruningPlan) -> str | None:
+    """The line for a plan that was measured on samples which its whole model never answers right, else None."""
+    lines = (
+        nothing_right(f"{plan.model.name} as it is, on {one.dataset},", (one.correct, one.samples))
+        for one in plan.measured
+        if one.family == ALL and one.arm == "baseline"
+    )
+    return next((line for line in lines if line is not None), None)
 
 
 def measured_table(plan: PruningPlan) -> FoldedTable | None:

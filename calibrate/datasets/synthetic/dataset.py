@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from calibrate.datasets.base import Dataset
+from calibrate.datasets.base import DividedDataset
 from calibrate.datasets.sample import Sample
 from calibrate.datasets.splits import ALL, CHOOSING, MEASURING, SPLITS
 from calibrate.datasets.synthetic import FAMILIES, REPLIES, make_sample
@@ -23,7 +23,7 @@ WORLD: Final = 1
 """Version of the world. A change that makes other samples of the same seeds raises it (pinned by a test)."""
 
 
-class Synthetic(Dataset):
+class Synthetic(DividedDataset):
     """The first samples of a split of the synthetic world, the families in turn (round robin).
 
     Parameters
@@ -78,6 +78,11 @@ class Synthetic(Dataset):
                 PICTURES: packed(self._digest(index) for index in range(len(self))),
             },
         )
+
+    def retaken(self, *, samples: int, split: str) -> "Synthetic":
+        again = Synthetic(samples=samples, seed=self._seed, split=split, families=self._families)
+        again.say = self.say
+        return again
 
     def __len__(self) -> int:
         return self._samples

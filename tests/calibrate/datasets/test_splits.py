@@ -54,6 +54,34 @@ def picture_of(name):
     return name.split(":")[0].removeprefix("copy")
 
 
+def taken(dataset):
+    return dataset.ref(), [(one.id, one.question, one.answer) for one in dataset]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("samples", [4, 1000])
+def test_other_samples_of_an_open_dataset_are_those_of_one_opened_for_them(folder, split, samples):
+    path = written(folder, [record(f"{number}.png", turn) for number in range(PICTURES) for turn in range(2)])
+    made = open_dataset("synthetic", samples=9, seed=2, split=CHOOSING, families=["object"])
+    again = made.retaken(samples=min(samples, 20), split=split)
+    fresh = open_dataset("synthetic", samples=min(samples, 20), seed=2, split=split, families=["object"])
+    assert taken(again) == taken(fresh)
+    first = opened(path, CHOOSING, samples=3)
+    before = taken(first)
+    path.unlink()
+    again = first.retaken(samples=samples, split=split)
+    assert taken(first) == before
+    written(folder, [record(f"{number}.png", turn) for number in range(PICTURES) for turn in range(2)])
+    assert taken(again) == taken(opened(path, split, samples=samples))
+
+
+def test_what_was_said_of_an_open_dataset_is_not_said_again(folder):
+    path = written(folder, [record("0.png", number) for number in range(6)], "small.jsonl")
+    first = opened(path, CHOOSING)
+    assert len(first.notes) == 1
+    assert first.retaken(samples=3, split=MEASURING).notes == []
+
+
 several = st.lists(
     st.tuples(st.integers(0, PICTURES - 1), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30, unique=True
 )

@@ -15,8 +15,9 @@ from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.loading import load_model
 from calibrate.models.prompts import make_batch
-from calibrate.rankings.comparison import HeadGroups, compare_rankings, draw_groups
+from calibrate.rankings.comparison import compare_rankings
 from calibrate.rankings.correlations import tables_of
+from calibrate.rankings.groups import HeadGroups, draw_groups
 from calibrate.rankings.results import RankingComparison
 from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
@@ -170,5 +171,6 @@ def test_the_command(llava, tmp_path, capsys):
     assert "effect" in document["absent"]
     assert main([*flags, "--markdown"]) == 0
     assert "| score (the paper's) |" in capsys.readouterr().out
-    assert main([*flags, "--group-size", "99"]) == 2
+    # Before a model is looked for.
+    assert main([*flags, "--group-size", str(llava.geometry.heads), "--model", "no-such-model"]) == 2
     assert "--group-size" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from profiles.pictures.opening import UnreadablePicture, media_type, open_picture
 
@@ -39,6 +39,33 @@ def test_a_photo_is_turned_as_its_exif_says(orientation: int) -> None:
     shown = open_picture(encoded(picture, exif=exif))
     assert shown.size == ((6, 4) if orientation < 5 else (4, 6))
     assert shown.getpixel((right * (shown.width - 1), low * (shown.height - 1))) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_nothing_is_left_that_would_turn_it_again(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = open_picture(encoded(Image.new("RGB", (6, 4)), form, exif=exif))
+    assert ImageOps.exif_transpose(shown).size == shown.size == (4, 6)
+    assert not shown.info
+
+
+def with_changed_byte(form: str, orientation: int) -> bytes:
+    """A picture whose data, not its beginning, are changed so that no decoder can follow them to the end."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    content = bytearray(encoded(Image.fromarray(noise), form, exif=exif))
+    half = len(content) // 2
+    content[half : half + 40] = b"\xff\xd8" * 20 if form == "JPEG" else bytes(40)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+def test_broken_data_are_refused_whichever_way_the_picture_lies(form: str, orientation: int) -> None:
+    with pytest.raises(UnreadablePicture):
+        open_picture(with_changed_byte(form, orientation))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 from profile_factories import profile_of
 from published_datasets import opened, pope
 
@@ -15,9 +16,13 @@ from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.prompts import make_batch
+from calibrate.stats.nothing_right import nothing_right
 from profiles.geometry import stage_layers
 from profiles.store import save
 from vhserve.cli import main
+
+OPTIONS = ["one red circle", "two red circles"]
+"""Answers of several words, of which a model with random weights says none."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,43 @@ def test_what_evicted_heads_lose_takes_answers_of_several_tokens(llava, profile,
     told = capsys.readouterr()
     assert json.loads(told.out)["samples"] == 6
     assert "not asked" not in told.err
+
+
+@pytest.mark.parametrize("command", ["ablate", "rankings"])
+def test_another_model_than_the_profile_s_is_refused_before_it_is_loaded(
+    command, profile, tmp_path, capsys, monkeypatch
+):
+    def loads(*args, **options):
+        raise AssertionError("a model is loaded")
+
+    save(profile, tmp_path / "profile.json")
+    monkeypatch.setattr("calibrate.models.loading.load_model", loads)
+    out = ["--samples", "2", "--out", str(tmp_path / "out.json")]
+    assert main([command, str(tmp_path / "profile.json"), "--model", "demo", *out]) == 2
+    assert "this profile is for" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"), [("ablate", ["-k", "3", "--rows", "short", "--draws", "1"]), ("rankings", ["--groups", "2"])]
+)
+def test_a_model_that_is_never_right_is_said(command, flags, profile, tmp_path, capsys):
+    Image.new("RGB", (72, 72), "red").save(tmp_path / "red.png")
+    records = [
+        {
+            "image": "red.png",
+            "question": f"How many red circles are there? {number}",
+            "answer": answer,
+            "options": OPTIONS,
+        }
+        for number, answer in enumerate(OPTIONS)
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in records))
+    save(profile, tmp_path / "profile.json")
+    asked = ["--dataset", str(tmp_path / "mine.jsonl"), "--split", "all", "--out", str(tmp_path / "out.json")]
+    assert main([command, str(tmp_path / "profile.json"), *asked, *flags]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "samples right" in line]
+    assert said == [f"vhserve: warning: {nothing_right('the whole model', (0, len(OPTIONS)))}"]
 
 
 def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):

@@ -119,6 +119,26 @@ def test_a_comparison_of_rankings_has_a_section_of_its_own(folder, tmp_path, cap
         assert len(list(csv.DictReader(file))) == len(section["rows"])
 
 
+def test_a_dataset_is_opened_once_and_its_notes_come_once(folder, tmp_path, capsys):
+    """Its other half is ablated on; and a model that is never right is said to be."""
+    lines = [json.loads(line) for line in (folder / "plain.jsonl").read_text().splitlines()]
+    others = {one["answer"] for one in lines}
+    rows = [one | {"note": "x", "answer": min(others - {one["answer"]})} for one in lines]
+    with (folder / "wrong.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    flags = ["--dataset", str(folder / "wrong.csv"), "-k", "1", "--draws", "1", "--out", str(tmp_path / "page.html")]
+    assert analyze(folder, *flags) == 0
+    said = capsys.readouterr().err
+    assert said.count("columns that are not read: note") == 1
+    assert "the model answers none of" in said
+    assert "the whole model answers none of" in said
+    page = Addresses((tmp_path / "page.html").read_text())
+    assert "the model answers none of" in page.text
+    assert json.loads((tmp_path / "page-ablation.json").read_text())["dataset"]["split"] == "measuring"
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -131,6 +151,8 @@ def test_a_comparison_of_rankings_has_a_section_of_its_own(folder, tmp_path, cap
         (["--ablation", "missing.json"], "missing.json"),
         (["--rankings", "missing.json"], "missing.json"),
         (["--families", "weather"], "weather"),
+        (["-k", "11"], "11 heads"),
+        ([], "16 heads"),
         (["--samples", "0"], "--samples"),
     ],
 )

@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from result_factories import arm as arm_of
+from result_factories import demo_results
 from tiny_models import make_tiny_llava
 
 from calibrate.demo import MODEL_DIR
 from profiles.planning.layout import layer_layouts
 from profiles.store import load_plan, load_profile
 from vhserve.cli import main
+from vhserve.commands.demo import conclude
 from vhserve.demo.arms import demo_arms
 from vhserve.demo.options import DemoOptions
 from vhserve.demo.results import DemoResults
@@ -65,6 +68,47 @@ def test_a_step_that_fails_names_itself_and_its_log(capsys: pytest.CaptureFixtur
     assert str(tmp_path / "calibrate.log") in line
     assert str(model) in (tmp_path / "calibrate.log").read_text()
     assert not (tmp_path / "report.html").exists()
+
+
+def warnings_of(results: DemoResults, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """Exit code, and the lines on standard error."""
+    try:
+        conclude(results)
+        code = 0
+    except SystemExit as exit_:
+        code = int(str(exit_.code))
+    return code, capsys.readouterr().err.splitlines()
+
+
+def test_a_server_that_answers_nothing_is_exit_code_1_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    results = demo_results()
+    first, second = results.arms
+    assert warnings_of(results, capsys)[0] == 0
+    silent = second.model_copy(update={"accuracy": arm_of("e" * 10, second.name)})
+    code, lines = warnings_of(results.model_copy(update={"arms": [first, silent]}), capsys)
+    assert code == 1
+    (line,) = lines
+    assert f"{second.name} answered nothing: 10 requests failed" in line
+    assert "status 500: no" in line
+
+
+def test_latencies_of_which_no_request_succeeded_are_exit_code_1_too(capsys: pytest.CaptureFixture[str]) -> None:
+    results = demo_results()
+    first = results.arms[0]
+    lost = {"requests": 0, "failed": 24, "ttft_ms": None, "tpot_ms": None, "first_error": "Timeout: late"}
+    latency = [first.latency[0].model_copy(update=lost), *first.latency[1:]]
+    arms = [first.model_copy(update={"latency": latency}), *results.arms[1:]]
+    code, lines = warnings_of(results.model_copy(update={"arms": arms}), capsys)
+    assert code == 1
+    assert "baseline at 1 at a time answered nothing: no latency is known; the first error: Timeout: late" in lines[-1]
+
+
+def test_a_model_that_is_never_right_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    results = demo_results()
+    wrong = results.arms[0].model_copy(update={"accuracy": arm_of("wwwwwooooo")})
+    code, lines = warnings_of(results.model_copy(update={"arms": [wrong, *results.arms[1:]]}), capsys)
+    assert code == 0
+    assert "baseline answers none of 10 samples right" in lines[-1]
 
 
 @pytest.mark.long

@@ -61,7 +61,7 @@ def test_one_server_gives_figures_per_family(capsys: pytest.CaptureFixture[str],
     with endpoint(right_but({0, 8, 9}, frozenset({1}))) as here:
         assert evaluate("--base-url", here.base_url, "--out", out, "--concurrency", 5) == 0
     told = capsys.readouterr()
-    assert "1 requests failed" in told.err
+    assert "1 request failed" in told.err
     assert "status 500" in told.err
     results = load(out)
     (arm,) = results.arms
@@ -91,6 +91,17 @@ def test_nothing_answered_is_exit_code_1_and_one_line(capsys: pytest.CaptureFixt
         assert evaluate("--base-url", fine.base_url, "--compare", broken.base_url, *few) == 1
     assert path.read_bytes() == before
     assert [one.answered for one in load(out).arms] == [3, 0]
+
+
+def test_a_server_that_is_never_right_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with endpoint(right_but(set(range(N)))) as here:
+        assert evaluate("--base-url", here.base_url) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert f"baseline answers none of {N} samples right" in line
+    with endpoint(right_but(set(range(0, N, len(FAMILIES))))) as here:  # families take turns
+        assert evaluate("--base-url", here.base_url) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert f"answers no sample of {FAMILIES[0]} ({N // len(FAMILIES)}) right" in line
 
 
 def test_two_servers_are_paired(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,17 @@ def test_measured_accuracies_are_listed(capsys: pytest.CaptureFixture[str], tmp_
     assert "Never measured" not in out
 
 
+def test_figures_of_a_model_that_is_never_right_are_said_to_mean_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    none = MEASURED.model_copy(update={"arm": "baseline", "correct": 0, "accuracy": 0.0, "low": 0.0, "high": 0.2})
+    path = tmp_path / "plan.json"
+    save(plan().model_copy(update={"measured": [none, MEASURED]}), path)
+    assert main(["plan", "show", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert f"{plan().model.name} as it is, on mine.jsonl, answers none of 20 samples right" in said
+
+
 def test_json_has_the_numbers_and_the_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     made = plan().model_copy(update={"measured": [MEASURED]})
     document = json.loads(shown(capsys, tmp_path, made, "--json"))

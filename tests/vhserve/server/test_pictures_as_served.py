@@ -11,7 +11,7 @@ import pytest
 import vllm_prompts
 from engine_host import EngineHost, call
 from hypothesis import HealthCheck, example, given, settings
-from picture_files import encoded, noise, picture_files
+from picture_files import changed, encoded, noise, orientation, picture_files
 from PIL import Image
 from tiny_models import make_tiny_llava, make_tiny_llava_next
 
@@ -29,6 +29,9 @@ pytestmark = [
 ]
 
 MAKE: dict[str, Callable[..., Path]] = {"llava": make_tiny_llava, "llava_next": make_tiny_llava_next}
+_TURNED = encoded(noise("RGB", (60, 72), 5), exif=orientation(6))
+TURNED_AND_BROKEN = changed(_TURNED, [(len(_TURNED) // 2, _TURNED[len(_TURNED) // 2] ^ 255)])
+"""Its orientation is whole, its data are not: Pillow shows as much as it has, when it is asked a second time."""
 TALL = encoded(Image.new("L", (1, 12_000)))
 
 
@@ -63,6 +66,7 @@ def data_url(file: bytes) -> str:
 @example(file=encoded(noise("RGB", (1, 300), 1), "JPEG"))
 @example(file=encoded(noise("CMYK", (90, 60), 2), "JPEG"))
 @example(file=encoded(noise("I;16", (90, 60), 3)))
+@example(file=TURNED_AND_BROKEN)
 @given(file=picture_files())
 def test_what_a_model_is_shown(file: bytes, loaded: LoadedModel, engine_host: EngineHost) -> None:
     (server,), ours = served(engine_host, loaded, [data_url(file)]), calibrated(loaded, file)
