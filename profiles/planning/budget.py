@@ -64,7 +64,12 @@ def check_budgets(texts: Iterable[str], option: str, geometry: ModelGeometry, gr
             budget = heads_of(text, option, geometry, stage, granularity)
             check_multiple(budget, option, geometry, granularity)
             total = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
-            check_budget(budget, stage, total, total, 0)
+            if budget > total:
+                raise BudgetTooLarge(
+                    f"{budget} heads are to be treated, but stage {stage} has {total}",
+                    expected=f"at most {total}",
+                    fix=f"give smaller numbers with {'-' if len(option) == 1 else '--'}{option}",
+                )
 
 
 def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularity: Granularity) -> None:

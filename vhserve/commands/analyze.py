@@ -93,7 +93,6 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         from rich.console import Console
 
         from calibrate.analysis.document import FORMAT
-        from profiles.planning.budget import check_budgets
         from profiles.store import load_profile
 
         files = Files.of(self.out)
@@ -105,9 +104,8 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
         if measures_ablation and files.page.parent.is_dir():
             outputs[files.ablation] = "vhserve.ablation"
         check_before_loading(self.model, outputs, self._inputs(), revision=self.revision)
-        if measures_ablation:
-            sizes = decoder_sizes(self.model, self.revision)
-            check_budgets(self.k, "k", sizes, "kv_group" if sizes.group_size > 1 else "query_head")
+        if measures_ablation and "k" in self.model_fields_set:
+            self._check_k()
         variants = {path.stem: load_profile(path) for path in self.variants}
         others = {path.stem: load_profile(path) for path in self.others}
         report = self._analyse(files, variants, others)
@@ -130,6 +128,12 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
     def _inputs(self) -> list[Path | str]:
         given = [path for path in (self.ablation, self.rankings) if path is not None]
         return [*self.dataset, *self.variants, *self.others, *given]
+
+    def _check_k(self) -> None:
+        from profiles.planning.budget import check_budgets
+
+        sizes = decoder_sizes(self.model, self.revision)
+        check_budgets(self.k, "k", sizes, "kv_group" if sizes.group_size > 1 else "query_head")
 
     def _make_folder(self, files: Files) -> None:
         from profiles.errors import FileUnwritable
@@ -160,6 +164,8 @@ class Analyze(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, Da
             revision = earlier.model.revision
             check_model("ablation", earlier.model, model_ref(self.model, like=revision, revision=self.revision))
         more = [] if self.rankings is None else [rankings_section(self.rankings)]
+        if earlier is None and not self.no_ablation:
+            self._check_k()
         loaded = open_model(self.model, self, revision=self.revision)
         self._make_folder(files)
         loop = analysis_loop(loaded, dataset, RunSettings(files.document, self.batch_size, self.restart))

@@ -5,6 +5,7 @@ figures become data URLs. Looks and words are the templates', in `templates/`. D
 """
 
 import base64
+import re
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -43,7 +44,13 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     found.filters["svg_url"] = _svg_url
+    found.filters["unbroken"] = _unbroken
     return found
+
+
+def _unbroken(text: str) -> str:
+    """Text in which no line ends inside of square brackets, such as those of an interval."""
+    return re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def _svg_url(svg: str) -> str:

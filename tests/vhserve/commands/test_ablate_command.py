@@ -80,9 +80,9 @@ def test_what_evicted_heads_lose_takes_answers_of_several_tokens(llava, profile,
     assert "not asked" not in told.err
 
 
-@pytest.mark.parametrize("command", ["ablate", "rankings"])
+@pytest.mark.parametrize(("command", "flags"), [("ablate", ["-k", "3"]), ("rankings", [])])
 def test_another_model_than_the_profile_s_is_refused_before_it_is_loaded(
-    command, profile, tmp_path, capsys, monkeypatch
+    command, flags, profile, tmp_path, capsys, monkeypatch
 ):
     def loads(*args, **options):
         raise AssertionError("a model is loaded")
@@ -90,7 +90,7 @@ def test_another_model_than_the_profile_s_is_refused_before_it_is_loaded(
     save(profile, tmp_path / "profile.json")
     monkeypatch.setattr("calibrate.models.loading.load_model", loads)
     out = ["--samples", "2", "--out", str(tmp_path / "out.json")]
-    assert main([command, str(tmp_path / "profile.json"), "--model", "demo", *out]) == 2
+    assert main([command, str(tmp_path / "profile.json"), "--model", "demo", *out, *flags]) == 2
     assert "this profile is for" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 

@@ -71,7 +71,7 @@ def test_numbers_are_those_of_the_results(page: Page) -> None:
     assert row(page, "off list / failed")[1:3] == ["1 / 0", "0 / 1"]
     results = demo_results()
     overall = results.arms[0].accuracy.figures[-1]
-    assert row(page, "all families")[1] == f"60.0% [{100 * overall.low:.1f}, {100 * overall.high:.1f}]"
+    assert row(page, "all families")[1] == f"60.0% [{100 * overall.low:.1f},\N{NO-BREAK SPACE}{100 * overall.high:.1f}]"
     first = [cells for cells in page.rows if cells and cells[0] == "TTFT ms, median (p90)"]
     assert [cells[1] for cells in first] == ["71.2 (91.5)", "570.0 (732.0)"]
     speeds = [cells[1:] for cells in page.rows if cells and cells[0] == "output tokens per second"]
@@ -113,6 +113,17 @@ def test_words_of_the_left_column_stay_whole(html: str) -> None:
         "table.facts td:first-child, table.arms td:first-child { white-space: nowrap; overflow-wrap: normal; }" in html
     )
     assert '<table class="arms">' in html
+
+
+def test_the_left_column_stays_where_a_narrow_page_scrolls(html: str) -> None:
+    assert "table.arms td:first-child { position: sticky; left: 0; background: #fff; }" in html
+
+
+def test_an_interval_stands_on_one_line(page: Page) -> None:
+    cells = [cell for cells in page.rows for cell in cells if "[" in cell and "%" in cell]
+    assert len(cells) >= 6
+    for cell in cells:
+        assert " " not in cell.partition("[")[2], cell
 
 
 def test_every_row_has_a_cell_for_every_column(page: Page) -> None:
