@@ -189,7 +189,10 @@ def test_sigterm_while_it_starts_ends_everything_within_seconds(
     moment: str,
     api_servers: int,
 ) -> None:
-    said = {"vLLM reads its configuration": "Resolved architecture", "the engine loads weights": "Starting to load model"}
+    said = {
+        "vLLM reads its configuration": "Resolved architecture",
+        "the engine loads weights": "Starting to load model",
+    }
     command = [sys.executable, "-m", "vhserve.cli", "serve", str(models["gqa"].path), "--plan", str(plan_file), *FLAGS]
     log = tmp_path / "server.log"
     with log.open("wb") as output:
