@@ -141,7 +141,7 @@ def open_masked_run(
     from profiles.fingerprint import old_scheme_warning
     from profiles.planning.fit import check_fit
 
-    dataset = open_dataset(options.dataset, options)
+    dataset: Dataset = open_dataset(options.dataset, options)
     say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     check_fit(
         profile,
