@@ -10,7 +10,16 @@ from import_graph import PACKAGES
 ROOT = Path(__file__).parents[1]
 
 NAMES = {
-    "calibrate.datasets": ["BENCHMARKS", "DATASETS", "Benchmark", "Dataset", "Sample", "check_name", "open_dataset"],
+    "calibrate.datasets": [
+        "BENCHMARKS",
+        "DATASETS",
+        "Benchmark",
+        "Dataset",
+        "DividedDataset",
+        "Sample",
+        "check_name",
+        "open_dataset",
+    ],
     "calibrate.datasets.synthetic": ["FAMILIES", "REPLIES", "make_sample", "samples"],
     "calibrate.scoring.scorers": ["SCORERS", "active_scorers", "register"],
     "profiles.treatments": [
