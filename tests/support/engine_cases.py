@@ -14,6 +14,7 @@ from oracle import Oracle, TinyModel
 
 from profiles.names import Granularity
 from profiles.pruning_plan import Compensation, PruningPlan
+from vhserve.engine.checks.surgery_choice import AskedSurgery
 
 Heads = Mapping[int, Sequence[int]]
 """Query heads by layer."""
@@ -29,7 +30,7 @@ class Case:
         Heads of further treatments, by name.
     mean
         Whether removed heads are compensated for by (random) means.
-    rounds, settings, patches, probe
+    rounds, settings, patches, probe, surgery
         As in `engine_host.Job`.
     """
 
@@ -43,6 +44,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     patches: tuple[str, ...] = ()
     probe: str = ""
+    surgery: AskedSurgery = "auto"
 
     def plan(self, model: TinyModel) -> PruningPlan:
         heads, compensation = pairs(self.removed), Compensation()
@@ -61,7 +63,7 @@ class Case:
 
     def job(self, model: TinyModel) -> Job:
         plan = self.plan(model).model_dump(mode="json")
-        return Job(str(model.path), plan, self.rounds, self.settings, self.patches, self.probe)
+        return Job(str(model.path), plan, self.rounds, self.settings, self.patches, self.probe, self.surgery)
 
 
 class EngineRuns:

@@ -19,6 +19,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from vhserve.engine.checks.surgery_choice import AskedSurgery
+
 BLOCK = 32
 KV_CACHE_BYTES = 128 << 20
 """Some 500 blocks of the largest tiny model: few enough to be allocated quickly, enough to compare capacities."""
@@ -58,6 +60,8 @@ class Job:
         Names of functions in `PATCHES`, in force while the engine lives.
     probe
         `module:function` to call with the engine after the rounds; what it returns becomes `EngineOutcome.probed`.
+    surgery
+        As of `vhserve serve`.
     """
 
     model: str
@@ -66,6 +70,7 @@ class Job:
     settings: dict[str, Any] = field(default_factory=dict)
     patches: tuple[str, ...] = ()
     probe: str = ""
+    surgery: AskedSurgery = "auto"
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def run(job: Job) -> EngineOutcome:
             stack.enter_context(PATCHES[patch](captured))
         try:
             if job.plan is not None:
-                settings |= engine_overrides(plan_from_dict(job.plan))
+                settings |= engine_overrides(plan_from_dict(job.plan), job.surgery)
             engine = LLM(model=job.model, **settings | job.settings)
         except (UserError, ValueError) as error:
             cleanup_dist_env_and_memory()

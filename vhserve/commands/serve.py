@@ -4,7 +4,7 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliUnknownArgs
@@ -38,6 +38,11 @@ class Serve(BaseModel):
     plan: Path | None = Field(None, description="pruning plan to serve, as `vhserve plan` writes it")
     plan_digest: str | None = Field(
         None, description="refuse to serve any plan but the one with this digest, such as sha256:0f…; needs --plan"
+    )
+    surgery: Literal["auto", "slice", "gather"] = Field(
+        "auto",
+        description="how the plan's heads are chosen: slice cuts the others out of the weights, gather leaves the "
+        "weights as they are, for quantised ones, adapters and any model; auto slices where it can",
     )
     max_request_bytes: int = Field(
         32 << 20, gt=0, le=1 << 40, description="longer request bodies are refused with status 413"
@@ -139,7 +144,7 @@ class Serve(BaseModel):
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
         if plan is not None and found is not None:
-            serving.apply_plan(arguments, plan)
+            serving.apply_plan(arguments, plan, self.surgery)
             folder = _pin(found, arguments)
             if folder != found.folder:
                 check_model(plan, self.model, folder)

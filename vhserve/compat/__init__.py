@@ -10,6 +10,7 @@ __all__ = [
     "block_tables",
     "command_line",
     "layers",
+    "models",
     "processes",
     "prompts",
     "requests",

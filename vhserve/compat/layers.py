@@ -21,6 +21,29 @@ def forget_attention(layer_name: str, vllm_config: Any) -> None:
     del vllm_config.compilation_config.static_forward_context[layer_name]
 
 
+def attention_settings(attention: Any) -> dict[str, Any]:
+    """Arguments of vLLM's `Attention` that a built one no longer has under their names, to build another like it.
+
+    Symptom
+        Attention over fewer heads has no soft cap where the model's has one, another scale, or another backend.
+    Cause
+        They are passed on to the implementation of a backend, which is not public.
+    Removal
+        vLLM's `Attention` keeps its arguments.
+
+    Without what belongs to single heads: ALiBi slopes and sinks.
+    """
+    implementation = attention.impl
+    return {
+        "scale": implementation.scale,
+        "logits_soft_cap": implementation.logits_soft_cap or None,
+        "per_layer_sliding_window": attention.sliding_window,
+        "attn_type": attention.attn_type,
+        "attn_backend": attention.attn_backend,
+        "quant_config": attention.quant_config,
+    }
+
+
 def layer_in_batch(layer_name: str) -> Any:
     """An attention layer of the model that runs, by name.
 

@@ -7,8 +7,9 @@ Does not know plans.
 import os
 
 from profiles.torchvision_import import ensure_torchvision
+from vhserve.compat.models import vision_language_architectures
 from vhserve.compat.processes import mend_model_inspection
-from vhserve.engine.checks.architectures import SERVED_BY
+from vhserve.engine.checks.architectures import served_by
 
 
 def register() -> None:
@@ -18,7 +19,7 @@ def register() -> None:
 
     from vllm import ModelRegistry
 
-    for name in SERVED_BY.values():
+    for name in map(served_by, sorted(vision_language_architectures())):
         # As a string, so that vLLM imports the class when a model asks for it and not before.
         if name not in ModelRegistry.models:
             ModelRegistry.register_model(name, f"vhserve.engine.models:{name}")

@@ -49,7 +49,17 @@ DEFINITIONS: Final = {
     ),
     "vhserve_plan_info": MetricDefinition(
         "The plan being served; always 1.",
-        ("digest", "profile_digest", "model", "revision", "architecture", "method", "granularity", "compensation"),
+        (
+            "digest",
+            "profile_digest",
+            "model",
+            "revision",
+            "architecture",
+            "method",
+            "granularity",
+            "compensation",
+            "surgery",
+        ),
     ),
     "vhserve_heads": MetricDefinition(
         "Query heads of the model, by stage of their layer and treatment.", ("stage", "treatment")

@@ -12,7 +12,6 @@ from profiles.geometry import ModelGeometry, ModelRef
 from profiles.planning.fit import check_fit
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.checks.architectures import served_by
 
 
 def check_model(plan: PruningPlan, name: str, folder: Path) -> None:
@@ -32,7 +31,6 @@ def check_model(plan: PruningPlan, name: str, folder: Path) -> None:
     layer_layouts(plan)
     config = read_json(folder / "config.json")
     architecture = str((config.get("architectures") or ["unknown"])[0])
-    served_by(architecture)
     check_unquantised(name, config, fix="serve the unquantised checkpoint, or serve without --plan")
     model = ModelRef(name=name, revision=plan.model.revision, architecture=architecture)
     check_fit(plan, model, _geometry(config, folder, plan.geometry.image_tokens))

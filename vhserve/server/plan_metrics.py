@@ -16,6 +16,7 @@ from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.compat.api_server import api_server_rank
+from vhserve.engine.checks import engine_reports
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.engine.kv_cache.saving import saving_ratio
 from vhserve.server.metric_definitions import collector
@@ -40,6 +41,7 @@ def expose(
     kv_dtype_bytes: int,
     block_size: int,
     kv_capacity: Capacity | None = None,
+    surgery: str = "",
     registry: CollectorRegistry = REGISTRY,
 ) -> None:
     """Put the metrics of a plan into a registry.
@@ -50,6 +52,8 @@ def expose(
         Bytes of one element of the KV cache, and tokens of its blocks.
     kv_capacity
         Capacity of the KV cache, in requests; None where it is not known.
+    surgery
+        How the engine has chosen the heads; empty where it is not known.
     registry
         The default one is what vLLM's `/metrics` shows.
     """
@@ -63,6 +67,7 @@ def expose(
         method=plan.selection.method,
         granularity=plan.granularity,
         compensation=plan.compensation.method,
+        surgery=surgery,
     ).set(1)
     counts = {(stage, treatment): 0 for stage in STAGES for treatment in TREATMENTS}
     for treatment in TREATMENTS:
@@ -115,9 +120,10 @@ def _expose_for(app: Any, plan: PruningPlan) -> None:
     config = app.state.vllm_config
     dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
     served = ServedWith.of(config)
-    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config))
+    surgery = engine_reports.get("surgery") or ""
+    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config), surgery)
     if api_server_rank(config) <= 0:
-        print(f"vhserve: {described(plan, *served)}", file=sys.stderr, flush=True)
+        print(f"vhserve: {described(plan, *served)}; heads chosen by {surgery}", file=sys.stderr, flush=True)
 
 
 def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:

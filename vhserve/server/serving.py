@@ -13,6 +13,7 @@ from typing import Any
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat.command_line import flag_parsers, serve_command, set_up_serving
+from vhserve.compat.models import vision_language_architectures
 from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_processes
 from vhserve.compat.start_signals import end_soon_while_starting
 from vhserve.devices import block_size_on, check_block_size, serving_device
@@ -20,14 +21,16 @@ from vhserve.engine.checks import partial_options
 from vhserve.engine.checks.architectures import served_by
 from vhserve.engine.checks.error_relay import raise_relayed_errors
 from vhserve.engine.checks.plan_transport import KEY, pack_plan
+from vhserve.engine.checks.surgery_choice import KEY as SURGERY_KEY
+from vhserve.engine.checks.surgery_choice import AskedSurgery, check_surgery_flags
 from vhserve.engine.checks.unsupported_options import check_arguments
-from vhserve.errors import FlagRefused
+from vhserve.errors import FlagRefused, ModelNotServable
 from vhserve.server import engine_exit, hardening
 from vhserve.server.middleware import middleware_names
 from vhserve.server.settings import ServerSettings, attach
 
 
-def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
+def engine_overrides(plan: PruningPlan, surgery: AskedSurgery = "auto") -> dict[str, Any]:
     """Arguments that make vLLM serve a plan: keywords of `vllm.LLM`, attributes of its parsed command line.
 
     Raises
@@ -35,12 +38,29 @@ def engine_overrides(plan: PruningPlan) -> dict[str, Any]:
     ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     layer_layouts(plan)
+    check_architecture(plan.model.architecture)
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
-        "additional_config": {KEY: pack_plan(plan)},
+        "additional_config": {KEY: pack_plan(plan), **({} if surgery == "auto" else {SURGERY_KEY: surgery})},
         "scheduler_cls": partial_options.SCHEDULER,
         **partial_options.overrides(plan),
     }
+
+
+def check_architecture(architecture: str) -> None:
+    """Refuse an architecture that vLLM has no vision-language model for.
+
+    Raises
+    ------
+    ModelNotServable
+    """
+    if architecture not in vision_language_architectures():
+        raise ModelNotServable(
+            f"a model of architecture {architecture} cannot be served with a plan: vLLM has no such model that takes "
+            "pictures",
+            expected="an architecture of vLLM's vision-language models",
+            fix="serve it without --plan, or choose another model (see `vhserve models`)",
+        )
 
 
 def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
@@ -70,7 +90,7 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     return arguments
 
 
-def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
+def apply_plan(arguments: Namespace, plan: PruningPlan, surgery: AskedSurgery = "auto") -> None:
     """Make a parsed command line load and run a plan, in the plan's KV blocks; what the user overrides elsewhere stays.
 
     Raises
@@ -81,9 +101,10 @@ def apply_plan(arguments: Namespace, plan: PruningPlan) -> None:
     ModelNotServable, LayoutRefused, TreatmentUnsupported
     """
     check_arguments(arguments)
+    check_surgery_flags(surgery, arguments)
     partial_options.check_flags(plan, arguments)
     _set_block_size(arguments, plan)
-    ours = engine_overrides(plan)
+    ours = engine_overrides(plan, surgery)
     for flag, attribute, key in (
         ("--hf-overrides", "hf_overrides", "architectures"),
         ("--additional-config", "additional_config", KEY),

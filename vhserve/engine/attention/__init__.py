@@ -7,6 +7,7 @@ __all__ = [
     "compaction_kernel",
     "device_builder",
     "device_compaction",
+    "gathered_attention",
     "host_builder",
     "host_compaction",
     "lane_attention",

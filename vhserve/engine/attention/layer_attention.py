@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
-from vllm.model_executor.models.llama import LlamaAttention
 
 from profiles.planning.layout import TreatedHeads
 from profiles.treatments import TREATMENTS, Treatment
-from vhserve.compat.layers import forget_attention
+from vhserve.compat.layers import attention_settings, forget_attention
 from vhserve.engine.attention.lane_attention import FullLaneAttention, LaneAttention, PartialAttention
 from vhserve.engine.attention.partial_backend import block_outermost_backend, partial_backend
 from vhserve.engine.attention.split_attention import SplitAttention
@@ -27,9 +26,9 @@ AnyAttention = TypeVar("AnyAttention", bound=Attention)
 
 
 def build_layer_attention(
-    attention: LlamaAttention, layer: LayerPlan, step_compactions: StepCompactions, vllm_config: VllmConfig
+    attention: Attention, layer: LayerPlan, step_compactions: StepCompactions, vllm_config: VllmConfig
 ) -> nn.Module:
-    """The module to put in place of `attention.attn`, which vLLM no longer knows afterwards.
+    """The module to put in place of `attention`, which vLLM no longer knows afterwards.
 
     It takes q, k and v of the kept heads, each of shape (tokens, heads * head size) and laid out as the layer's layout
     says, and returns the heads' outputs in the order of q.
@@ -49,7 +48,7 @@ def build_layer_attention(
     ValueError
         The layer keeps no head.
     """
-    forget_attention(attention.attn.layer_name, vllm_config)
+    forget_attention(attention.layer_name, vllm_config)
     if layer.lanes is None:
         return _smaller_attention(attention, layer, vllm_config)
     parts: list[LaneAttention] = []
@@ -66,20 +65,20 @@ def build_layer_attention(
 
 
 def _full_attention(
-    attention: LlamaAttention, heads: TreatedHeads, lane: LaneAssignment, vllm_config: VllmConfig
+    attention: Attention, heads: TreatedHeads, lane: LaneAssignment, vllm_config: VllmConfig
 ) -> FullLaneAttention:
     return _construct(
         FullLaneAttention,
         attention,
         heads,
         vllm_config,
-        attn_backend=block_outermost_backend(attention.attn.attn_backend),
+        attn_backend=block_outermost_backend(attention.attn_backend),
         lane=lane,
     )
 
 
 def _partial_attention(
-    attention: LlamaAttention,
+    attention: Attention,
     treatment: Treatment,
     heads: TreatedHeads,
     lane: LaneAssignment,
@@ -92,15 +91,15 @@ def _partial_attention(
         heads,
         vllm_config,
         # vLLM reads the layer's index out of the name: the one part between dots that is a number.
-        prefix=f"{attention.attn.layer_name}_{treatment.name.replace(':', '_')}",
-        attn_backend=partial_backend(attention.attn.attn_backend),
+        prefix=f"{attention.layer_name}_{treatment.name.replace(':', '_')}",
+        attn_backend=partial_backend(attention.attn_backend),
         treatment=treatment,
         lane=lane,
         step_compaction=step_compaction,
     )
 
 
-def _smaller_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config: VllmConfig) -> Attention:
+def _smaller_attention(attention: Attention, layer: LayerPlan, vllm_config: VllmConfig) -> Attention:
     smaller = _construct(Attention, attention, layer.layout.full, vllm_config)
     if smaller.attn_backend.get_name() not in BACKENDS:
         raise FlagRefused(
@@ -113,23 +112,20 @@ def _smaller_attention(attention: LlamaAttention, layer: LayerPlan, vllm_config:
 
 def _construct(
     attention_class: type[AnyAttention],
-    attention: LlamaAttention,
+    attention: Attention,
     heads: TreatedHeads,
     vllm_config: VllmConfig,
     **options: Any,
 ) -> AnyAttention:
-    """Attention like `attention.attn`, over fewer heads; under its name, unless `options` give another `prefix`."""
-    stock = attention.attn
+    """Attention like `attention`, over fewer heads; under its name, unless `options` give another `prefix`."""
     return attention_class(
         len(heads.queries),
-        attention.head_dim,
-        attention.scaling,
+        attention.head_size,
         **{
             "num_kv_heads": len(heads.kv),
             "cache_config": vllm_config.cache_config,
-            "per_layer_sliding_window": stock.sliding_window,
-            "attn_type": stock.attn_type,
-            "prefix": stock.layer_name,
+            "prefix": attention.layer_name,
+            **attention_settings(attention),
             **options,
         },
     )

@@ -5,9 +5,11 @@ Does not know how a plan is carried out; imports no other subpackage of `vhserve
 
 __all__ = [
     "architectures",
+    "engine_reports",
     "error_relay",
     "partial_options",
     "plan_transport",
     "plan_validation",
+    "surgery_choice",
     "unsupported_options",
 ]

@@ -104,22 +104,6 @@ UNSUPPORTED_OPTIONS: Final = (
         "it splits a KV cache whose layers differ",
     ),
     UnsupportedOption(
-        "--enable-lora",
-        "enable_lora",
-        "lora_config",
-        _is_set,
-        "no LoRA",
-        "adapters are made for all heads",
-    ),
-    UnsupportedOption(
-        "--quantization",
-        "quantization",
-        "model_config.quantization",
-        _is_set,
-        "unquantised weights",
-        "heads cannot be cut out of quantised weights",
-    ),
-    UnsupportedOption(
         "--kv-transfer-config",
         "kv_transfer_config",
         "kv_transfer_config",

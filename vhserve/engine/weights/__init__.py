@@ -3,4 +3,12 @@
 Does not know KV caches or metadata; builds on `attention`, and nothing of it but `models` builds on this.
 """
 
-__all__ = ["dropped_tokens", "mean_compensation", "projections", "removed_layer", "surgery"]
+__all__ = [
+    "decoder_attention",
+    "dropped_tokens",
+    "mean_compensation",
+    "projections",
+    "removed_layer",
+    "sliceable",
+    "surgery",
+]

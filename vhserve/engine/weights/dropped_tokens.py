@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 from torch import nn
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
-from vllm.model_executor.models.llama import LlamaAttention
 from vllm.platforms import current_platform
 
 from profiles.treatments import ALL_BLOCKS
@@ -108,31 +107,33 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         return output
 
 
-def use_dropped_tokens_linear(attention: LlamaAttention) -> None:
+def use_dropped_tokens_linear(module: Any, attention: nn.Module, head_size: int) -> None:
     """Set the linear methods of a layer's projections, on CPUs and where at least `WORTHWHILE` heads drop tokens alike.
 
     Parameters
     ----------
+    module
+        Holds the projections; already shrunk to the heads that are kept.
     attention
-        Already shrunk to the heads that are kept. The last ones, whose treatment is the harshest, drop the tokens.
+        Over these heads. The last ones, whose treatment is the harshest, drop the tokens.
     """
-    attn: Any = attention.attn
-    last: Any = attn.parts[-1] if isinstance(attn, SplitAttention) else attn
+    last: Any = attention.parts[-1] if isinstance(attention, SplitAttention) else attention
     if not current_platform.is_cpu() or not isinstance(last, PartialAttention):
         return
-    if last.treatment.seen_in_prompt == ALL_BLOCKS or last.num_heads < WORTHWHILE * attention.num_heads:
+    if last.treatment.seen_in_prompt == ALL_BLOCKS or last.num_heads < WORTHWHILE * module.num_heads:
         return
-    size = attention.head_dim
-    queries, keys = (attention.num_heads - last.num_heads) * size, (attention.num_kv_heads - last.num_kv_heads) * size
-    firsts = (0, attention.q_size, attention.q_size + attention.kv_size)
+    queries = (module.num_heads - last.num_heads) * head_size
+    keys = (module.num_kv_heads - last.num_kv_heads) * head_size
+    firsts = (0, module.q_size, module.q_size + module.kv_size)
     outputs = [(first, first + count) for first, count in zip(firsts, (queries, keys, keys), strict=True)]
+    hidden = module.qkv_proj.hidden_size
     methods = {
-        "qkv_proj": DroppedTokensLinear(last.layer_name, "qkv_proj", outputs, (0, attention.hidden_size)),
-        "o_proj": DroppedTokensLinear(last.layer_name, "o_proj", [(0, attention.hidden_size)], (0, queries)),
+        "qkv_proj": DroppedTokensLinear(last.layer_name, "qkv_proj", outputs, (0, hidden)),
+        "o_proj": DroppedTokensLinear(last.layer_name, "o_proj", [(0, hidden)], (0, queries)),
     }
     for kind, method in methods.items():
         last.add_projection(kind, method)
-        getattr(attention, kind).quant_method = method  # as vLLM's linear layers do when they are built
+        getattr(module, kind).quant_method = method  # as vLLM's linear layers do when they are built
 
 
 @torch.library.custom_op("vhserve::dropped_tokens_linear", mutates_args=())

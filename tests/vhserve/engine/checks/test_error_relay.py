@@ -6,12 +6,8 @@ import sys
 
 import pytest
 
-from vhserve.engine.checks.error_relay import (
-    ENVIRONMENT_VARIABLE,
-    EngineRefused,
-    raise_relayed_errors,
-    relay_user_errors,
-)
+from vhserve.engine.checks.engine_reports import ENVIRONMENT_VARIABLE
+from vhserve.engine.checks.error_relay import EngineRefused, raise_relayed_errors, relay_user_errors
 from vhserve.errors import FlagRefused
 
 REFUSING = (
