@@ -260,7 +260,8 @@ def run(job: Job) -> EngineOutcome:
             cleanup_dist_env_and_memory()
 
 
-def ask(engine: Any, asked: Round) -> list[Answer]:
+def ask(engine: Any, asked: Round, **options: Any) -> list[Answer]:
+    """Answers to a round's prompts; `options` are of `LLM.generate`."""
     from vllm import SamplingParams
 
     if asked.reset:
@@ -276,7 +277,7 @@ def ask(engine: Any, asked: Round) -> list[Answer]:
             reply_ids=list(reply.outputs[0].token_ids),
             log_probs=[{token: one.logprob for token, one in row.items()} for row in reply.outputs[0].logprobs],
         )
-        for reply in engine.generate(requests, wanted, use_tqdm=False)
+        for reply in engine.generate(requests, wanted, use_tqdm=False, **options)
     ]
 
 

@@ -114,7 +114,7 @@ class Serve(BaseModel):
         check_address(flags)
         found = self._find(flags.get("--revision"), plan)
         if plan is not None and found is not None:
-            check_model(plan, self.model, found.folder)
+            check_model(plan, self.model, found.folder, self.surgery)
         self._check_files(found, flags)
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
@@ -147,7 +147,7 @@ class Serve(BaseModel):
             serving.apply_plan(arguments, plan, self.surgery)
             folder = _pin(found, arguments)
             if folder != found.folder:
-                check_model(plan, self.model, folder)
+                check_model(plan, self.model, folder, self.surgery)
                 if arguments.load_format != "dummy":
                     compared = self._compare_revision(plan, folder)
         settings = ServerSettings(
@@ -222,8 +222,10 @@ class Serve(BaseModel):
         """
         from calibrate.runs.progress import hashing_bar
         from profiles.fingerprint import old_scheme_warning
-        from vhserve.server.model_check import check_revision
+        from vhserve.server.model_check import check_revision, quantised_warning
 
+        if warning := quantised_warning(plan, self.model, folder):
+            return warning, "warning"
         found = check_revision(plan, self.model, folder, hashing_bar)
         if warning := old_scheme_warning(str(self.plan), plan.model.revision):
             return warning, "warning"
