@@ -1,16 +1,22 @@
 """Heads chosen behind a layer's projections, in the engine against the masked transformers model.
 
 Float32; the largest difference in log-probability, over the 20 likeliest tokens of each token of a reply, stays below
-1e-5. Cases are those of sliced engines.
+1e-5; with quantised weights, as close as the quantised model without a plan.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_cases import Case, EngineRuns, Heads
-from engine_host import EngineHost, EnginePrompt, Round
+from adapters import make_adapter
+from engine_cases import Case, EngineRuns, Heads, worst_difference
+from engine_host import EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT, PROMPTS
 from oracle import TinyModel
+from quantised_models import quantise
+from tiny_models import make_tiny_llava
+
+from profiles.geometry import ModelGeometry
 
 pytestmark = pytest.mark.vllm
 
@@ -63,3 +69,56 @@ def test_a_gathered_engine_says_what_the_masked_model_says(name: str, served: En
     worst = served.worst_difference(name)
     print(f"{name}: largest difference {worst:.1e}")
     assert worst < EXACT
+
+
+SIZES = {"layers": 3, "query_heads": 6, "kv_heads": 3, "head_size": 32}
+GROUPS: dict[str, Any] = {
+    "removed": {0: (0, 1)},
+    "text_only": {1: (2, 3, 4, 5), 2: (0, 1)},
+    "granularity": "kv_group",
+    "mean": True,
+    "rounds": (Round(PROMPTS, tokens=4),),
+}
+
+
+def small(path: Path) -> TinyModel:
+    return TinyModel(path, ModelGeometry(**SIZES, hidden_size=96, image_tokens=81))
+
+
+def test_adapters_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    make_adapter(source, tmp_path / "adapter", tmp_path / "merged")
+    case, merged = Case("", **GROUPS), small(tmp_path / "merged")
+    plan = case.plan(small(source))
+    settings = {"enable_lora": True, "max_lora_rank": 8}
+    job = Job(str(source), plan.model_dump(mode="json"), case.rounds, settings, probe="adapters:answers_with_adapter")
+    outcome = engine_host.run(job)
+    assert outcome.failure is None, outcome.failure[1]
+    assert worst_difference(small(source).oracle, plan, case.rounds, outcome.answers) < EXACT
+    assert worst_difference(merged.oracle, plan, case.rounds, [outcome.probed]) < EXACT
+    assert worst_difference(small(source).oracle, plan, case.rounds, [outcome.probed]) > 0.1, "the adapter does nothing"
+
+
+def test_quantised_weights_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    quantise(source, tmp_path / "quantised", tmp_path / "rounded", "int8")
+    case, rounded = Case("", **GROUPS), small(tmp_path / "rounded")
+    off = []
+    for plan in (Case("").plan(rounded), case.plan(rounded)):
+        content = plan.model_dump(mode="json") if plan.heads("removed") else None
+        outcome = engine_host.run(Job(str(tmp_path / "quantised"), content, case.rounds))
+        assert outcome.failure is None, outcome.failure[1]
+        off.append(worst_difference(rounded.oracle, plan, case.rounds, outcome.answers))
+    print(f"activations of 8 bits: {off[0]:.2f} off without a plan, {off[1]:.2f} with one")
+    assert off[1] < 1.5 * off[0]
+
+
+def test_heads_are_not_cut_out_of_quantised_weights(engine_host: EngineHost, tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    quantise(source, tmp_path / "quantised", tmp_path / "rounded", "int8")
+    plan = Case("", **GROUPS).plan(small(tmp_path / "rounded"))
+    job = Job(str(tmp_path / "quantised"), plan.model_dump(mode="json"), surgery="slice")
+    kind, text = engine_host.run(job).failure or ("", "")
+    assert kind == "ModelNotServable"
+    assert "decoder layer 0" in text
+    assert "--surgery gather" in text
