@@ -41,8 +41,9 @@ def expose(
     kv_dtype_bytes: int,
     block_size: int,
     kv_capacity: Capacity | None = None,
-    surgery: str = "",
     registry: CollectorRegistry = REGISTRY,
+    *,
+    surgery: str = "",
 ) -> None:
     """Put the metrics of a plan into a registry.
 
@@ -52,10 +53,10 @@ def expose(
         Bytes of one element of the KV cache, and tokens of its blocks.
     kv_capacity
         Capacity of the KV cache, in requests; None where it is not known.
-    surgery
-        How the engine has chosen the heads; empty where it is not known.
     registry
         The default one is what vLLM's `/metrics` shows.
+    surgery
+        How the engine has chosen the heads; empty where it is not known.
     """
     gauges = {name: collector(name, registry) for name in _PLAN}
     gauges["vhserve_plan_info"].labels(
@@ -121,7 +122,7 @@ def _expose_for(app: Any, plan: PruningPlan) -> None:
     dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
     served = ServedWith.of(config)
     surgery = engine_reports.get("surgery") or ""
-    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config), surgery)
+    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config), surgery=surgery)
     if api_server_rank(config) <= 0:
         print(f"vhserve: {described(plan, *served)}; heads chosen by {surgery}", file=sys.stderr, flush=True)
 
