@@ -120,7 +120,7 @@ def _identity(dataset: Dataset, run: CalibrationSettings, processes: Processes) 
         "epsilon": EPSILON,
         "effects": run.effects,
         "block size": run.block_size,
-        "rankings": [scorer.name for scorer in active_scorers(effects=run.effects)],
+        "rankings": {scorer.name: scorer.tables for scorer in active_scorers(effects=run.effects)},
         "processes": processes.world_size,
     }
 

@@ -142,21 +142,23 @@ def open_masked_run(
     from profiles.planning.fit import check_fit
 
     dataset: Dataset = open_dataset(options.dataset, options)
-    say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     check_fit(
         profile,
         model_ref(model, like=profile.model.revision),
         decoder_sizes(model, preferred=profile.model.revision),
     )
     loaded = open_model(model, options, preferred=profile.model.revision)
+    from calibrate.masking.replies import samples_asking
+
+    dataset = samples_asking(dataset, loaded.answers, treatment, print_note)
+    # What is only said comes after what is refused: a mistake is one line.
+    say_overlap(profile, dataset.ref(), f"profile {options.profile}")
     if warning := old_scheme_warning(str(options.profile), profile.model.revision):
         print_note(warning, "warning")
     _say_template(profile, loaded, options.profile)
     _say_image_backend(profile, loaded, options.profile)
     from calibrate.masking.masked_runs import MaskedRunSettings
-    from calibrate.masking.replies import samples_asking
 
-    dataset = samples_asking(dataset, loaded.answers, treatment, print_note)
     run = MaskedRunSettings(
         options.out,
         options.batch_size,
