@@ -34,6 +34,10 @@ class ImageBackendMissing(UserError):
     """torchvision, which resizes pictures in vLLM, is not installed, so that the model would be shown other pixels."""
 
 
+class ProcessorLibraryMissing(UserError):
+    """A library that a model's processor needs is not installed."""
+
+
 class FamilyUnknown(UserError):
     """A dataset has no question family of that name."""
 

@@ -78,6 +78,6 @@ other=vllm
 # is set, as in many containers, every process would compile vLLM again, which takes longer than starting it. Left out:
 # tests, and model families of transformers that are not served here.
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m compileall -q -j 0 \
-  -x '/(tests?|testing)/|/transformers/models/(?!auto/|clip/|llama/|llava|mistral/)' \
+  -x '/(tests?|testing)/|/transformers/models/(?!auto/|clip/|glm4|got_ocr2/|idefics3/|internvl/|llama/|llava|mistral|pixtral/|qwen|siglip/|smolvlm/)' \
   "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null || true  # templates fail
 touch .venv/installed

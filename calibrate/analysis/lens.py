@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibrate.models.decoder import decoder_layers
+from calibrate.models.decoder import decoder_layers, logits_of_state
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
 
@@ -71,11 +71,9 @@ def logit_lens(loaded: LoadedModel) -> Iterator[Callable[[Batch, Callable[[Batch
 @torch.inference_mode()
 def ranks_of(loaded: LoadedModel, states: list[Tensor]) -> Lens:
     """Read the states behind each layer, each `(batch, hidden)`."""
-    model: Any = loaded.model
 
     def logits(state: Tensor) -> Tensor:
-        read: Tensor = model.lm_head(model.model.language_model.norm(state))
-        return read.float()
+        return logits_of_state(loaded.model, state)
 
     tokens = logits(states[-1]).argmax(-1)
     return Lens(tokens, torch.stack([rank_of(logits(state), tokens) for state in states], 1))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from calibrate.models.answer_logits import answer_logits, at_positions
-from calibrate.models.decoder import decoder_layers
+from calibrate.models.decoder import attention_of, decoder_layers, logits_of_state
+from calibrate.models.layer_additions import LayerAdditions
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
 
@@ -38,6 +39,7 @@ class CachedForward:
     def __init__(self, loaded: LoadedModel, batch: Batch, keep: Collection[int]) -> None:
         self._model, self._at = loaded.model, batch.predicting
         self._layers = decoder_layers(loaded.model)
+        self._between = LayerAdditions(loaded.model)
         self.inputs: dict[int, Tensor] = {}
         self._options: dict[int, dict[str, Any]] = {}
         self._batch = len(batch)
@@ -45,6 +47,7 @@ class CachedForward:
             for index, layer in enumerate(self._layers):
                 hook = layer.register_forward_pre_hook(self._store_hook(index, index in keep), with_kwargs=True)
                 stack.callback(hook.remove)
+            stack.enter_context(self._between.noted())
             last_hidden = self._model.model(**batch.inputs, use_cache=False).last_hidden_state
             self.logits: Tensor = answer_logits(self._model, last_hidden, self._at)
 
@@ -58,7 +61,7 @@ class CachedForward:
 
     @torch.inference_mode()
     def run_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        """Output of one layer, `(copies * batch, n, hidden)`, for one or several copies of the batch one after another.
+        """Input of the next layer, `(copies * batch, n, hidden)`, for one or several copies of the batch in turn.
 
         The last layer's output is valid at the predicting positions only.
         """
@@ -67,16 +70,14 @@ class CachedForward:
         if copies > 1:
             options = {name: _repeated(value, self._batch, copies) for name, value in options.items()}
         if layer < len(self._layers) - 1:
-            return self._layers[layer](hidden, **options)
+            return self._between.added(layer, self._layers[layer](hidden, **options))
         with _only_at(self._layers[layer], self._at.view(self._batch, -1).repeat(copies, 1)):
             return self._layers[layer](hidden, **options)
 
     @torch.inference_mode()
     def logits_of(self, hidden: Tensor) -> Tensor:
         """Logits as above, of the last layer's output, `(batch, n, hidden)`."""
-        states = at_positions(hidden, self._at)
-        logits: Tensor = self._model.lm_head(self._model.model.language_model.norm(states))
-        return logits.float()
+        return logits_of_state(self._model, at_positions(hidden, self._at))
 
     def _store_hook(self, index: int, with_input: bool) -> Any:
         def store(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -104,7 +105,7 @@ def _only_at(layer: Any, positions: Tensor) -> Iterator[None]:
         return scattered
 
     with ExitStack() as stack:
-        for module in (layer.self_attn.o_proj, layer.mlp):
+        for module in (attention_of(layer).o_proj, layer.mlp):
             stack.callback(module.register_forward_pre_hook(select).remove)
             stack.callback(module.register_forward_hook(scatter).remove)
         yield

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from calibrate.masking.ablations import ABLATIONS
 from calibrate.masking.masks import hidden_keys, masked_output
 from calibrate.masking.positions import Positions
+from calibrate.models.decoder import attention_of
 from profiles.treatments import TREATMENTS
 
 _ATTENTION: Final = "vhserve_treated"
@@ -68,7 +69,7 @@ def layers_treated(
             stack.enter_context(_attending(layers, blocks, positions))
         for layer, parts in zip(layers, blocks, strict=True):
             if any(one.constant for one in parts):
-                stack.enter_context(_overwritten(layer.self_attn, parts))
+                stack.enter_context(_overwritten(attention_of(layer), parts))
         yield
 
 
@@ -122,11 +123,11 @@ def _attending(
         return output, None
 
     by_module: dict[int, Sequence[LayerTreatment]] = {
-        id(layer.self_attn): parts
+        id(attention_of(layer)): parts
         for layer, parts in zip(layers, blocks, strict=True)
         if any(one.changes_attention for one in parts)
     }
-    modules: list[Any] = [layer.self_attn for layer in layers if id(layer.self_attn) in by_module]
+    modules: list[Any] = [one for one in map(attention_of, layers) if id(one) in by_module]
     stock = [module.config for module in modules]
     if unknown := {config._attn_implementation for config in stock} - {"sdpa", "eager"}:
         raise ValueError(f"masked heads need sdpa or eager attention, not {', '.join(sorted(map(str, unknown)))}")

@@ -1,8 +1,8 @@
 """Treats heads of a transformers model the way serving does: the oracle that the engine is tested against.
 
-Owns what a table of treatments means for one full forward pass of a LLaVA model, batched and padded. Independent of the
-engine on purpose: it masks and overwrites, where the engine leaves heads out. Does not know which heads are worth
-treating.
+Owns what a table of treatments means for one full forward pass of a vision-language model, batched and padded.
+Independent of the engine on purpose: it masks and overwrites, where the engine leaves heads out. Does not know which
+heads are worth treating.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from calibrate.masking.ablations import ABLATIONS
 from calibrate.masking.layer_treatments import LayerTreatment, layers_treated
 from calibrate.masking.masks import text_only_output
 from calibrate.masking.positions import Positions
-from calibrate.models.decoder import decoder_layers
+from calibrate.models.decoder import attention_of, decoder_layers
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 
@@ -39,8 +39,8 @@ def treated(
     Parameters
     ----------
     model
-        A LLaVA, LLaVA-NeXT or ViP-LLaVA model of transformers with `sdpa` or `eager` attention; multi-head or
-        grouped-query. Called with `input_ids` and without earlier keys and values; padded left, right or not at all.
+        A model of transformers that passes `calibrate.models.criterion`, with `sdpa` or `eager` attention; multi-head
+        or grouped-query. Called with `input_ids` and without earlier keys and values; padded left, right or not at all.
     treatments
         `[layers][query_heads]`, each a name of `profiles.treatments` or `calibrate.masking.ablations`. All `full`
         changes nothing, bit for bit.
@@ -94,7 +94,7 @@ def layer_treatments(
     model: nn.Module, treatments: Sequence[Sequence[str]], compensation_means: npt.ArrayLike | None = None
 ) -> list[LayerTreatment]:
     """The same by layer; parameters and errors as for `treated`."""
-    first: Any = decoder_layers(model)[0].self_attn
+    first = attention_of(decoder_layers(model)[0])
     layers, heads = len(decoder_layers(model)), first.config.num_attention_heads
     if len(treatments) != layers or any(len(row) != heads for row in treatments):
         raise ValueError(f"treatments must be {layers} layers of {heads} heads, one for each head of the model")

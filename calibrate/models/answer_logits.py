@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calibrate.models.decoder import output_logits
 from calibrate.models.loading import LoadedModel
 from calibrate.models.prompts import Batch
 
@@ -30,8 +31,7 @@ def answer_logits(model: Any, hidden: Tensor, positions: Tensor) -> Tensor:
     positions
         Of each sample, `(batch,)` or `(batch, m)`.
     """
-    logits: Tensor = model.lm_head(at_positions(hidden, positions))
-    return logits.float()
+    return output_logits(model, at_positions(hidden, positions))
 
 
 def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Which image tokens lie inside a box on the picture, by retracing what the image processor does to the pixels.
 
-Owns LLaVA-1.5's resize and centre crop, and LLaVA-1.6's whole image plus tiles. Where the path of a pixel is not known
-exactly, there is no answer rather than a wrong one. Does not know prompts, models or scores.
+Owns LLaVA-1.5's resize and centre crop, LLaVA-1.6's whole image plus tiles, and pictures that become one grid of
+tokens whatever their size (Qwen-VL, GLM-4.1V, Mistral3, Pixtral). Where the path of a pixel is not known exactly, as
+with other families' tiles, there is no answer rather than a wrong one. Does not know prompts, models or scores.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,42 @@ import numpy.typing as npt
 from transformers.image_processing_utils import select_best_resolution
 
 from calibrate.datasets.sample import Box
+from calibrate.models.image_tokens import fills_squares
 
 Mask = npt.NDArray[np.bool_]
 
 
-def box_tokens(box: Box, image_size: tuple[int, int], processor: Any, config: Any, count: int) -> Mask | None:
+def token_grid(made: Mapping[str, Any], processor: Any) -> tuple[int, int] | None:
+    """Rows and columns of the one grid of tokens that a processor made of a whole picture, stretched to its sides.
+
+    Parameters
+    ----------
+    made
+        What the processor made of one picture, by name.
+
+    Returns
+    -------
+    None where it made something else, such as tiles.
+    """
+    if "image_grid_thw" in made:
+        frames, rows, columns = (int(side) for side in made["image_grid_thw"][0])
+        merged = processor.image_processor.merge_size
+        return (rows // merged, columns // merged) if frames == 1 else None
+    if "image_sizes" in made and hasattr(processor, "spatial_merge_size"):
+        side = processor.patch_size * processor.spatial_merge_size
+        height, width = (int(pixels) for pixels in made["image_sizes"][0])
+        return height // side, width // side
+    return None
+
+
+def box_tokens(
+    box: Box,
+    image_size: tuple[int, int],
+    processor: Any,
+    config: Any,
+    count: int,
+    grid: tuple[int, int] | None = None,
+) -> Mask | None:
     """Mark the image tokens of one picture that lie inside a box.
 
     A token counts when the centre of its patch is inside; if none is, every patch that the box touches counts.
@@ -31,12 +64,19 @@ def box_tokens(box: Box, image_size: tuple[int, int], processor: Any, config: An
         The model's.
     count
         Image tokens of the picture in the prompt.
+    grid
+        As `token_grid` finds it.
 
     Returns
     -------
     Shape `(count,)`, in the order of the tokens; `None` when the mapping is not known for this processor, or when the
     box was cropped away entirely.
     """
+    if grid is not None:
+        cells = _stretched(box, image_size, *grid)
+        return cells if len(cells) == count and cells.any() else None
+    if config.model_type != "llava_next" and not fills_squares(config):
+        return None
     images, patch = processor.image_processor, config.vision_config.patch_size
     side = config.vision_config.image_size // patch
     if config.model_type == "llava_next":
@@ -46,6 +86,12 @@ def box_tokens(box: Box, image_size: tuple[int, int], processor: Any, config: An
         if tokens is not None and count == len(tokens) + 1:
             tokens = np.concatenate([[False], tokens])  # the class token, kept by the strategy "full"
     return tokens if tokens is not None and len(tokens) == count and tokens.any() else None
+
+
+def _stretched(box: Box, image_size: tuple[int, int], rows: int, columns: int) -> Mask:
+    """Tokens of a whole picture, in rows."""
+    width, height = image_size
+    return _cells(_move(box, columns / width, rows / height, 0, 0), rows, columns, 1).ravel()
 
 
 def _cropped(box: Box, image_size: tuple[int, int], images: Any, side: int, patch: int) -> Mask | None:

@@ -14,14 +14,17 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_torchvision_available
 
-from calibrate.errors import DeviceUnavailable, ImageBackendMissing
+from calibrate.errors import DeviceUnavailable, ImageBackendMissing, ProcessorLibraryMissing, UnsupportedModel
 from calibrate.models.answer_tokens import AnswerTokens
 from calibrate.models.chat_template import ChatTemplate, find_chat_template
+from calibrate.models.criterion import check_heads
+from calibrate.models.decoder import attention_of, decoder_layers, find_decoder
 from calibrate.models.hub import files_missing
-from calibrate.models.image_tokens import complete, tower_tokens
+from calibrate.models.image_tokens import complete, usual_tokens
 from calibrate.models.measurable import find_measurable
 from calibrate.models.registry import FoundModel
 from profiles.error_text import one_line
@@ -71,12 +74,12 @@ class LoadedModel:
     @property
     def language_model(self) -> nn.Module:
         """The decoder without its output embedding."""
-        return self.model.model.language_model
+        return find_decoder(self.model)
 
     @property
     def attentions(self) -> Sequence[nn.Module]:
         """Attention module of each decoder layer, in order; each has `q_proj`/`qkv_proj` and `o_proj`."""
-        return [layer.self_attn for layer in self.model.model.language_model.layers]
+        return [attention_of(layer) for layer in decoder_layers(self.model)]
 
     @property
     def image_token_id(self) -> int:
@@ -144,11 +147,15 @@ def load_model(
     Raises
     ------
     UnknownModel, ModelOffline, UnsupportedModel, ModelBroken, ModelQuantised, DeviceUnavailable,
-    ImageBackendMissing
+    ImageBackendMissing, ProcessorLibraryMissing
     """
     found = find_measurable(name, revision, preferred)
     place = choose_device(device)
+    _check_known(found)
     config = _read(found, lambda **options: AutoConfig.from_pretrained(found.source, **options))
+    with torch.device("meta"), _quiet():
+        built = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
+        check_heads(found.name, built)
     wanted = _choose_dtype(dtype, place, config)
     with _quiet():
         processor = _read(
@@ -179,7 +186,7 @@ def load_model(
         model=model.to(place).eval().requires_grad_(False),
         processor=processor,
         ref=ModelRef(name=found.name, revision=revision, architecture=found.architecture),
-        geometry=geometry_of(model.config),
+        geometry=geometry_of(model.config, processor),
         device=place,
         dtype=wanted,
         given_template=chat_template,
@@ -187,17 +194,9 @@ def load_model(
     )
 
 
-def geometry_of(config: Any) -> ModelGeometry:
-    """Geometry of a transformers LLaVA configuration.
-
-    `image_tokens` of a LLaVA-1.6 is a square image's, the most there are: all tiles, the whole image, and one
-    end-of-row token for each row.
-    """
-    tokens = tower_tokens(config)
-    if config.model_type == "llava_next":
-        rows = max(min(pair) for pair in config.image_grid_pinpoints) // config.vision_config.patch_size
-        tokens += rows * (rows + 1)
-    return decoder_geometry(config, image_tokens=tokens)
+def geometry_of(config: Any, processor: Any = None) -> ModelGeometry:
+    """Geometry of a transformers configuration; its image tokens are those of `image_tokens.usual_tokens`."""
+    return decoder_geometry(config, image_tokens=usual_tokens(config, processor))
 
 
 def choose_device(name: str) -> torch.device:
@@ -219,6 +218,16 @@ def choose_device(name: str) -> torch.device:
             fix="choose a device that torch sees here",
         ) from error
     return device
+
+
+def _check_known(found: FoundModel) -> None:
+    """Whether transformers has a class for the model, without code of the checkpoint's own."""
+    if found.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"model {found.name} is {found.architecture} ({found.model_type}), which transformers does not have",
+            expected="a vision-language model in transformers' own format",
+            fix="look for the model's conversion on the Hub, often named -hf, or see `vhserve models`",
+        )
 
 
 def _check_image_backend(found: FoundModel, processor: Any) -> None:
@@ -243,6 +252,12 @@ def _read(found: FoundModel, load: Any) -> Any:
     pinned = {} if found.is_local else {"revision": found.folder.name}
     try:
         return load(**pinned)
+    except ImportError as error:
+        raise ProcessorLibraryMissing(
+            f"model {found.name} cannot be loaded: {one_line(str(error), 200)}",
+            expected="the libraries of its processor",
+            fix="install what is missing",
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = one_line(str(error), 200) or type(error).__name__
         if pinned:

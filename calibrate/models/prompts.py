@@ -6,7 +6,7 @@ batch never changes what a sample's prompt is. Does not know datasets, heads or 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from calibrate.datasets.placeholders import place_picture
 from calibrate.datasets.sample import Sample
 from calibrate.errors import NoImageTokens, PictureTooLarge, PlaceholderInText, PromptTooLong
-from calibrate.models.boxes import box_tokens
+from calibrate.models.boxes import box_tokens, token_grid
 from calibrate.models.loading import LoadedModel
 from profiles.pictures.limits import MAX_PIXELS, excess
 from profiles.pictures.resizing import ResizeRule
@@ -38,6 +38,8 @@ class Prompt:
         Which of them lie inside the sample's box, shape `(n,)`; `None` without a box, or where it cannot be mapped.
     forced
         How many of the tokens, at the end, are those of the answer.
+    kinds
+        What else the processor says of each token, by name, each of shape `(n,)`; 0 for text.
     """
 
     tokens: Tensor
@@ -45,6 +47,7 @@ class Prompt:
     image: Tensor
     box: Tensor | None
     forced: int = 0
+    kinds: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,25 @@ def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) 
     made: dict[str, Any] = dict(
         loaded.processor(images=[picture], text=[loaded.image_token], return_tensors="pt", add_special_tokens=False)
     )
-    count = len(made.pop("input_ids")[0])
+    placed = made.pop("input_ids")[0]
     made.pop("attention_mask", None)
     forced = loaded.answers.forced(sample) if answered else []
-    tokens = torch.tensor([*_expanded(loaded, sample, count), *loaded.answers.lead(sample), *forced], dtype=torch.int64)
+    before, after = _around_picture(loaded, sample)
+    after = [*after, *loaded.answers.lead(sample), *forced]
+    tokens = torch.cat([torch.tensor(before, dtype=torch.int64), placed, torch.tensor(after, dtype=torch.int64)])
     _check_length(loaded, sample, len(tokens))
+    by_token = {name: made.pop(name)[0] for name in list(made) if made[name].shape == (1, len(placed))}
+    kinds = {name: torch.nn.functional.pad(one, (len(before), len(after))) for name, one in by_token.items()}
     image = tokens == loaded.image_token_id
     box = None
     if sample.box is not None:
-        inside = box_tokens(sample.box, picture.size, loaded.processor, loaded.model.config, count)
+        count = int(image.sum())
+        grid = token_grid(made, loaded.processor)
+        inside = box_tokens(sample.box, picture.size, loaded.processor, loaded.model.config, count, grid)
         if inside is not None:
             box = torch.zeros_like(image)
             box[image] = torch.from_numpy(inside)
-    return Prompt(tokens, made, image, box, len(forced))
+    return Prompt(tokens, made, image, box, len(forced), kinds)
 
 
 def _check_size(loaded: LoadedModel, sample: Sample) -> None:
@@ -159,8 +168,8 @@ def _check_size(loaded: LoadedModel, sample: Sample) -> None:
         )
 
 
-def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
-    """Tokens of a sample's prompt, with `count` image tokens in the place of the one for the picture."""
+def _around_picture(loaded: LoadedModel, sample: Sample) -> tuple[list[int], list[int]]:
+    """Tokens of a sample's prompt before and behind the one that stands for the picture."""
     wanted = loaded.image_token_id
     placed = place_picture(sample.question, loaded.image_token)
     # A tokenizer that normalises text reads more as the image token than the token's own name.
@@ -179,7 +188,7 @@ def _expanded(loaded: LoadedModel, sample: Sample, count: int) -> list[int]:
             fix="use a checkpoint whose processor has a chat template for images",
         )
     place = tokens.index(wanted)
-    return [*tokens[:place], *[wanted] * count, *tokens[place + 1 :]]
+    return tokens[:place], tokens[place + 1 :]
 
 
 def _ids(loaded: LoadedModel, text: str) -> list[int]:
@@ -206,22 +215,29 @@ def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["le
     longest = max(len(prompt.tokens) for prompt in prompts)
     # Padding is attended by no prompt position, so any token will do, but not one that would ask for a picture.
     pad = 0 if loaded.image_token_id else 1
-    columns: dict[str, list[Tensor]] = {"tokens": [], "valid": [], "image": [], "box": []}
+    kinds = list(prompts[0].kinds)
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("tokens", "valid", "image", "box", *kinds)}
     for prompt in prompts:
         none = torch.zeros_like(prompt.image)
-        rows = (("tokens", prompt.tokens, pad), ("valid", ~none, 0), ("image", prompt.image, 0))
-        for name, row, filler in (*rows, ("box", none if prompt.box is None else prompt.box, 0)):
+        rows = [("tokens", prompt.tokens, pad), ("valid", ~none, 0), ("image", prompt.image, 0)]
+        rows += [
+            ("box", none if prompt.box is None else prompt.box, 0),
+            *((one, prompt.kinds[one], 0) for one in kinds),
+        ]
+        for name, row, filler in rows:
             missing = longest - len(row)
             sides = (missing, 0) if padding == "left" else (0, missing)
             columns[name].append(torch.nn.functional.pad(row, sides, value=filler))
-    tokens, valid, image, box = (torch.stack(rows) for rows in columns.values())
-    inputs = {"input_ids": tokens, **_stack_pixels(prompts, loaded.dtype)}
+    tokens, valid, image, box, *others = (torch.stack(rows) for rows in columns.values())
+    inputs = {"input_ids": tokens, **dict(zip(kinds, others, strict=True)), **_stack_pixels(prompts, loaded.dtype)}
     lengths = valid.sum(1)
     forced = torch.tensor([prompt.forced for prompt in prompts])
     last = lengths - 1 - forced
     if padding == "left":
         last = longest - 1 - forced
-        inputs |= {"attention_mask": valid.long(), "position_ids": (valid.cumsum(1) - 1).clamp(min=0)}
+        inputs["attention_mask"] = valid.long()
+        if not kinds:  # else the model counts positions itself, by what kind each token is
+            inputs["position_ids"] = (valid.cumsum(1) - 1).clamp(min=0)
     has_box = torch.tensor([prompt.box is not None for prompt in prompts])
     place = loaded.device
     return Batch(
@@ -277,13 +293,25 @@ def make_answered_batch(
 
 
 def _stack_pixels(prompts: Sequence[Prompt], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Join the pictures of several prompts; those of LLaVA-1.6 differ in tiles, which the model counts itself."""
+    """Join the pictures of several prompts along their first axis, which counts pictures, tiles or patches.
+
+    What differs along others, such as tiles or rows of pixels, is filled with zeros at the end, as processors fill a
+    batch: the model counts tiles itself, or is told the sizes.
+    """
     stacked = {}
     for name in prompts[0].pixels:
         parts = [prompt.pixels[name] for prompt in prompts]
-        if parts[0].ndim == 5:
-            most = max(part.shape[1] for part in parts)
-            parts = [torch.nn.functional.pad(part, (0,) * 7 + (most - part.shape[1],)) for part in parts]
-        joined = torch.cat(parts)
+        largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        joined = torch.cat([_filled(part, largest) for part in parts])
         stacked[name] = joined.to(dtype) if joined.is_floating_point() else joined
     return stacked
+
+
+def _filled(part: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A tensor with zeros at the end of its axes but the first, up to these sizes."""
+    missing = [size - own for size, own in zip(sizes, part.shape[1:], strict=True)]
+    return (
+        torch.nn.functional.pad(part, [side for one in reversed(missing) for side in (0, one)])
+        if any(missing)
+        else part
+    )

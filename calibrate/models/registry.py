@@ -138,7 +138,9 @@ class FoundModel:
 
     @property
     def architecture(self) -> str:
-        return ARCHITECTURES[self.model_type]
+        """Class in transformers and in vLLM, as `config.json` says it."""
+        named = self.config.get("architectures") or [None]
+        return ARCHITECTURES.get(self.model_type) or str(named[0] or self.model_type)
 
 
 def resolve(name: str) -> str:
@@ -161,7 +163,7 @@ def find(name: str, revision: str | None = None, preferred: str | None = None) -
     ModelOffline
         It is on the Hub, not in the local cache, and the Hub cannot be reached.
     UnsupportedModel
-        It is not a LLaVA-1.5, LLaVA-1.6 or ViP-LLaVA model in transformers' format.
+        It is no vision-language model in transformers' format.
     ModelBroken
         Its folder has no readable `config.json`.
     """
@@ -220,12 +222,13 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
 
 
 def _check_supported(found: FoundModel) -> None:
+    """Whether it has a vision tower; what else it needs only the built model shows (`calibrate.models.criterion`)."""
     kind = found.config.get("model_type")
-    if kind in ARCHITECTURES:
+    if isinstance(kind, str) and (kind in ARCHITECTURES or isinstance(found.config.get("vision_config"), dict)):
         return
     architectures = found.config.get("architectures") or [kind or "no architecture"]
     raise UnsupportedModel(
         f"model {found.name} is {', '.join(map(str, architectures))} (model_type {kind})",
-        expected=f"one of {', '.join(ARCHITECTURES.values())}",
+        expected="a vision-language model in transformers' format, with a vision_config",
         fix="choose a supported vision-language model, see `vhserve models`",
     )

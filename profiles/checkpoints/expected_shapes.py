@@ -15,7 +15,9 @@ from profiles.errors import ModelBroken
 DECODERS: Final = ("llama", "mistral", "qwen2")
 """`model_type` of decoders whose tensors are named here."""
 
-_PREFIX: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?=layers\.|embed_tokens\.|norm\.)|^model\.")
+_PREFIX: Final = re.compile(
+    r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?(?=layers\.|embed_tokens\.|norm\.)|^model\."
+)
 _FLOATS: Final = ("F32", "BF16", "F16", "F64")
 
 Shape = tuple[int, ...]

@@ -298,7 +298,10 @@ def image(seed: int, size: tuple[int, int]) -> Any:
 def facts_of(engine: Any) -> dict[str, Any]:
     def tensors(worker: Any) -> dict[str, int]:
         layers = worker.vllm_config.compilation_config.static_forward_context
-        return {name: layer.kv_cache.numel() * layer.kv_cache.element_size() for name, layer in layers.items()}
+        caches = {
+            name: layer.kv_cache for name, layer in layers.items() if hasattr(layer, "kv_cache")
+        }  # experts have none
+        return {name: cache.numel() * cache.element_size() for name, cache in caches.items()}
 
     config = engine.llm_engine.vllm_config
     scheduler = engine.llm_engine.engine_core.engine_core.scheduler

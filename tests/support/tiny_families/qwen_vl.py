@@ -102,6 +102,7 @@ def make_qwen3_vl_moe(path: Path, *, seed: int = 0) -> Path:
             "num_experts": 4,
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 96,
+            "norm_topk_prob": True,
         },
         vision_config=_vision3(out_hidden_size=128),
         **_IDS,
