@@ -66,7 +66,7 @@ def test_its_metrics_tell_of_the_plan(server: Server, plan: PruningPlan) -> None
     assert value("vhserve_heads", stage="late", treatment="text_only") == 6
     assert value("vhserve_plan_accuracy_ratio", dataset="d", family="all", arm="pruned") == 0.75
     infos = [dict(labels) for name, labels in series if name == "vhserve_plan_info"]
-    assert [info["digest"] for info in infos] == [plan.digest]
+    assert [(info["digest"], info["surgery"]) for info in infos] == [(plan.digest, "slice")]
     assert value("vhserve_server_info", block_size="32", dtype="float32", kv_cache_dtype="float32") == 1
     assert value("vhserve_plan_saving_ratio") == saving_ratio(plan, 32)
     capacities = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
