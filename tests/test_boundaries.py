@@ -56,6 +56,7 @@ ORDER = {
         "vhserve.engine.weights",
         "vhserve.engine.token_counters",
         "vhserve.engine.scheduler",
+        "vhserve.engine.vip_llava",
         "vhserve.engine.models",
         "vhserve.engine",
         "vhserve.evaluation",

@@ -23,9 +23,6 @@ ARCHITECTURES: Final = {
 }
 """Supported `model_type` values and the architecture each stands for."""
 
-SERVABLE: Final = frozenset({"llava", "llava_next"})
-"""Those that vLLM 0.32 has; it has no ViP-LLaVA."""
-
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -69,20 +66,13 @@ class KnownModel:
 
     @property
     def loadable(self) -> bool:
-        """Whether transformers can read it, and `vhserve calibrate` can measure it."""
+        """Whether transformers and vLLM can read it, and `vhserve` can calibrate and serve it."""
         return self.model_type in ARCHITECTURES
 
     @property
-    def servable(self) -> bool:
-        """Whether vLLM can read it, and `vhserve serve` can serve it."""
-        return self.model_type in SERVABLE
-
-    @property
     def note(self) -> str:
-        """Why it cannot be loaded or served; empty when it can."""
-        if not self.loadable:
-            return "on the Hub in LLaVA's own format only: convert it to transformers' first"
-        return "" if self.servable else "can be calibrated but not served: vLLM has no ViP-LLaVA"
+        """Why it cannot be loaded; empty when it can."""
+        return "" if self.loadable else "on the Hub in LLaVA's own format only: convert it to transformers' first"
 
 
 # Geometry from each checkpoint's config.json. The paper's table gives 24 x 32 for the two small ViP-LLaVA models;

@@ -34,6 +34,16 @@ DECODER_DEFAULTS: Final[dict[str, dict[str, int | None]]] = {
         "vocab_size": 32000,
         "max_position_embeddings": 131072,
     },
+    "phi3": {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "vocab_size": 32064,
+        "max_position_embeddings": 4096,
+    },
 }
 """Values of a decoder's configuration that transformers fills in, by `model_type`; None where it derives them."""
 

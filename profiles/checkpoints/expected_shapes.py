@@ -6,7 +6,7 @@ transformers. Does not know files.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from profiles.checkpoints.configuration import Json, decoder_configuration, decoder_geometry
 from profiles.checkpoints.safetensors_header import Tensor
@@ -18,6 +18,13 @@ DECODERS: Final = ("llama", "mistral", "qwen2")
 _PREFIX: Final = re.compile(
     r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?(?=layers\.|embed_tokens\.|norm\.)|^model\."
 )
+_FEATURE_LAYERS: Final[dict[str, tuple[str, Any]]] = {
+    "llava": ("vision_feature_layer", -2),
+    "llava_next": ("vision_feature_layer", -2),
+    "vipllava": ("vision_feature_layers", (-2, -5, -8, -11, 6)),
+}
+"""Where a configuration says which layers of the vision tower the projector gets, and transformers' default."""
+
 _FLOATS: Final = ("F32", "BF16", "F16", "F64")
 
 Shape = tuple[int, ...]
@@ -67,10 +74,8 @@ def expected_shapes(config: Json) -> Iterator[tuple[str, Shape]]:
         return
     hidden, inner = geometry.hidden_size, text.get("intermediate_size")
     queries, kv = geometry.query_heads * geometry.head_size, geometry.kv_heads * geometry.head_size
-    vision = config.get("vision_config", {}).get("hidden_size")
-    layers = config.get("vision_feature_layer", -2)
-    if isinstance(vision, int) and isinstance(layers, int) and config.get("model_type") in ("llava", "llava_next"):
-        yield "multi_modal_projector.linear_1.weight", (hidden, vision)
+    if width := _vision_width(config):
+        yield "multi_modal_projector.linear_1.weight", (hidden, width)
     if isinstance(text.get("vocab_size"), int):
         yield "embed_tokens.weight", (text["vocab_size"], hidden)
     yield "norm.weight", (hidden,)
@@ -84,3 +89,13 @@ def expected_shapes(config: Json) -> Iterator[tuple[str, Shape]]:
             yield f"layers.{layer}.mlp.gate_proj.weight", (inner, hidden)
             yield f"layers.{layer}.mlp.up_proj.weight", (inner, hidden)
             yield f"layers.{layer}.mlp.down_proj.weight", (hidden, inner)
+
+
+def _vision_width(config: Json) -> int | None:
+    """Width of what the projector gets of the vision tower; None where it is not known."""
+    vision, kind = config.get("vision_config", {}).get("hidden_size"), config.get("model_type")
+    if not isinstance(vision, int) or kind not in _FEATURE_LAYERS:
+        return None
+    name, default = _FEATURE_LAYERS[kind]
+    layers = config.get(name, default)
+    return vision * (len(layers) if isinstance(layers, list | tuple) else 1)

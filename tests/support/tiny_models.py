@@ -1,10 +1,11 @@
-"""Tiny random LLaVA checkpoints on disk, in exactly the files and tensor names that the Hub's checkpoints have.
+"""Tiny random LLaVA and ViP-LLaVA checkpoints on disk, in exactly the files and tensor names of the Hub's.
 
 Owns their geometry, vocabulary and weights. Every axis has a size of its own, so that a swapped axis fails, and weights
 are large enough that dropping any one head is seen in the logits. Knows nothing of profiles, plans or serving.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,8 +21,11 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     LlavaProcessor,
+    Phi3Config,
     PreTrainedTokenizerFast,
     SiglipVisionConfig,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -38,6 +42,8 @@ CHAT_TEMPLATE = (
 """`<s>USER: <image>\\n<question> ASSISTANT:`; the template writes `<s>`, the tokenizer adds nothing."""
 
 Tower = Literal["clip", "siglip"]
+
+Model = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration | VipLlavaForConditionalGeneration
 
 _STRATEGY: Final = {"clip": "default", "siglip": "full"}
 """Which strategy gives the decoder the tokens of the patches: CLIP has a class token in front of them."""
@@ -110,6 +116,52 @@ def make_tiny_llava_next(
     return _write(Path(path), LlavaNextForConditionalGeneration(config), processor, seed)
 
 
+def make_tiny_vip_llava(
+    path: Path,
+    *,
+    image_size: int = 72,
+    patch_size: int = 8,
+    feature_layers: Sequence[int] = (-2, -4, 1),
+    decoder: Literal["llama", "phi3"] = "llama",
+    **geometry: int,
+) -> Path:
+    """Write a ViP-LLaVA checkpoint with random weights, whose vision tower has 5 layers.
+
+    Parameters
+    ----------
+    feature_layers
+        Layers of the vision tower whose outputs the projector gets, in this order.
+    decoder
+        Phi-3's tensors of queries, keys and values are one, and those of gate and up.
+
+    Other parameters and the return value are those of `make_tiny_llava`.
+    """
+    tokenizer, seed = _tokenizer(), geometry.pop("seed", 0)
+    text = _text_config(len(tokenizer), **geometry)
+    config = VipLlavaConfig(
+        vision_config=_vision_config(image_size, patch_size, "clip", layers=5),
+        vision_feature_layers=list(feature_layers),
+        text_config=_as_phi3(text) if decoder == "phi3" else text,
+        image_token_index=SPECIAL.index("<image>"),
+        image_seq_length=(image_size // patch_size) ** 2,
+        architectures=["VipLlavaForConditionalGeneration"],
+    )
+    processor = llava_processor(tokenizer, image_size, patch_size, CHAT_TEMPLATE)
+    return _write(Path(path), VipLlavaForConditionalGeneration(config), processor, seed)
+
+
+def _as_phi3(text: LlamaConfig) -> Phi3Config:
+    """The same geometry as a Phi-3, whose head size is what its width gives each head."""
+    sizes = ("vocab_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings")
+    fields = {name: getattr(text, name) for name in (*sizes, *tokens)}
+    return Phi3Config(
+        hidden_size=text.num_attention_heads * text.head_dim,
+        original_max_position_embeddings=text.max_position_embeddings,
+        **fields,
+    )
+
+
 def _text_config(
     vocabulary: int,
     *,
@@ -141,11 +193,13 @@ def _text_config(
     )
 
 
-def _vision_config(image_size: int, patch_size: int, tower: Tower) -> CLIPVisionConfig | SiglipVisionConfig:
+def _vision_config(
+    image_size: int, patch_size: int, tower: Tower, layers: int = 3
+) -> CLIPVisionConfig | SiglipVisionConfig:
     sizes = {
         "hidden_size": 64,
         "intermediate_size": 112,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "image_size": image_size,
         "patch_size": patch_size,
@@ -162,7 +216,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 @torch.no_grad()
 def _write(
     path: Path,
-    model: LlavaForConditionalGeneration | LlavaNextForConditionalGeneration,
+    model: Model,
     processor: LlavaProcessor | LlavaNextProcessor,
     seed: int,
 ) -> Path:
@@ -174,7 +228,7 @@ def _write(
 
 def save_as_on_the_hub(
     path: Path,
-    model: LlavaForConditionalGeneration | LlavaNextForConditionalGeneration,
+    model: Model,
     processor: LlavaProcessor | LlavaNextProcessor,
 ) -> Path:
     """Write a model in float32, in the files and under the tensor names of the Hub's checkpoints."""

@@ -65,6 +65,6 @@ def describe(model: "KnownModel") -> dict[str, Any]:
         "image_tokens": model.image_tokens,
         "resolution": model.resolution,
         "calibrate": model.loadable,
-        "serve": model.servable,
+        "serve": model.loadable,
         "note": model.note,
     }

@@ -1,7 +1,7 @@
 """The plugin that vLLM calls in each of its processes, through the entry point `vllm.general_plugins`.
 
-Owns the registration of vhserve's classes, by name only; nothing changes for a server that is started without a plan.
-Does not know plans.
+Owns the registration of vhserve's classes, by name only. Nothing changes for a server that is started without a plan,
+but that it has models which vLLM lacks. Does not know plans.
 """
 
 import os
@@ -9,7 +9,7 @@ import os
 from profiles.torchvision_import import ensure_torchvision
 from vhserve.compat.models import vision_language_architectures
 from vhserve.compat.processes import mend_model_inspection
-from vhserve.engine.checks.architectures import served_by
+from vhserve.engine.checks.architectures import ADDED, served_by
 
 
 def register() -> None:
@@ -19,10 +19,11 @@ def register() -> None:
 
     from vllm import ModelRegistry
 
-    for name in map(served_by, sorted(vision_language_architectures())):
+    with_plan = map(served_by, sorted(vision_language_architectures() | ADDED.keys()))
+    for name, module in {**ADDED, **dict.fromkeys(with_plan, "vhserve.engine.models")}.items():
         # As a string, so that vLLM imports the class when a model asks for it and not before.
         if name not in ModelRegistry.models:
-            ModelRegistry.register_model(name, f"vhserve.engine.models:{name}")
+            ModelRegistry.register_model(name, f"{module}:{name}")
 
     if os.environ.get("VLLM_MEDIA_CONNECTOR", "").startswith("vhserve"):  # `vhserve serve` asks for it
         from vhserve.server import media

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from transformers import AutoConfig, LlavaConfig, LlavaNextConfig, VipLlavaConfig
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, VipLlavaConfig
+from transformers.models.vipllava.modeling_vipllava import VipLlavaMultiModalProjector
 
 from calibrate.models.loading import LoadedModel
 from profiles import transformers_config
@@ -25,6 +26,7 @@ TEXTS = [
     {"model_type": "llama", "num_attention_heads": 64, "hidden_size": 8192, "num_key_value_heads": 8},
     {"model_type": "llama", "num_hidden_layers": 40, "num_attention_heads": 40, "hidden_size": 5120},
     {"model_type": "mistral"},
+    {"model_type": "phi3"},
     {"model_type": "mistral", "head_dim": 160, "num_hidden_layers": 3},
     {"model_type": "qwen2", "num_hidden_layers": 24, "num_attention_heads": 14, "hidden_size": 896,
      "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 152000},
@@ -69,6 +71,18 @@ def test_the_length_is_what_transformers_and_vllm_read(text: dict[str, object], 
     config = {"model_type": "llava", "text_config": text}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert context_length(config) == transformers_config.context_length(AutoConfig.from_pretrained(tmp_path))
+
+
+@pytest.mark.parametrize("layers", [None, [-2, 5], -3])
+def test_the_projector_of_vip_llava_takes_all_its_layers(layers: list[int] | int | None) -> None:
+    vision = CLIPVisionConfig(hidden_size=48, num_attention_heads=3, num_hidden_layers=6)
+    given = VipLlavaConfig(vision_config=vision, text_config=LlamaConfig(hidden_size=120, num_attention_heads=5))
+    if layers is not None:
+        given.vision_feature_layers = layers
+    projector = VipLlavaMultiModalProjector(given)
+    config = {key: value for key, value in given.to_dict().items() if layers is not None or "layers" not in key}
+    shapes = dict(expected_shapes(config))
+    assert shapes["multi_modal_projector.linear_1.weight"] == tuple(projector.linear_1.weight.shape)
 
 
 def test_sizes_that_are_not_known_are_not_guessed() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import vllm_prompts
 from engine_host import EngineHost, call, image
-from tiny_models import CHAT_TEMPLATE, make_tiny_llava, make_tiny_llava_next
+from tiny_models import CHAT_TEMPLATE, make_tiny_llava, make_tiny_llava_next, make_tiny_vip_llava
 from transformers import AutoProcessor
 
 from calibrate.datasets.sample import Sample
@@ -32,6 +32,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "llava, siglip": lambda path: make_tiny_llava(path, tower="siglip", **SIZES),
     "llava, siglip less one": lambda path: make_tiny_llava(path, tower="siglip", strategy="default", **SIZES),
     "next": lambda path: make_tiny_llava_next(path, **SIZES),
+    "vip": lambda path: make_tiny_vip_llava(path, **SIZES),
     "next, siglip": lambda path: make_tiny_llava_next(path, tower="siglip", **SIZES),
 }
 

@@ -206,8 +206,8 @@ def test_a_value_of_a_flag_is_no_model(command: Command, models: dict[str, TinyM
 def test_plans_of_other_models(command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path) -> None:
     command.refuses("serve", models["mha"].path, "--plan", plan_file, "--port", "0", saying=["layers 4", "layers 6"])
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    change_config({"architectures": ["VipLlavaForConditionalGeneration"]})(folder)
-    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["VipLlava"])
+    change_config({"architectures": ["KimiVLForConditionalGeneration"]})(folder)
+    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["KimiVL"])
 
 
 UNREADABLE = {

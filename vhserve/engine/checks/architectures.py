@@ -9,6 +9,9 @@ from typing import Final
 
 _PREFIX: Final = "Vhserve"
 
+ADDED: Final = {"VipLlavaForConditionalGeneration": "vhserve.engine.vip_llava"}
+"""Architecture that vLLM has no model of → module of vhserve's with a class of that name, for servers without a plan."""
+
 
 def served_by(architecture: str) -> str:
     """Name of vhserve's class for an architecture that a checkpoint's `config.json` names.
