@@ -17,9 +17,14 @@ def kv_bytes_baseline(geometry: ModelGeometry, dtype_bytes: int) -> int:
     return geometry.layers * geometry.kv_heads * 2 * geometry.head_size * dtype_bytes
 
 
+def kept_kv_heads(plan: PruningPlan) -> int:
+    """KV heads of all layers that keep something of a token under the plan."""
+    return sum(_kv_heads(plan).values())
+
+
 def kv_bytes_per_token(plan: PruningPlan, dtype_bytes: int) -> int:
     """KV cache of one text token under the plan: every head that is computed keeps it."""
-    return sum(_kv_heads(plan).values()) * 2 * plan.geometry.head_size * dtype_bytes
+    return kept_kv_heads(plan) * 2 * plan.geometry.head_size * dtype_bytes
 
 
 def kv_bytes_per_image_token(

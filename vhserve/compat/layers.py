@@ -93,3 +93,19 @@ def copy_of_batch(batch: Any, **changes: Any) -> Any:
     for name, value in changes.items():
         setattr(fresh, name, value)
     return fresh
+
+
+def settle_scales(layer: Any, kv_cache: Any) -> None:
+    """Make a layer's views of the scales in its KV cache when that is bound, and not in its first step.
+
+    Symptom
+        With `int4_per_token_head` and its like, an engine's first requests attend to keys and values that are partly
+        overwritten, where layers of several KV cache groups share blocks.
+    Cause
+        Triton's implementation sets all scales of a layer's cache to 1 when the layer runs for the first time, in
+        every block, whichever group holds it by then.
+    Removal
+        vLLM sets them when the cache is bound, or not at all: its kernels never read one that was not written.
+    """
+    if getattr(layer.impl, "_is_per_token_head_quant", False):
+        layer.impl._ensure_scale_caches(kv_cache)

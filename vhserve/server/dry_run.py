@@ -26,8 +26,8 @@ class Allocation:
     ----------
     block_size
         Tokens of a KV block.
-    dtype_bytes
-        Bytes of one element of the KV cache.
+    cell_bytes
+        Bytes that one KV head keeps of a token: key, value, and their scales.
     kv_cache_bytes
         Size of the KV cache; None where vLLM decides at start, by the memory that is left then.
     block_bytes
@@ -45,7 +45,7 @@ class Allocation:
     """
 
     block_size: int
-    dtype_bytes: int
+    cell_bytes: int
     kv_cache_bytes: int | None
     block_bytes: int
     request_blocks: int
@@ -69,7 +69,7 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
     config = _engine_config(arguments)
     cache, length = config.cache_config, config.model_config.max_model_len
     geometry = _geometry(config) if plan is None else plan.geometry
-    pool = Pool.of(geometry, plan, cache.block_size, _dtype_bytes(config))
+    pool = Pool.of(geometry, plan, cache.block_size, _cell_bytes(config, geometry.head_size))
     memory, blocks = cache.kv_cache_memory_bytes, cache.num_gpu_blocks_override
     if blocks is not None:
         memory = blocks * pool.block_bytes
@@ -84,7 +84,7 @@ def allocation(arguments: Namespace, plan: PruningPlan | None) -> Allocation:
         image, text = holds.image_requests, holds.text_requests
     return Allocation(
         block_size=pool.block_size,
-        dtype_bytes=pool.dtype_bytes,
+        cell_bytes=pool.cell_bytes,
         kv_cache_bytes=memory,
         block_bytes=pool.block_bytes,
         request_blocks=pool.blocks_of_text(length),
@@ -134,8 +134,7 @@ def _geometry(config: Any) -> ModelGeometry:
     return decoder_geometry(model.hf_config, 0).model_copy(update=shares)
 
 
-def _dtype_bytes(config: Any) -> int:
-    from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
+def _cell_bytes(config: Any, head_size: int) -> int:
+    from vhserve.engine.kv_cache.cell import cell_bytes
 
-    dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
-    return int(dtype.itemsize)
+    return cell_bytes(config, head_size)

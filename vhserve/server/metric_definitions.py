@@ -65,7 +65,7 @@ DEFINITIONS: Final = {
         "Query heads of the model, by stage of their layer and treatment.", ("stage", "treatment")
     ),
     "vhserve_kv_cache_bytes_per_token": MetricDefinition(
-        "Bytes of KV cache that one text token takes, without the plan (baseline) and with it (pruned).",
+        "Bytes of KV cache that one text token takes, with scales, without the plan (baseline) and with it (pruned).",
         ("arm",),
     ),
     "vhserve_kv_cache_capacity_requests": MetricDefinition(

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from profiles.geometry import stage_of
 from profiles.names import STAGES
-from profiles.planning.savings import kv_bytes_baseline, kv_bytes_per_token
+from profiles.planning.savings import kept_kv_heads
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.compat.api_server import api_server_rank
@@ -38,7 +38,7 @@ _PLAN: Final = (
 
 def expose(
     plan: PruningPlan,
-    kv_dtype_bytes: int,
+    cell_bytes: int,
     block_size: int,
     kv_capacity: Capacity | None = None,
     registry: CollectorRegistry = REGISTRY,
@@ -49,8 +49,8 @@ def expose(
 
     Parameters
     ----------
-    kv_dtype_bytes, block_size
-        Bytes of one element of the KV cache, and tokens of its blocks.
+    cell_bytes, block_size
+        Bytes that one KV head keeps of a token, scales included, and tokens of a block of the KV cache.
     kv_capacity
         Capacity of the KV cache, in requests; None where it is not known.
     registry
@@ -77,8 +77,8 @@ def expose(
     for (stage, treatment), count in counts.items():
         gauges["vhserve_heads"].labels(stage=stage, treatment=treatment).set(count)
     per_token = gauges["vhserve_kv_cache_bytes_per_token"]
-    per_token.labels(arm="baseline").set(kv_bytes_baseline(plan.geometry, kv_dtype_bytes))
-    per_token.labels(arm="pruned").set(kv_bytes_per_token(plan, kv_dtype_bytes))
+    per_token.labels(arm="baseline").set(plan.geometry.layers * plan.geometry.kv_heads * cell_bytes)
+    per_token.labels(arm="pruned").set(kept_kv_heads(plan) * cell_bytes)
     gauges["vhserve_plan_saving_ratio"].set(saving_ratio(plan, block_size))
     if kv_capacity is not None:
         capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
@@ -116,13 +116,13 @@ class PlanMetrics:
 
 
 def _expose_for(app: Any, plan: PruningPlan) -> None:
-    from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
+    from vhserve.engine.kv_cache.cell import cell_bytes
 
     config = app.state.vllm_config
-    dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
     served = ServedWith.of(config)
     surgery = engine_reports.get("surgery") or ""
-    expose(plan, dtype.itemsize, served.block_size, _capacity(plan, config), surgery=surgery)
+    cell = cell_bytes(config, plan.geometry.head_size)
+    expose(plan, cell, served.block_size, _capacity(plan, config), surgery=surgery)
     if api_server_rank(config) <= 0:
         print(f"vhserve: {described(plan, *served)}; heads chosen by {surgery}", file=sys.stderr, flush=True)
 

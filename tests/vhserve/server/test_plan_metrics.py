@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.planning.savings import kv_bytes_per_token
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
@@ -47,10 +46,10 @@ def read(text: str) -> dict[tuple[str, ...], float]:
 
 
 def shown(
-    plan: PruningPlan, dtype_bytes: int = 2, kv_capacity: Capacity | None = None, block_size: int = 4
+    plan: PruningPlan, cell_bytes: int = 128, kv_capacity: Capacity | None = None, block_size: int = 4
 ) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
-    expose(plan, dtype_bytes, block_size, kv_capacity, registry)
+    expose(plan, cell_bytes, block_size, kv_capacity, registry)
     return read(generate_latest(registry).decode())
 
 
@@ -70,16 +69,17 @@ def test_heads_are_counted_by_stage_and_treatment():
     assert sum(heads.values()) == GEOMETRY.heads
 
 
-@pytest.mark.parametrize("dtype_bytes", [1, 2, 4])
-def test_bytes_per_token_follow_the_cache_s_data_type(dtype_bytes: int):
-    series = shown(PLAN, dtype_bytes)
-    assert series["vhserve_kv_cache_bytes_per_token", "baseline"] == 7 * 2 * 2 * 32 * dtype_bytes
-    assert series["vhserve_kv_cache_bytes_per_token", "pruned"] == kv_bytes_per_token(PLAN, dtype_bytes)
+@pytest.mark.parametrize("cell_bytes", [40, 72, 128])
+def test_bytes_per_token_follow_the_cache_s_data_type(cell_bytes: int):
+    series = shown(PLAN, cell_bytes)
+    assert series["vhserve_kv_cache_bytes_per_token", "baseline"] == 7 * 2 * cell_bytes
+    # Layers 0 and 4 lose a KV head each; elsewhere every group keeps a head.
+    assert series["vhserve_kv_cache_bytes_per_token", "pruned"] == (7 * 2 - 2) * cell_bytes
 
 
 def test_the_info_names_plan_and_model():
     registry = CollectorRegistry()
-    expose(PLAN, 2, 4, registry=registry)
+    expose(PLAN, 128, 4, registry=registry)
     labels = next(
         sample.labels
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -143,7 +143,7 @@ def test_several_processes_show_one_series_each(tmp_path: Path):
     serve = (
         "import sys; from pathlib import Path\n"
         "from profiles.store import load_plan; from vhserve.server.plan_metrics import expose\n"
-        "expose(load_plan(Path(sys.argv[1])), 2, 4)\n"
+        "expose(load_plan(Path(sys.argv[1])), 128, 4)\n"
     )
     answer = (
         "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"

@@ -173,7 +173,7 @@ def test_a_cache_for_just_one_request_is_not_refused(
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     config = json.loads((models["gqa"].path / "config.json").read_text())
     plan = load_plan(plan_file) if with_plan else None
-    pool = Pool.of(models["gqa"].geometry, plan, 64, 2)
+    pool = Pool.of(models["gqa"].geometry, plan, 64, 2 * 32 * 2)
     length = config["text_config"]["max_position_embeddings"]
     least = pool.bytes_for_text(length)
     for name, value in (("--kv-cache-memory-bytes", least), ("--num-gpu-blocks-override", least // pool.block_bytes)):

@@ -36,6 +36,7 @@ REFUSED = {
     "--spec-model": "some/drafter",
     "--model-impl": "transformers",
     "--attention-backend": "FLEX_ATTENTION",
+    "--kv-cache-dtype": "nvfp4",
     "--load-format": "sharded_state",
 }
 """For each row of the table, a value of its flag that is refused; a new row without one fails a test."""
@@ -43,6 +44,7 @@ REFUSED = {
 ALLOWED = [
     ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}'],
     ["--load-format", "dummy"],
+    ["--kv-cache-dtype", "int4_per_token_head"],
     ["--model-impl", "vllm"],
     ["--tensor-parallel-size", "1"],
     ["--attention-backend", "TRITON_ATTN"],

@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_it_would_allocate(
     series = server.series()
     (info,) = [dict(labels) for name, labels in series if name == "vllm:cache_config_info"]
     assert said["blocks"] == int(info["num_gpu_blocks"])
-    assert (said["kv_cache_bytes"], said["block_size"], said["dtype_bytes"]) == (2**30, 32, 4)
+    assert (said["kv_cache_bytes"], said["block_size"], said["cell_bytes"]) == (2**30, 32, 2 * 32 * 4)
     assert said["plan"] == plan.digest
     for prompt in ("image", "text"):
         fits = series["vhserve_kv_cache_capacity_requests", frozenset({"prompt": prompt}.items())]

@@ -13,6 +13,7 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
 from profiles.treatments import Treatment
+from vhserve.compat.layers import settle_scales
 from vhserve.engine.attention.step_compaction import StepCompaction
 from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, LaneAssignment
 from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
@@ -46,6 +47,10 @@ class LaneAttention(Attention):
         if self.lane.padded:
             spec = replace(spec, page_size_padded=spec.page_size_bytes + PADDING_BYTES)
         return spec
+
+    def bind_kv_cache(self, kv_cache: torch.Tensor) -> None:
+        super().bind_kv_cache(kv_cache)
+        settle_scales(self, kv_cache)
 
     def spec(self, stock: FullAttentionSpec) -> FullLaneSpec | PartialSpec:
         """The layer's spec, of that which stock attention would report."""

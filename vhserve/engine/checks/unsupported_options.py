@@ -17,6 +17,19 @@ _LOAD_FORMATS: Final = ("auto", "hf", "safetensors", "pt", "npcache", "fastsafet
 BACKENDS: Final = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
 """vLLM's attention backends that size their buffers by a layer's own heads, not by the model's."""
 
+KV_CACHE_TYPES: Final = (
+    "auto",
+    "float16",
+    "bfloat16",
+    "fp8",
+    "fp8_e4m3",
+    "fp8_e5m2",
+    "int4_per_token_head",
+    "int8_per_token_head",
+    "fp8_per_token_head",
+)
+"""Values of vLLM's --kv-cache-dtype that these backends have; the last three with Triton only."""
+
 _SPECULATORS: Final = ("ngram", "ngram_gpu", "suffix")
 """Speculative methods without a draft model."""
 
@@ -161,6 +174,14 @@ UNSUPPORTED_OPTIONS: Final = (
         _other_backend,
         f"one of {', '.join(BACKENDS)}",
         "it takes all layers to have the same heads",
+    ),
+    UnsupportedOption(
+        "--kv-cache-dtype",
+        "kv_cache_dtype",
+        "cache_config.cache_dtype",
+        lambda value: value is not None and value not in KV_CACHE_TYPES,
+        f"one of {', '.join(KV_CACHE_TYPES)}",
+        "only other attention backends have it",
     ),
     UnsupportedOption(
         "--load-format",

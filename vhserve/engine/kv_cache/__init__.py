@@ -3,4 +3,15 @@
 Does not know weights, kernels or vLLM's options; of `vhserve.engine` it imports nothing else.
 """
 
-__all__ = ["capacity", "image_spans", "lane_assignment", "lanes", "manager", "pool", "saving", "spec", "worker_tables"]
+__all__ = [
+    "capacity",
+    "cell",
+    "image_spans",
+    "lane_assignment",
+    "lanes",
+    "manager",
+    "pool",
+    "saving",
+    "spec",
+    "worker_tables",
+]

@@ -8,7 +8,6 @@ from typing import Self
 
 from profiles.geometry import ModelGeometry
 from profiles.planning.layout import layer_layouts
-from profiles.planning.savings import kv_bytes_baseline
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL
 from vhserve.engine.kv_cache.capacity import GroupCounts, groups_of
@@ -24,8 +23,8 @@ class Pool:
     ----------
     block_size
         Tokens of a block.
-    dtype_bytes
-        Bytes of one element.
+    cell_bytes
+        Bytes that one KV head keeps of a token: key, value, and their scales.
     block_bytes
         Bytes of one block, for all layers of the widest group.
     groups
@@ -33,15 +32,15 @@ class Pool:
     """
 
     block_size: int
-    dtype_bytes: int
+    cell_bytes: int
     block_bytes: int
     groups: GroupCounts
 
     @classmethod
-    def of(cls, geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, dtype_bytes: int) -> Self:
+    def of(cls, geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, cell_bytes: int) -> Self:
         """The blocks of a model's decoder; the geometry is the plan's where there is one."""
         groups = GroupCounts({FULL.name: 1}) if plan is None else groups_of(plan, block_size)
-        return cls(block_size, dtype_bytes, _bytes_of_block(geometry, plan, block_size, dtype_bytes), groups)
+        return cls(block_size, cell_bytes, _bytes_of_block(geometry, plan, block_size, cell_bytes), groups)
 
     def blocks_of_text(self, tokens: int) -> int:
         """Blocks that a request of so many tokens takes where none of them is an image's, over all groups."""
@@ -52,10 +51,10 @@ class Pool:
         return (self.blocks_of_text(tokens) + 1) * self.block_bytes
 
 
-def _bytes_of_block(geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, dtype_bytes: int) -> int:
+def _bytes_of_block(geometry: ModelGeometry, plan: PruningPlan | None, block_size: int, cell_bytes: int) -> int:
     if plan is None:
-        return block_size * kv_bytes_baseline(geometry, dtype_bytes)
-    head = block_size * 2 * geometry.head_size * dtype_bytes
+        return geometry.layers * geometry.kv_heads * block_size * cell_bytes
+    head = block_size * cell_bytes
     layouts = layer_layouts(plan)
     lanes = assign_lanes(layouts, geometry.image_tokens, block_size)
     if lanes is None:

@@ -17,7 +17,10 @@ from vhserve.server.preflight.flags import GivenFlags
 
 GIB: Final = 1 << 30
 _WIDTHS: Final = {"auto": 2, "bfloat16": 2, "float16": 2}
-"""Least bytes of an element by --kv-cache-dtype; 1 for any other, and less for int4, of which nothing is refused."""
+"""Least bytes of an element by --kv-cache-dtype; 1 for any other, and less where a number is of 4 bits."""
+
+_SCALES: Final = 8
+"""Bytes of the scales of a key and a value, where each head of each token has its own."""
 
 _SPREAD: Final = (
     *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
@@ -130,7 +133,7 @@ def _has_window(text: Json) -> bool:
 def _pool(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> Pool | None:
     """The least blocks that a server could have; None where that is not known."""
     kind = flags.get("--kv-cache-dtype") or "auto"
-    if "int4" in kind or "fp4" in kind or "quant" in kind or "--hf-overrides" in flags:
+    if "fp4" in kind or "quant" in kind or "--hf-overrides" in flags:
         return None
     if "quantization_config" in config and kind == "auto":  # which may say the type of the KV cache, too
         return None
@@ -140,9 +143,10 @@ def _pool(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> Pool | N
     if geometry is None or _has_window(decoder_configuration(config)):
         return None
     width = 4 if kind == "auto" and flags.get("--dtype") in ("float32", "float") else _WIDTHS.get(kind, 1)
+    cell = geometry.head_size * (1 if "int4" in kind else 2 * width) + _SCALES * kind.endswith("per_token_head")
     size = flags.whole_number("--block-size")
     if size is None and plan is not None:
         size = block_size_on(serving_device(), plan.block_size)
     if size is None and "--num-gpu-blocks-override" not in flags:
         size = 1  # vLLM chooses: count tokens
-    return Pool.of(geometry, plan, size, width) if size else None
+    return Pool.of(geometry, plan, size, cell) if size else None
