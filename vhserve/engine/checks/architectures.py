@@ -10,7 +10,7 @@ from typing import Final
 _PREFIX: Final = "Vhserve"
 
 ADDED: Final = {"VipLlavaForConditionalGeneration": "vhserve.engine.vip_llava"}
-"""Architecture that vLLM has no model of → module of vhserve's with a class of that name, for servers without a plan."""
+"""Architecture that vLLM has no model of → module with a class of that name, which serves it without a plan."""
 
 
 def served_by(architecture: str) -> str:
