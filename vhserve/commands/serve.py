@@ -74,6 +74,9 @@ class Serve(BaseModel):
         description="parameters with longer lists or mappings are refused: choices, stop words, biases",
     )
     max_grammar_seconds: Seconds = Field(5.0, description="structured outputs that take longer to compile are refused")
+    max_grammar_token_seconds: Seconds = Field(
+        0.5, description="structured outputs of which a token takes longer, in seconds of a processor, are refused"
+    )
     any_media_domain: bool = Field(
         False, description="let prompts name media of any domain, as vLLM does while --allowed-media-domains is empty"
     )
@@ -158,6 +161,7 @@ class Serve(BaseModel):
             trust_client_uuids=self.trust_client_media_uuid,
             parameter_limits=ParameterLimits(self.max_parameter_bytes, self.max_parameter_entries),
             max_grammar_seconds=self.max_grammar_seconds,
+            max_grammar_token_seconds=self.max_grammar_token_seconds,
             max_request_pixels=self.max_request_pixels,
             started=STARTED,
         )

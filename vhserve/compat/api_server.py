@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 
@@ -100,4 +100,35 @@ async def abort_requests(engine_client: Any) -> None:
     Removal
         vLLM aborts them.
     """
-    await engine_client.abort(list(engine_client.output_processor.external_req_ids))
+    await engine_client.abort(list(running_requests(engine_client)))
+
+
+def running_requests(engine_client: Any) -> Collection[str]:
+    """Names of the requests of an API server that have not ended.
+
+    Symptom, Cause, Removal
+        As of `abort_requests`.
+    """
+    names: Collection[str] = engine_client.output_processor.external_req_ids
+    return names
+
+
+def after_outputs(engine_client: Any, heard: Callable[[], None]) -> None:
+    """Call `heard` whenever an API server gets outputs of its engine.
+
+    Symptom
+        An engine that is stuck in a step looks like one that has nothing to do; `/health` says 200.
+    Cause
+        vLLM looks whether the engine's process lives, and not whether it answers.
+    Removal
+        vLLM's `/health` tells an engine that does not answer.
+    """
+    core = engine_client.engine_core
+    stock = core.get_output_async
+
+    async def get_output_async() -> Any:
+        outputs = await stock()
+        heard()
+        return outputs
+
+    core.get_output_async = get_output_async

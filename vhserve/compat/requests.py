@@ -3,40 +3,61 @@
 Does not know what is refused. Importing it is cheap.
 """
 
-import contextlib
+import logging
+import time
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any, Final, NoReturn
 
 _REFUSES: Final = "vhserve_refuses"
 
 
-def grammar_trial(vllm_config: Any) -> Callable[[Any], None]:
-    """A function that does to a request's `SamplingParams` what vLLM does to compile its structured output, or raises.
+WALK_TOKENS: Final = 64
+"""Most tokens that a trial generates by a grammar."""
+
+WALK_SECONDS: Final = 1.0
+"""Processor time after which a trial generates no more."""
+
+
+class SlowToken(ValueError):
+    """A token of a structured output takes too long."""
+
+
+def grammar_trial(vllm_config: Any, token_seconds: float) -> Callable[[Any], None]:
+    """A function that does to a request's `SamplingParams` what vLLM does for its structured output, or raises.
+
+    It compiles it, whichever the backend, and generates some tokens at random.
+
+    Parameters
+    ----------
+    token_seconds
+        Processor time that finding out which tokens may come next may take, each time.
 
     Symptom
         Choices of 200 kB keep an engine's core busy for minutes after their client has left, and all later structured
-        outputs wait.
+        outputs wait. Grammars that take long for each token make every request of the engine wait, for each token.
     Cause
-        vLLM compiles in threads of the engine, which cannot be ended, and has a time limit for waiting alone.
+        vLLM compiles in threads of the engine, which cannot be ended, and has a time limit for waiting alone. What may
+        come next it finds out in its step, which all requests share.
     Removal
-        vLLM compiles in processes that it ends after a time.
+        vLLM compiles in processes that it ends after a time, and ends requests whose tokens take too long.
 
     Call it in a process of its own, for it takes as long as it takes; make it before that one is forked, so that the
-    vocabulary is prepared once. An engine keeps the backend of the first structured output that it was asked for, which
-    may be xgrammar where this request would have another.
+    vocabulary is prepared once. An engine keeps the backend of the first structured output that it was asked for, so
+    that `auto` may mean another one than this request would have.
     """
     from types import SimpleNamespace
 
     from vllm.tokenizers import cached_tokenizer_from_config
     from vllm.v1.structured_output import StructuredOutputManager
-    from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
     from vllm.v1.structured_output.request import StructuredOutputRequest
 
     model, config = vllm_config.model_config, vllm_config.structured_outputs_config
     tokenizer = cached_tokenizer_from_config(model_config=model)
     manager = StructuredOutputManager(vllm_config)
     manager._use_async_grammar_compilation = False
-    xgrammar = XgrammarBackend(vllm_config, tokenizer=tokenizer, vocab_size=model.get_vocab_size())
+    names = ("xgrammar", "guidance") if config.backend == "auto" else (config.backend,)
+    backends = {name: _backend(name, vllm_config, tokenizer) for name in names}
 
     def compile_with(backend: Any, params: Any) -> None:
         manager.backend = backend
@@ -47,24 +68,78 @@ def grammar_trial(vllm_config: Any) -> Callable[[Any], None]:
         if isinstance(grammar, Exception):
             raise grammar
         if grammar is not None and manager.backend is not None:
-            grammar.fill_bitmask(allowed := manager.backend.allocate_token_bitmask(1), 0)
-            if not allowed.any():  # vLLM would end such a request with status 500
-                raise ValueError("no token of this model can begin it")
+            _walk(grammar, manager.backend.allocate_token_bitmask(1), tokenizer, token_seconds)
 
     def trial(params: Any) -> None:
         params._validate_structured_outputs(model, config, tokenizer)
-        if params.structured_outputs._backend == "xgrammar":
-            compile_with(xgrammar, params)
-        else:
-            compile_with(None, params)
-            with contextlib.suppress(Exception):
-                compile_with(xgrammar, params)
+        own = params.structured_outputs._backend
+        compile_with(backends.get(own), params)
+        for name, other in backends.items():
+            if name != own and other is not None:
+                try:
+                    compile_with(other, params)
+                except SlowToken:
+                    raise
+                except Exception as error:
+                    logging.getLogger("vllm.vhserve").debug("%s would not take it: %s", name, error)
 
     return trial
 
 
-def before_adding_requests(engine_client: Any, check: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-    """Await `check(parameters)` before an API server takes a request in; it may raise by `refuse_request`.
+def _backend(name: str, vllm_config: Any, tokenizer: Any) -> Any | None:
+    """One of vLLM's backends, with the vocabulary; None where it does not take the tokenizer, or is not known here."""
+    from importlib import import_module
+
+    modules = {
+        "xgrammar": ("backend_xgrammar", "XgrammarBackend"),
+        "guidance": ("backend_guidance", "GuidanceBackend"),
+        "outlines": ("backend_outlines", "OutlinesBackend"),
+        "lm-format-enforcer": ("backend_lm_format_enforcer", "LMFormatEnforcerBackend"),
+    }
+    if name not in modules:
+        return None
+    module, symbol = modules[name]
+    make = getattr(import_module(f"vllm.v1.structured_output.{module}"), symbol)
+    try:
+        return make(vllm_config, tokenizer=tokenizer, vocab_size=vllm_config.model_config.get_vocab_size())
+    except Exception as error:
+        logging.getLogger("vllm.vhserve").debug("%s does not take this tokenizer: %s", name, error)
+        return None
+
+
+def _walk(grammar: Any, allowed: Any, tokenizer: Any, token_seconds: float) -> None:
+    """Generate tokens by a grammar, the same ones each time.
+
+    Raises
+    ------
+    SlowToken
+    ValueError
+        Nothing can be generated.
+    """
+    import numpy as np
+
+    draw, begun = Random(0), time.process_time()
+    for step in range(WALK_TOKENS):
+        before = time.process_time()
+        grammar.fill_bitmask(allowed, 0)
+        now = time.process_time()
+        if now - before > token_seconds:
+            raise SlowToken(
+                f"token {step + 1} of it takes {now - before:.2g} s; at most {token_seconds:g} s are taken "
+                "(--max-grammar-token-seconds)"
+            )
+        tokens = np.unpackbits(allowed.numpy().view(np.uint8), bitorder="little").nonzero()[0]
+        if not len(tokens) and not step:  # vLLM would end such a request with status 500
+            raise ValueError("no token of this model can begin it")
+        tokens = tokens[(tokens < len(tokenizer)) & (tokens != tokenizer.eos_token_id)]
+        if not len(tokens) or now - begun > WALK_SECONDS:
+            return
+        if not grammar.accept_tokens("trial", [int(draw.choice(tokens))]) or grammar.is_terminated():
+            return
+
+
+def before_adding_requests(engine_client: Any, check: Callable[[str, Any], Coroutine[Any, Any, None]]) -> None:
+    """Await `check(request, parameters)` before an API server takes a request in; it may raise by `refuse_request`.
 
     Symptom
         vLLM converts schemas and regular expressions in the API server's event loop, which answers nobody meanwhile.
@@ -76,7 +151,7 @@ def before_adding_requests(engine_client: Any, check: Callable[[Any], Coroutine[
     stock = engine_client.add_request
 
     async def add_request(request_id: str, prompt: Any, params: Any, *rest: Any, **named: Any) -> Any:
-        await check(params)
+        await check(request_id, params)
         return await stock(request_id, prompt, params, *rest, **named)
 
     engine_client.add_request = add_request

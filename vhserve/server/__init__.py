@@ -10,6 +10,7 @@ __all__ = [
     "drain",
     "dry_run",
     "engine_exit",
+    "engine_silence",
     "error_responses",
     "grammar_check",
     "grammar_worker",

@@ -14,11 +14,15 @@ import pickle
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from http import HTTPStatus
 from multiprocessing.connection import Connection
 from typing import Any, Final, NamedTuple
 
 from vhserve.compat.requests import before_adding_requests, refuse_request
 from vhserve.server import grammar_worker
+from vhserve.server.drain import HEALTH
+from vhserve.server.engine_silence import STUCK_SECONDS, EngineSilence
+from vhserve.server.error_responses import send_error
 from vhserve.server.settings import settings_of
 
 REMEMBERED: Final = 1024
@@ -47,27 +51,56 @@ class SharedTrial:
 
 
 class GrammarCheck:
-    """ASGI middleware; sets its check up on the first ASGI scope, which is the lifespan, as `PlanMetrics` does."""
+    """ASGI middleware; sets its check up on the first ASGI scope, which is the lifespan, as `PlanMetrics` does.
+
+    It answers `/health` where the engine is stuck in one all the same.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.is_set_up = False
+        self.silence: EngineSilence | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.is_set_up and "app" in scope:
-            self.is_set_up = True
-            state = scope["app"].state
-            trials = GrammarTrials(state.vllm_config, settings_of(scope["app"]).max_grammar_seconds)
-            before_adding_requests(state.engine_client, trials.check)
+        if self.silence is None and "app" in scope:
+            self.silence = self._set_up(scope["app"])
+        if self.silence is not None and _asks_for_health(scope) and await self.silence.is_stuck():
+            stuck = f"the engine has not answered for {STUCK_SECONDS:.0f} s while it generates structured outputs"
+            await send_error(send, HTTPStatus.SERVICE_UNAVAILABLE, stuck)
+            return
         await self.app(scope, receive, send)
+
+    @staticmethod
+    def _set_up(app: Any) -> EngineSilence:
+        client, settings = app.state.engine_client, settings_of(app)
+        silence = EngineSilence(client)
+        trials = GrammarTrials(app.state.vllm_config, settings.max_grammar_seconds, settings.max_grammar_token_seconds)
+
+        async def check(request: str, params: Any) -> None:
+            if is_structured(params):
+                await trials.check(params)
+                silence.ask(request)
+
+        before_adding_requests(client, check)
+        return silence
+
+
+def is_structured(params: Any) -> bool:
+    """Whether a request's parameters ask for a structured output."""
+    constraint = getattr(params, "structured_outputs", None)
+    return constraint is not None and not constraint.all_constraints_none()
+
+
+def _asks_for_health(scope: Any) -> bool:
+    return scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH
 
 
 class GrammarTrials:
     """Tries each grammar once; its process starts with the first one."""
 
-    def __init__(self, vllm_config: Any, seconds: float) -> None:
+    def __init__(self, vllm_config: Any, seconds: float, token_seconds: float) -> None:
         self.vllm_config = vllm_config
         self.seconds = seconds
+        self.token_seconds = token_seconds
         self.worker: asyncio.Task[Connection] | None = None
         self.numbers = itertools.count(1)
         self.answers: dict[int, asyncio.Future[str | None]] = {}
@@ -75,11 +108,8 @@ class GrammarTrials:
         self.outcomes: OrderedDict[bytes, Outcome] = OrderedDict()
 
     async def check(self, params: Any) -> None:
-        """Let a request's parameters pass, or refuse them with status 400."""
-        constraint = getattr(params, "structured_outputs", None)
-        if constraint is None or constraint.all_constraints_none():
-            return
-        key = hashlib.sha256(pickle.dumps(constraint)).digest()
+        """Let a request's parameters, which ask for a structured output, pass, or refuse them with status 400."""
+        key = hashlib.sha256(pickle.dumps(params.structured_outputs)).digest()
         known = self.outcomes.get(key)
         if known is None or known.until < time.monotonic():
             problem = await self._try_once(key, params)
@@ -89,7 +119,7 @@ class GrammarTrials:
         while len(self.outcomes) > REMEMBERED:
             self.outcomes.popitem(last=False)
         if known.problem is not None:
-            refuse_request(f"structured output refused: {known.problem} (--max-grammar-seconds {self.seconds:g})")
+            refuse_request(f"structured output refused: {known.problem}")
 
     async def _try_once(self, key: bytes, params: Any) -> str | None:
         """Outcome of one trial for all requests that wait for it; it ends when none does any more."""
@@ -125,8 +155,9 @@ class GrammarTrials:
 
     async def _start_worker(self) -> Connection:
         ours, theirs = multiprocessing.Pipe()
+        given = (theirs, self.vllm_config, self.seconds, self.token_seconds)
         process = multiprocessing.get_context("spawn").Process(
-            target=grammar_worker.main, args=(theirs, self.vllm_config, self.seconds), name="Grammars", daemon=True
+            target=grammar_worker.main, args=given, name="Grammars", daemon=True
         )
         await asyncio.to_thread(process.start)
         theirs.close()

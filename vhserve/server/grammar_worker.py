@@ -36,12 +36,12 @@ class Trial:
     until: float
 
 
-def main(requests: Connection, vllm_config: Any, seconds: float) -> None:
+def main(requests: Connection, vllm_config: Any, seconds: float, token_seconds: float) -> None:
     """Answer `(number, SamplingParams)` by `(number, problem)`, None for none; `(number, None)` gives a request up.
 
     The first answer is to the number `READY`.
     """
-    trial = grammar_trial(vllm_config)
+    trial = grammar_trial(vllm_config, token_seconds)
     requests.send((READY, None))
     Trials(requests, trial, seconds).run()
 
@@ -67,7 +67,7 @@ class Trials:
                     return
             for pipe, trial in list(self.running.items()):
                 if trial.until <= time.monotonic():
-                    self._end(pipe, f"it takes more than {self.seconds:g} s to compile")
+                    self._end(pipe, f"it takes more than {self.seconds:g} s to compile (--max-grammar-seconds)")
             while self.waiting and len(self.running) < AT_ONCE:
                 self._start(*self.waiting.popleft())
 

@@ -38,6 +38,8 @@ class ServerSettings:
         How large the parameters of a request may be.
     max_grammar_seconds
         Longest that a structured output may take to compile, in seconds.
+    max_grammar_token_seconds
+        Longest that a token of a structured output may take, in seconds of a processor.
     max_request_pixels
         Most pixels of all pictures of a request together (`request_pictures`).
     started
@@ -51,6 +53,7 @@ class ServerSettings:
     trust_client_uuids: bool = False
     parameter_limits: ParameterLimits = field(default_factory=ParameterLimits)
     max_grammar_seconds: float = 5.0
+    max_grammar_token_seconds: float = 0.5
     max_request_pixels: int = MAX_REQUEST_PIXELS
     started: float = field(default_factory=time.monotonic)
 
