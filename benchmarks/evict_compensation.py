@@ -76,8 +76,8 @@ class Replies:
         batch, expected = make_answered_batch(self.loaded, samples)
         (length,) = set(expected.prompt_lengths)
         ids, model = batch.inputs["input_ids"], self.loaded.model
-        positions = Positions(self.loaded.image_token_id, self.block_size, expected.prompt_lengths)
-        positions.note(ids, batch.valid)
+        positions = Positions(self.block_size, expected.prompt_lengths)
+        positions.note(batch.spans, batch.valid)
         hidden, _ = hidden_keys(self.treatment, positions)
         cache = DynamicCache()
         self._prompts = None

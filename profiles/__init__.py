@@ -16,6 +16,7 @@ __all__ = [
     "fingerprint",
     "geometry",
     "head_profile",
+    "image_spans",
     "names",
     "overlap",
     "picture_digests",

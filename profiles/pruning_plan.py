@@ -14,6 +14,7 @@ from profiles.chat_template import TemplateRef
 from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import DatasetRef, check_rows
+from profiles.image_spans import OLD_RULE, RULE, SpanRule
 from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, TreatmentName
 from profiles.ranking import RankingName
 from profiles.strict import Strict, defect
@@ -148,6 +149,11 @@ class Measurement(Strict):
         return self
 
 
+def rule_for(treatments: Iterable[Iterable[TreatmentName]]) -> SpanRule | None:
+    """Field `image_spans` of a new plan: this release's rule, or nothing where no head depends on one."""
+    return RULE if any(TREATMENTS[name].is_masked for row in treatments for name in row) else None
+
+
 class PruningPlan(Strict):
     """What to serve; see FORMAT.md.
 
@@ -165,9 +171,13 @@ class PruningPlan(Strict):
         Of the profile's prompts; None: it does not say.
     image_backend
         Which of transformers' backends resized the profile's pictures; None: it does not say.
+    image_spans
+        What of a prompt an image takes up, for heads that do not see all of it; None: `image_spans.OLD_RULE`.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "chosen_on", "chat_template", "image_backend"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset(
+        {"block_size", "chosen_on", "chat_template", "image_backend", "image_spans"}
+    )
 
     format: Literal["vhserve.pruning-plan"] = PLAN_FORMAT
     version: Literal[1] = 1
@@ -182,6 +192,7 @@ class PruningPlan(Strict):
     chosen_on: DatasetRef | None = None
     chat_template: TemplateRef | None = None
     image_backend: Name | None = None
+    image_spans: SpanRule | None = None
     measured: list[Measurement] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
@@ -273,6 +284,7 @@ class PruningPlan(Strict):
             treatments=treatments,
             compensation=compensation,
             block_size=block_size,
+            image_spans=rule_for(treatments),
         )
 
     def heads(self, treatment: TreatmentName) -> list[tuple[int, int]]:
@@ -293,6 +305,11 @@ class PruningPlan(Strict):
     def has_partial_heads(self) -> bool:
         """Whether a head is computed and does not see, or keep, every image block."""
         return any(one.is_masked and self.heads(one.name) for one in TREATMENTS.values())
+
+    @property
+    def span_rule(self) -> SpanRule:
+        """What of a prompt an image takes up, under the plan."""
+        return OLD_RULE if self.image_spans is None else self.image_spans
 
     @property
     def digest(self) -> str:

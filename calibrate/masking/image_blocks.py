@@ -1,30 +1,30 @@
-"""Image blocks: which positions of a sequence lie in a block that holds nothing but image tokens, and in which.
+"""Image blocks: which positions of a sequence lie in a block that is all of one image span, and in which.
 
-Owns the rule (a function of the sequence and the block size, nothing else). Does not know models or treatments.
+Owns the rule (a function of the spans and the block size, nothing else). Does not know models or treatments.
 """
 
 import torch
 from torch import Tensor
 
 
-def image_blocks(image: Tensor, valid: Tensor, block_size: int | None = None) -> Tensor:
+def image_blocks(spans: Tensor, valid: Tensor, block_size: int | None = None) -> Tensor:
     """Find the positions in image blocks.
 
     Parameters
     ----------
-    image
-        `(batch, n)`, bool: image tokens.
+    spans
+        `(batch, n)`, bool: positions in image spans (`calibrate.models.image_spans`).
     valid
         `(batch, n)`, bool: no padding. Padding stands left or right, never between.
     block_size
-        Positions in a block. Blocks are counted from the first valid position. `None` is 1: each image token is a
-        block.
+        Positions in a block. Blocks are counted from the first valid position. `None` is 1: each of
+        these positions is a block.
 
     Returns
     -------
     `(batch, n)`, bool. A block that is not full, as the last one of a sequence may be, is no image block.
     """
-    image = image & valid
+    image = spans & valid
     if block_size is None or block_size == 1:
         return image
     batch, n = image.shape
@@ -35,19 +35,19 @@ def image_blocks(image: Tensor, valid: Tensor, block_size: int | None = None) ->
     return image & (held.gather(1, block) == block_size)
 
 
-def image_block_numbers(image: Tensor, valid: Tensor, block_size: int | None = None) -> Tensor:
-    """Number of each position's image block within its image, from 0; -1 outside image blocks.
+def image_block_numbers(spans: Tensor, valid: Tensor, block_size: int | None = None) -> Tensor:
+    """Number of each position's image block within its span, from 0; -1 outside image blocks.
 
-    An image is a run of image tokens. Parameters as for `image_blocks`.
+    Parameters as for `image_blocks`.
 
     Returns
     -------
     `(batch, n)`, int64.
     """
-    inside = image_blocks(image, valid, block_size)
-    position = torch.arange(image.shape[1], device=image.device)
+    inside = image_blocks(spans, valid, block_size)
+    position = torch.arange(spans.shape[1], device=spans.device)
     starts = inside.clone()
     starts[:, 1:] &= ~inside[:, :-1]
-    # Blocks of two images never touch: a token between them makes its block one that is no image block.
+    # Blocks of two spans never touch: a token between them makes its block one that is no image block.
     start = torch.where(starts, position, 0).cummax(1).values
     return torch.where(inside, (position - start) // (block_size or 1), -1)

@@ -18,37 +18,34 @@ class Positions:
 
     Attributes
     ----------
-    image_token
-        Token id of image tokens.
     block_size
-        Positions in a block; `None` for single image tokens.
+        Positions in a block; `None` for single tokens.
     prompt_lengths
         Tokens of each sample's prompt, `(batch,)`; positions behind it are the reply's. `None`: all are the prompt's.
     valid
         No padding; `(batch, n)`, bool. `None` outside a forward pass, as the following ones.
     block
-        Number of a position's image block within its image, -1 outside image blocks; `(batch, n)`, int64.
+        Number of a position's image block within its image span, -1 outside image blocks; `(batch, n)`, int64.
     reply
         Position of the reply; `(batch, n)`, bool. `None` where there is no reply.
     """
 
-    image_token: int
     block_size: int | None
     prompt_lengths: Sequence[int] | None = None
     valid: Tensor | None = field(default=None, init=False)
     block: Tensor | None = field(default=None, init=False)
     reply: Tensor | None = field(default=None, init=False)
 
-    def note(self, input_ids: Tensor, valid: Tensor | None = None) -> None:
-        """Set the facts of a batch, both `(batch, n)`.
+    def note(self, spans: Tensor, valid: Tensor | None = None) -> None:
+        """Set the facts of a batch, both `(batch, n)`, bool: positions in image spans, and no padding.
 
         A forward pass of the whole model does so itself, by its `attention_mask`; a caller of single decoder layers
         has to.
         """
-        self.valid = torch.ones_like(input_ids, dtype=torch.bool) if valid is None else valid.bool()
-        self.block = image_block_numbers(input_ids == self.image_token, self.valid, self.block_size)
+        self.valid = torch.ones_like(spans) if valid is None else valid.bool()
+        self.block = image_block_numbers(spans, self.valid, self.block_size)
         if self.prompt_lengths is not None:
-            lengths = torch.tensor(self.prompt_lengths, device=input_ids.device)
+            lengths = torch.tensor(self.prompt_lengths, device=spans.device)
             self.reply = self.valid & (self.valid.cumsum(1) > lengths[:, None])
 
     @property

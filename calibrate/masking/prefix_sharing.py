@@ -89,8 +89,8 @@ class PrefixSharing:
         self._check()
         cached = CachedForward(self._loaded, batch, {first for first in self._first if first < len(self._layers)})
         lengths = None if batch.expected is None else batch.expected.prompt_lengths
-        positions = Positions(self._loaded.image_token_id, self._block_size, lengths)
-        positions.note(batch.inputs["input_ids"], batch.valid)
+        positions = Positions(self._block_size, lengths)
+        positions.note(batch.spans, batch.valid)
         yield 0, cached.logits
         untreated = [one for one in self._order if self._first[one] == len(self._layers)]
         yield from ((1 + one, cached.logits) for one in untreated)

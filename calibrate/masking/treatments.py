@@ -5,20 +5,22 @@ Independent of the engine on purpose: it masks and overwrites, where the engine 
 heads are worth treating.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from calibrate.masking.ablations import ABLATIONS
 from calibrate.masking.layer_treatments import LayerTreatment, layers_treated
 from calibrate.masking.masks import text_only_output
 from calibrate.masking.positions import Positions
 from calibrate.models.decoder import attention_of, decoder_layers
+from calibrate.models.image_spans import span_mask
+from profiles.image_spans import RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 
@@ -33,6 +35,8 @@ def treated(
     compensation_means: npt.ArrayLike | None = None,
     block_size: int | None = None,
     prompt_lengths: Sequence[int] | None = None,
+    images: Sequence[Sequence[int]] | None = None,
+    rule: SpanRule = RULE,
 ) -> Iterator[Positions]:
     """Treat heads while the context is open: every full forward pass of `model` computes what a plan would serve.
 
@@ -48,11 +52,15 @@ def treated(
         `(removed heads, head_size)`, in (layer, head) order: what a removed head puts out at every position, before
         `o_proj`. Without it a removed head puts out zero.
     block_size
-        Image blocks are runs of `block_size` positions, counted from the first that is no padding, that hold image
-        tokens only. `None`: every image token is one. A head attends to those that its treatment sees, and puts out
+        Image blocks are runs of `block_size` positions, counted from the first that is no padding, inside one image
+        span. `None`: every position of a span is one. A head attends to those that its treatment sees, and puts out
         zero for queries inside others.
     prompt_lengths
         Tokens of each sample's prompt; positions behind it are its reply's. `None`: all are the prompt's.
+    images
+        Image tokens of each image of each sample, in the order of the prompt. `None`: a sample has one image at most.
+    rule
+        What an image span is.
 
     Yields
     ------
@@ -65,11 +73,15 @@ def treated(
     """
     layers = decoder_layers(model)
     by_layer = layer_treatments(model, treatments, compensation_means)
-    positions = Positions(model.config.image_token_id, block_size, prompt_lengths)  # type: ignore[union-attr, arg-type]
+    positions = Positions(block_size, prompt_lengths)
+
+    def spans(ids: Tensor) -> Tensor:
+        return span_mask(ids == model.config.image_token_id, images, rule)  # type: ignore[union-attr, arg-type]
+
     with ExitStack() as stack:
         if any(layer.changes_attention for layer in by_layer):
             # The model without its output layer: who wants one position's logits calls that.
-            stack.enter_context(_watched(model.model, positions))
+            stack.enter_context(_watched(model.model, positions, spans))
         stack.enter_context(layers_treated(list(layers), [[layer] for layer in by_layer], positions))
         yield positions
 
@@ -81,11 +93,18 @@ def plan_treated(
     *,
     block_size: int | None = None,
     prompt_lengths: Sequence[int] | None = None,
+    images: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Positions]:
-    """Treat heads as `plan` says, its compensation included; see `treated`."""
+    """Treat heads as `plan` says, its compensation and rule of image spans included; see `treated`."""
     means = plan.compensation.means
     with treated(
-        model, plan.treatments, compensation_means=means, block_size=block_size, prompt_lengths=prompt_lengths
+        model,
+        plan.treatments,
+        compensation_means=means,
+        block_size=block_size,
+        prompt_lengths=prompt_lengths,
+        images=images,
+        rule=plan.span_rule,
     ) as positions:
         yield positions
 
@@ -122,14 +141,14 @@ def _layer_treatment(row: Sequence[str]) -> LayerTreatment:
 
 
 @contextmanager
-def _watched(model: Any, positions: Positions) -> Iterator[None]:
+def _watched(model: Any, positions: Positions, spans: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Note the positions of each forward pass of a model, and clear them when it ends."""
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise ValueError("masked heads need input_ids: embeddings don't tell which positions are image tokens")
-        positions.note(ids, kwargs.get("attention_mask"))
+        positions.note(spans(ids), kwargs.get("attention_mask"))
 
     def after(*_: Any) -> None:
         positions.clear()

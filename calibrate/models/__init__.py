@@ -13,6 +13,7 @@ __all__ = [
     "decoder",
     "decoder_attention",
     "hub",
+    "image_spans",
     "image_tokens",
     "layer_additions",
     "loading",

@@ -16,6 +16,7 @@ from calibrate.datasets.placeholders import place_picture
 from calibrate.datasets.sample import Sample
 from calibrate.errors import NoImageTokens, PictureTooLarge, PlaceholderInText, PromptTooLong
 from calibrate.models.boxes import box_tokens, token_grid
+from calibrate.models.image_spans import span_mask
 from calibrate.models.loading import LoadedModel
 from profiles.pictures.limits import MAX_PIXELS, excess
 from profiles.pictures.resizing import ResizeRule
@@ -34,6 +35,8 @@ class Prompt:
         What the processor made of the picture, by name; each with a leading axis of length 1.
     image
         Which positions are image tokens, shape `(n,)`.
+    spans
+        Which positions lie in image spans: image tokens, and short runs of text between them; shape `(n,)`.
     box
         Which of them lie inside the sample's box, shape `(n,)`; `None` without a box, or where it cannot be mapped.
     forced
@@ -45,6 +48,7 @@ class Prompt:
     tokens: Tensor
     pixels: dict[str, Tensor]
     image: Tensor
+    spans: Tensor
     box: Tensor | None
     forced: int = 0
     kinds: dict[str, Tensor] = field(default_factory=dict)
@@ -79,8 +83,9 @@ class Batch:
     ----------
     inputs
         Keyword arguments for the model.
-    valid, image, box
-        Shape `(batch, n)`: no padding; image token; image token inside the box (all false without one).
+    valid, image, spans, box
+        Shape `(batch, n)`: no padding; image token; inside an image span; image token inside the box (all false without
+        one).
     has_box
         Shape `(batch,)`.
     last
@@ -92,6 +97,7 @@ class Batch:
     inputs: dict[str, Tensor]
     valid: Tensor
     image: Tensor
+    spans: Tensor
     box: Tensor
     has_box: Tensor
     last: Tensor
@@ -155,7 +161,7 @@ def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) 
         if inside is not None:
             box = torch.zeros_like(image)
             box[image] = torch.from_numpy(inside)
-    return Prompt(tokens, made, image, box, len(forced), kinds)
+    return Prompt(tokens, made, image, span_mask(image[None])[0], box, len(forced), kinds)
 
 
 def _check_size(loaded: LoadedModel, sample: Sample) -> None:
@@ -216,11 +222,12 @@ def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["le
     # Padding is attended by no prompt position, so any token will do, but not one that would ask for a picture.
     pad = 0 if loaded.image_token_id else 1
     kinds = list(prompts[0].kinds)
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("tokens", "valid", "image", "box", *kinds)}
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("tokens", "valid", "image", "spans", "box", *kinds)}
     for prompt in prompts:
         none = torch.zeros_like(prompt.image)
         rows = [("tokens", prompt.tokens, pad), ("valid", ~none, 0), ("image", prompt.image, 0)]
         rows += [
+            ("spans", prompt.spans, 0),
             ("box", none if prompt.box is None else prompt.box, 0),
             *((one, prompt.kinds[one], 0) for one in kinds),
         ]
@@ -228,7 +235,7 @@ def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["le
             missing = longest - len(row)
             sides = (missing, 0) if padding == "left" else (0, missing)
             columns[name].append(torch.nn.functional.pad(row, sides, value=filler))
-    tokens, valid, image, box, *others = (torch.stack(rows) for rows in columns.values())
+    tokens, valid, image, spans, box, *others = (torch.stack(rows) for rows in columns.values())
     inputs = {"input_ids": tokens, **dict(zip(kinds, others, strict=True)), **_stack_pixels(prompts, loaded.dtype)}
     lengths = valid.sum(1)
     forced = torch.tensor([prompt.forced for prompt in prompts])
@@ -244,6 +251,7 @@ def collate(loaded: LoadedModel, prompts: Sequence[Prompt], padding: Literal["le
         inputs={name: value.to(place) for name, value in inputs.items()},
         valid=valid.to(place),
         image=image.to(place),
+        spans=spans.to(place),
         box=box.to(place),
         has_box=has_box.to(place),
         last=last.to(place),

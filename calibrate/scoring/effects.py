@@ -74,8 +74,8 @@ class _Tap:
 
     def run(self, batch: Batch, answers: Tensor) -> EffectSamples:
         lengths = None if batch.expected is None else batch.expected.prompt_lengths
-        self._positions = Positions(self._loaded.image_token_id, self._block_size, lengths)
-        self._positions.note(batch.inputs["input_ids"], batch.valid)
+        self._positions = Positions(self._block_size, lengths)
+        self._positions.note(batch.spans, batch.valid)
         model: Any = self._loaded.model
         try:
             with torch.enable_grad(), _from_embeddings(self._loaded.language_model):

@@ -20,7 +20,7 @@ from profiles.planning.layout import layer_layouts
 from profiles.planning.rankings import Table, ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget
+from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget, rule_for
 from profiles.treatments import FULL, REMOVED, TREATMENTS, budgeted
 
 
@@ -121,6 +121,7 @@ def make_plan(
         chosen_on=None if profile.dataset.pictures is None else profile.dataset,
         chat_template=TemplateRef.of_settings(profile.settings),
         image_backend=profile.image_backend,
+        image_spans=rule_for(treatments),
         versions=versions("vhserve", "numpy", "pydantic"),
         commit=git_commit(),
     )

@@ -3,13 +3,14 @@
 Masks where the engine leaves out (`calibrate.masking`), so the two share no code that could be wrong in both.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from engine_host import BLOCK, IMAGE_TOKEN, Answer, EnginePrompt, image
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from calibrate.masking.treatments import plan_treated
@@ -46,13 +47,19 @@ class Oracle:
         by_token = {key: one for key, one in inputs.items() if one.shape == prompt_ids.shape}
         given = dict(inputs) | {key: torch.nn.functional.pad(one, (0, reply)) for key, one in by_token.items()}
         given |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        lengths = [len(answer.prompt_ids) if replies else ids.shape[1]]
-        treating = (
-            nullcontext() if plan is None else plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=lengths)
-        )
+        treating: AbstractContextManager[object] = nullcontext()
+        if plan is not None:
+            lengths = [len(answer.prompt_ids) if replies else ids.shape[1]]
+            counts = [[self.image_tokens(picture) for picture in pictures]]
+            treating = plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=lengths, images=counts)
         with treating:
             logits = self.model(**given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
+
+    def image_tokens(self, picture: Image.Image) -> int:
+        """Image tokens of one picture, by the processor, which is given it alone."""
+        ids = self.processor(text=[self.processor.image_token], images=[picture])["input_ids"][0]
+        return list(ids).count(self.model.config.image_token_id)
 
     def difference(
         self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True

@@ -52,7 +52,7 @@ def life(engine: Any) -> dict[str, Any]:
                     "tables": [list(table) for table in scheduler.kv_cache_manager.get_block_ids(request.request_id)],
                     "taken": before - _held(engine)["free"],
                     "prompt": request.num_prompt_tokens,
-                    "spans": image_spans(request),
+                    "spans": image_spans(request, scheduler.span_rule),
                 }
             )
     return {

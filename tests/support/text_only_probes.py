@@ -61,7 +61,7 @@ def block_tables(engine: Any) -> dict[str, Any]:
         ((name, request),) = scheduler.requests.items()
         seen[number] = {
             "tokens": request.num_prompt_tokens,
-            "spans": image_spans(request),
+            "spans": image_spans(request, scheduler.span_rule),
             "tables": scheduler.kv_cache_manager.get_block_ids(name),
             "taken": before - _held(engine)["free"],
             "dropped": dict(dropped),

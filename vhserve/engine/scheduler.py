@@ -5,7 +5,7 @@ heads evict, that no step computes tokens of a prompt and of its reply, and that
 `scheduler_cls` is set to `plan_scheduler`.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
@@ -83,4 +83,6 @@ def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kw
         groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
         logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
         scheduler_class = PartialAsyncScheduler if asynchronous else PartialScheduler
-    return scheduler_class(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
+    scheduler: Any = scheduler_class(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
+    scheduler.span_rule = plan.span_rule
+    return cast(Scheduler, scheduler)

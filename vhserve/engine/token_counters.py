@@ -10,13 +10,22 @@ from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.request import Request
 
+from profiles.image_spans import RULE, SpanRule
 from vhserve.compat.scheduler import put_counts
 from vhserve.engine.kv_cache.image_spans import image_spans
 from vhserve.engine.kv_cache.manager import partial_managers
 
 
 class TokenCountersMixin:
-    """Mixin before a vLLM scheduler class; counts prompts as they arrive and adds the counts to a step's statistics."""
+    """Mixin before a vLLM scheduler class; counts prompts as they arrive and adds the counts to a step's statistics.
+
+    Attributes
+    ----------
+    span_rule
+        The plan's rule of image spans.
+    """
+
+    span_rule: SpanRule = RULE
 
     requests: dict[str, Request]
     kv_cache_manager: KVCacheManager
@@ -28,7 +37,7 @@ class TokenCountersMixin:
 
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.requests:  # else a further piece of a streaming session
-            image_tokens = sum(stop - start for start, stop in image_spans(request))
+            image_tokens = sum(stop - start for start, stop in image_spans(request, self.span_rule))
             self._prompt_tokens["image_tokens"] += image_tokens
             self._prompt_tokens["text_tokens"] += request.num_prompt_tokens - image_tokens
         super().add_request(request)  # type: ignore[misc]

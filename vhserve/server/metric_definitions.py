@@ -89,7 +89,7 @@ DEFINITIONS: Final = {
         ("dataset", "family", "arm", "bound"),
     ),
     "vhserve_image_tokens_total": MetricDefinition(
-        "Prompt tokens that hold the embedding of an image, of every sequence that the engines took in.",
+        "Prompt tokens in image spans, as the plan's heads drop them, of every sequence that the engines took in.",
         kind="counter",
     ),
     "vhserve_text_tokens_total": MetricDefinition(

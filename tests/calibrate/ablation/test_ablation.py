@@ -126,7 +126,7 @@ def test_replay_is_the_full_pass(model, how):
             model.model, one.treatments, compensation_means=means, block_size=4, prompt_lengths=lengths
         ) as positions:
             expected = next_token_logits(model, masked)
-            positions.note(batch.inputs["input_ids"], batch.valid)
+            positions.note(batch.spans, batch.valid)
             for layer in range(min(layer for layer, _ in one.heads) + 1):
                 assert (kept.logits_from(layer) - expected).abs().max() < 1e-4
         assert (expected - stock).abs().max() > 1e-3, "nothing was treated"

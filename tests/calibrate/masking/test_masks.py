@@ -35,8 +35,8 @@ def throwaway() -> Iterator[None]:
 
 
 def noted(prompt_lengths: list[int] | None) -> Positions:
-    positions = Positions(IMAGE, BLOCK, prompt_lengths)
-    positions.note(torch.tensor([TOKENS]), torch.tensor([VALID]))
+    positions = Positions(BLOCK, prompt_lengths)
+    positions.note(torch.tensor([TOKENS]) == IMAGE, torch.tensor([VALID]))
     return positions
 
 
@@ -47,7 +47,7 @@ def sees(treatment: Treatment, query: int, key: int, prompt: int | None) -> bool
     return NUMBERS[key] < 0 or (stride is not None and NUMBERS[key] % stride == 0)
 
 
-def test_blocks_are_numbered_within_their_image() -> None:
+def test_blocks_are_numbered_within_their_span() -> None:
     tokens, valid = torch.tensor([TOKENS]), torch.tensor([VALID])
     assert image_block_numbers(tokens == IMAGE, valid, BLOCK)[0].tolist() == NUMBERS
     single = image_block_numbers(tokens == IMAGE, valid)[0].tolist()

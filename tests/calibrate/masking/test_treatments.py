@@ -13,6 +13,7 @@ from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.decoder import decoder_layers
 from profiles.geometry import ModelGeometry, ModelRef
+from profiles.image_spans import RULE
 from profiles.pruning_plan import Compensation, PruningPlan
 from profiles.treatments import TREATMENTS
 
@@ -130,6 +131,41 @@ def test_equals_the_decoder_written_by_hand(llava, block_size, mean):
     slow = slow_log_probabilities(model, embeddings_of(model, inputs), image, treatments, means, block_size, prompt)
     assert np.abs(fast - slow).max() < 2e-5
     assert np.abs(logits_of(model, inputs).log_softmax(-1)[0].numpy() - slow).max() > 0.1, "nothing was treated"
+
+
+@pytest.mark.parametrize("block_size", [None, 16])
+def test_row_breaks_are_masked_with_their_image(llava, block_size):
+    """Two images with a word between them, whose rows end with a token of text, and one with nine."""
+    model, processor = llava
+    config = model.config.text_config
+    rng = np.random.default_rng(11)
+    images = [Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)) for _ in range(2)]
+    inputs = processor(images=images, text=["<s>USER: <image> red <image> how many ? ASSISTANT:"], return_tensors="pt")
+    ids = inputs["input_ids"][0].tolist()
+    word, count = processor.tokenizer.convert_tokens_to_ids("circles"), ids.count(model.config.image_token_id) // 2
+    broken, spans = [], []
+    for place, token in enumerate(ids):
+        is_image = token == model.config.image_token_id
+        broken.append(token)
+        spans.append(is_image)
+        seen = sum(one == model.config.image_token_id for one in ids[: place + 1])
+        if is_image and seen % 10 == 0 and seen % count:
+            words = 9 if seen == count + count // 20 * 10 else 1
+            broken += [word] * words
+            spans += [words == 1] * words
+    assert 10 < sum(spans) - 2 * count < len(broken) - 9
+    inputs["input_ids"] = torch.tensor([broken])
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    treatments = random_treatments(rng, config.num_hidden_layers, config.num_attention_heads)
+    prompt = len(broken) - 4
+    with treated(model, treatments, block_size=block_size, prompt_lengths=[prompt], images=[[count, count]], rule=RULE):
+        fast = logits_of(model, inputs).log_softmax(-1)[0].double().numpy()
+    embeddings = embeddings_of(model, inputs)
+    slow = slow_log_probabilities(model, embeddings, np.array(spans), treatments, None, block_size, prompt)
+    assert np.abs(fast - slow).max() < 2e-5
+    images_only = np.array(broken) == model.config.image_token_id
+    other = slow_log_probabilities(model, embeddings, images_only, treatments, None, block_size, prompt)
+    assert np.abs(other - slow).max() > 1e-3, "breaks make no difference"
 
 
 @pytest.mark.parametrize(("block_size", "side"), [(None, "left"), (32, "left"), (32, "right")])

@@ -48,7 +48,7 @@ def tables_of(effects, batch):
 def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):
     """Log-odds with one head's output moved by `step` of the way to what the treatment makes of it."""
     target = loaded.attentions[layer]
-    dropped = image_blocks(batch.image, batch.valid, block_size)
+    dropped = image_blocks(batch.spans, batch.valid, block_size)
     place = torch.arange(batch.valid.shape[1])
     in_reply = (place >= torch.tensor(batch.expected.prompt_lengths)[:, None]) & batch.valid
 

@@ -12,9 +12,11 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
+from profiles.image_spans import SpanRule
 from profiles.treatments import Treatment
 from vhserve.compat.layers import settle_scales
 from vhserve.engine.attention.step_compaction import StepCompaction
+from vhserve.engine.checks.plan_transport import packed_span_rule
 from vhserve.engine.kv_cache.lane_assignment import PADDING_BYTES, LaneAssignment
 from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
 from vhserve.errors import FlagRefused
@@ -43,7 +45,7 @@ class LaneAttention(Attention):
                 expected="full attention in every layer of a model with heads that drop image blocks",
                 fix="serve the model with a plan of full and removed heads",
             )
-        spec = self.attn_backend.customize_spec(self.spec(stock))
+        spec = self.attn_backend.customize_spec(self.spec(stock, packed_span_rule(vllm_config.additional_config)))
         if self.lane.padded:
             spec = replace(spec, page_size_padded=spec.page_size_bytes + PADDING_BYTES)
         return spec
@@ -52,15 +54,15 @@ class LaneAttention(Attention):
         super().bind_kv_cache(kv_cache)
         settle_scales(self, kv_cache)
 
-    def spec(self, stock: FullAttentionSpec) -> FullLaneSpec | PartialSpec:
-        """The layer's spec, of that which stock attention would report."""
+    def spec(self, stock: FullAttentionSpec, rule: SpanRule) -> FullLaneSpec | PartialSpec:
+        """The layer's spec, of that which stock attention would report, and the plan's rule of image spans."""
         raise NotImplementedError
 
 
 class FullLaneAttention(LaneAttention):
     """Attention of a layer's full heads, beside partial heads in this layer or others."""
 
-    def spec(self, stock: FullAttentionSpec) -> FullLaneSpec:
+    def spec(self, stock: FullAttentionSpec, rule: SpanRule) -> FullLaneSpec:
         return FullLaneSpec.of(stock, self.lane.lane)
 
 
@@ -85,8 +87,8 @@ class PartialAttention(LaneAttention):
         self.treatment, self.step_compaction = treatment, step_compaction
         self._projections: dict[str, Projection] = {}
 
-    def spec(self, stock: FullAttentionSpec) -> PartialSpec:
-        return PartialSpec.of(stock, self.treatment.name, self.lane.lane)
+    def spec(self, stock: FullAttentionSpec, rule: SpanRule) -> PartialSpec:
+        return PartialSpec.of(stock, self.treatment.name, self.lane.lane, rule)
 
     def add_projection(self, kind: str, projection: Projection) -> None:
         """Register a projection of the layer, so that an operator in a compiled model finds it by the layer's name."""

@@ -6,6 +6,7 @@ parsed command line and on vLLM's configuration inside the engine. Does not know
 
 from typing import Any, Final
 
+from profiles.image_spans import OLD_RULE, RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.engine.checks.unsupported_options import UnsupportedOption, check_arguments, check_config
@@ -13,6 +14,9 @@ from vhserve.errors import FlagRefused, TreatmentUnsupported
 
 SCHEDULER: Final = "vhserve.engine.scheduler.plan_scheduler"
 """Value of vLLM's `scheduler_cls` for every plan."""
+
+SPAN_RULES: Final = (RULE, OLD_RULE)
+"""Rules of image spans that plans may have."""
 
 LAYOUTS: Final = ("BLHNC", "BLNHC")
 """KV cache layouts with the block axis outermost."""
@@ -67,10 +71,11 @@ def overrides(plan: PruningPlan) -> dict[str, Any]:
     Raises
     ------
     TreatmentUnsupported
-        The model has no image tokens.
+        The model has no image tokens, or the plan is for image spans of another rule than this release's.
     """
     if not plan.has_partial_heads:
         return {}
+    _check_span_rule(plan.span_rule)
     if not plan.geometry.image_tokens:
         counts = {one.label: len(plan.heads(one.name)) for one in TREATMENTS.values() if one.is_masked}
         heads = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
@@ -80,6 +85,16 @@ def overrides(plan: PruningPlan) -> dict[str, Any]:
             fix="make the plan with --remove only",
         )
     return {"scheduler_cls": SCHEDULER}
+
+
+def _check_span_rule(rule: SpanRule) -> None:
+    if rule not in SPAN_RULES:
+        bridges = " or ".join(str(one.bridge) for one in SPAN_RULES)
+        raise TreatmentUnsupported(
+            f"the plan's image spans bridge holes of up to {rule.bridge} tokens (image_spans.bridge)",
+            expected=f"{bridges} tokens, which this release serves",
+            fix="make the plan again with `vhserve plan`",
+        )
 
 
 def check_flags(plan: PruningPlan, arguments: Any) -> None:

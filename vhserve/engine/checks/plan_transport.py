@@ -7,6 +7,7 @@ know what a plan is used for.
 
 from typing import Any, Final
 
+from profiles.image_spans import OLD_RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from profiles.store import plan_from_dict
 from vhserve.errors import PlanAltered, PlanMissing
@@ -48,6 +49,12 @@ def unpack_plan(additional_config: Any) -> PruningPlan | None:
             fix="pass the plan with --plan",
         )
     return plan
+
+
+def packed_span_rule(additional_config: Any) -> SpanRule:
+    """The rule of image spans of the plan in an `additional_config`, without reading the rest of it."""
+    given = additional_config[KEY]["plan"].get("image_spans")
+    return OLD_RULE if given is None else SpanRule.model_validate(given)
 
 
 def require_plan(additional_config: Any) -> PruningPlan:

@@ -1,73 +1,50 @@
 """Where the image tokens of a request are, in tokens and in KV blocks.
 
-Owns the rule that makes a block an image block (every position of it holds an embedding of an image of this request),
-and a block's number within its image. Reads vLLM's live request. Does not know who allocates the blocks.
+Owns the rule that makes a block an image block (every position of it lies in one image span), and a block's number
+within its span. Reads vLLM's live request; what a span is says `profiles.image_spans`. Does not know who allocates the
+blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from profiles.image_spans import Span, SpanRule, Spans
 from profiles.treatments import ImageBlocks
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
 
-Spans = tuple[tuple[int, int], ...]
-"""Half-open ranges `[start, stop)`, ascending, disjoint and not touching."""
-
-_cache: WeakKeyDictionary[Request, tuple[int, Spans]] = WeakKeyDictionary()
-"""Number of a request's features, and the spans that follow from them; an entry ends with its request."""
+_cache: WeakKeyDictionary[Request, tuple[int, int, Spans]] = WeakKeyDictionary()
+"""Number of a request's features, the rule's `bridge`, and the spans that follow; an entry ends with its request."""
 
 
-def merge(spans: Sequence[tuple[int, int]]) -> Spans:
-    """Sort half-open ranges and join those that touch or overlap.
-
-    >>> merge([(8, 9), (0, 4), (4, 6)])
-    ((0, 6), (8, 9))
-    """
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if stop <= start:
-            continue
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
-
-
-def image_spans(request: Request) -> Spans:
-    """Positions of the request's prompt that hold image embeddings, in tokens.
-
-    An image's placeholder may have holes (row ends and the like in LLaVA-1.6 relatives): these are text. vLLM gives
-    the embedded ranges with inclusive ends (`PlaceholderRange.extract_embeds_range`).
-    """
+def image_spans(request: Request, rule: SpanRule) -> Spans:
+    """Image spans of the request's prompt, in tokens."""
     features = request.mm_features or ()
     # A streaming session appends features to a live request; it never changes one that is there.
     cached = _cache.get(request)
-    if cached is not None and cached[0] == len(features):
-        return cached[1]
-    spans = spans_of(features)
-    _cache[request] = (len(features), spans)
+    if cached is not None and cached[:2] == (len(features), rule.bridge):
+        return cached[2]
+    spans = spans_of(features, rule)
+    _cache[request] = (len(features), rule.bridge, spans)
     return spans
 
 
-def spans_of(features: Sequence[Any]) -> Spans:
-    """The same of a request's `mm_features`."""
-    return merge(
-        [
-            (first, last + 1)
-            for feature in features
-            if feature.modality == "image"
-            for first, last in feature.mm_position.extract_embeds_range()
-        ]
+def spans_of(features: Sequence[Any], rule: SpanRule) -> Spans:
+    """The same of a request's `mm_features`.
+
+    vLLM gives the embedded ranges of a placeholder with inclusive ends (`PlaceholderRange.extract_embeds_range`).
+    """
+    return rule.spans(
+        (one.modality, [(first, last + 1) for first, last in one.mm_position.extract_embeds_range()])
+        for one in features
     )
 
 
-def image_blocks(spans: Spans, block_size: int) -> Spans:
+def image_blocks(spans: Iterable[Span], block_size: int) -> Spans:
     """Index ranges of the blocks that lie wholly inside one span; `block_size` is in tokens.
 
     >>> image_blocks(((3, 13),), 4)

@@ -22,6 +22,7 @@ from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager, Sing
 from vllm.v1.kv_cache_interface import KVCacheSpec, iter_layer_specs
 from vllm.v1.request import Request
 
+from profiles.image_spans import SpanRule
 from profiles.treatments import TREATMENTS, ImageBlocks, Treatment
 from vhserve.engine.kv_cache.image_spans import count_kept, image_spans, unseen_blocks
 
@@ -44,6 +45,14 @@ def treatment_of(spec: KVCacheSpec) -> Treatment | None:
     names = {getattr(layer, "treatment", None) for layer in layers}
     name = names.pop() if len(names) == 1 else None
     return None if name is None else TREATMENTS[name]
+
+
+def span_rule_of(spec: KVCacheSpec) -> SpanRule:
+    """The rule of image spans of a group of partial heads, by its spec."""
+    bridges = {layer.bridge for layer in iter_layer_specs(spec)}  # type: ignore[attr-defined]  # specs of partial heads
+    if len(bridges) > 1:
+        raise ValueError(f"{spec} has layers of several plans")
+    return SpanRule(bridge=bridges.pop())
 
 
 class PromptCaching(SingleTypeKVCacheManager):
@@ -75,6 +84,7 @@ class PartialManager(PromptCaching):
         if treatment is None:
             raise ValueError(f"{kv_cache_spec} is of no treatment")
         self.treatment = treatment
+        self._rule = span_rule_of(kv_cache_spec)
         self._skipped = self._evicted = 0
         self._done: set[str] = set()
         """Requests whose image blocks were evicted, until they are freed."""
@@ -165,11 +175,11 @@ class PartialManager(PromptCaching):
         return super().pop_blocks_for_free(request_id)
 
     def _count_kept(self, request_id: str, first: int, last: int) -> int:
-        spans = image_spans(self._request(request_id))
+        spans = image_spans(self._request(request_id), self._rule)
         return count_kept(spans, first, last, self.block_size, self.treatment.seen_in_prompt)
 
     def _unseen(self, request_id: str, seen: ImageBlocks) -> frozenset[int]:
-        return frozenset(unseen_blocks(image_spans(self._request(request_id)), self.block_size, seen))
+        return frozenset(unseen_blocks(image_spans(self._request(request_id), self._rule), self.block_size, seen))
 
     @classmethod
     def find_longest_cache_hit(
@@ -202,7 +212,8 @@ class PartialManager(PromptCaching):
         if treatment.evicts:
             # What is behind may be cached as part of another prompt, which saw the image.
             max_length = min(max_length, request.num_prompt_tokens)
-        unseen = frozenset(unseen_blocks(image_spans(request), block_size, treatment.seen_in_prompt))
+        spans = image_spans(request, span_rule_of(kv_cache_spec))
+        unseen = frozenset(unseen_blocks(spans, block_size, treatment.seen_in_prompt))
         hashes = resolve_block_hashes(block_hashes, block_pool.hash_block_size, block_size)
         hits: tuple[list[KVCacheBlock], ...] = tuple([] for _ in kv_cache_group_ids)
         nulls = [block_pool.null_block] * len(hits)

@@ -18,6 +18,7 @@ from vllm.v1.kv_cache_interface import (
 )
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
+from profiles.image_spans import RULE, SpanRule
 from profiles.names import TreatmentName
 from profiles.treatments import FULL
 from vhserve.compat.scheduler import register_stock_kv_cache_specs
@@ -39,15 +40,18 @@ class PartialSpec(AttentionSpec):
         Name of the treatment.
     lane
         Index of the lane among those of the treatment.
+    bridge
+        Of the plan's rule of image spans (`profiles.image_spans.SpanRule`).
     """
 
     treatment: TreatmentName
     lane: int = 0
+    bridge: int = RULE.bridge
 
     @classmethod
-    def of(cls, spec: FullAttentionSpec, treatment: TreatmentName, lane: int) -> "PartialSpec":
+    def of(cls, spec: FullAttentionSpec, treatment: TreatmentName, lane: int, rule: SpanRule = RULE) -> "PartialSpec":
         """The spec under a treatment of a layer whose stock spec is `spec`."""
-        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, treatment=treatment, lane=lane)
+        return replace_as(spec, cls, drop=_FULL_ONLY_FIELDS, treatment=treatment, lane=lane, bridge=rule.bridge)
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
         """Bytes of this layer for a request of the greatest length, which may be all text."""

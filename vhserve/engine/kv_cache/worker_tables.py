@@ -13,7 +13,7 @@ from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.compat.block_tables import evict_in_workers
 from vhserve.engine.kv_cache.image_spans import spans_of, unseen_blocks
-from vhserve.engine.kv_cache.manager import treatment_of
+from vhserve.engine.kv_cache.manager import span_rule_of, treatment_of
 
 
 def evicted_columns(config: KVCacheConfig, features: Sequence[Any]) -> list[list[int]]:
@@ -24,7 +24,8 @@ def evicted_columns(config: KVCacheConfig, features: Sequence[Any]) -> list[list
         if treatment is None or not treatment.evicts:
             columns.append([])
         else:
-            columns.append(list(unseen_blocks(spans_of(features), spec.block_size, treatment.seen_in_reply)))
+            spans = spans_of(features, span_rule_of(spec))
+            columns.append(list(unseen_blocks(spans, spec.block_size, treatment.seen_in_reply)))
     return columns
 
 

@@ -8,6 +8,7 @@ from engine_host import EngineHost, call
 from host_calls import put, settings_of_stock
 from oracle import TinyModel
 
+from profiles.image_spans import RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from vhserve.engine.checks.partial_options import UNSUPPORTED_OPTIONS
 
@@ -90,6 +91,20 @@ def test_a_model_without_image_tokens_has_no_text_only_heads(
     kind, text = refusal(engine_host, models["gqa"], PruningPlan.manual(plan.model, blind, text_only=[(1, 2), (1, 3)]))
     assert kind == "TreatmentUnsupported"
     assert "no image tokens" in text
+
+
+def test_image_spans_of_another_rule_are_refused(
+    engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    assert plan.image_spans == RULE
+    other = plan.model_copy(update={"image_spans": SpanRule(bridge=3)})
+    kind, text = refusal(engine_host, models["gqa"], other)
+    assert kind == "TreatmentUnsupported"
+    assert "holes of up to 3 tokens" in text
+    assert "expected 8 or 0 tokens" in text
+    old = plan.model_copy(update={"image_spans": None})
+    for served in (plan, old):
+        assert engine_host.do(call(put, served.model_dump(mode="json"), str(models["gqa"].path))).failure is None
 
 
 def test_half_a_group_of_query_heads_cannot_be_laid_out(

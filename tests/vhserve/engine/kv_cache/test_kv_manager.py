@@ -14,9 +14,10 @@ from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, KVCacheSpec
 from vllm.v1.request import Request
 
+from profiles.image_spans import OLD_RULE, RULE, merge
 from profiles.treatments import NO_BLOCKS, ImageBlocks, Phase
 from vhserve.engine.kv_cache import spec as kv_cache_spec
-from vhserve.engine.kv_cache.image_spans import count_kept, image_blocks, image_spans, merge, unseen_blocks
+from vhserve.engine.kv_cache.image_spans import count_kept, image_blocks, image_spans, unseen_blocks
 from vhserve.engine.kv_cache.manager import PartialManager, lookup_for
 from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
 from vhserve.engine.scheduler import PartialMixin
@@ -91,23 +92,25 @@ def scheduling(specs: Sequence[KVCacheSpec], blocks: int, caching: bool = True) 
     )
 
 
-def test_spans_merge_touching_images_and_leave_holes_to_text() -> None:
+def test_touching_images_are_one_span_and_the_rule_says_what_holes_are() -> None:
     touching = request([IMAGE_TOKEN] * 40, [("a", position(0, 16)), ("b", position(16, 20))])
-    assert image_spans(touching) == ((0, 36),)
+    assert image_spans(touching, RULE) == ((0, 36),)
     holes = request([IMAGE_TOKEN] * 64, [("a", position(0, 64, holes=(20,)))])
-    assert image_spans(holes) == ((0, 20), (21, 64))
-    assert list(unseen_blocks(image_spans(holes), BLOCK, NO_BLOCKS)) == [0, 2, 3]
-    assert list(unseen_blocks(image_spans(holes), BLOCK, ImageBlocks(2))) == [3]  # a hole begins another count
-    assert image_spans(request([1, 2, 3], [])) == ()
+    spans = image_spans(holes, OLD_RULE)
+    assert spans == ((0, 20), (21, 64))
+    assert list(unseen_blocks(spans, BLOCK, NO_BLOCKS)) == [0, 2, 3]
+    assert list(unseen_blocks(spans, BLOCK, ImageBlocks(2))) == [3]  # a hole that is text begins another count
+    assert image_spans(holes, RULE) == ((0, 64),)
+    assert image_spans(request([1, 2, 3], []), RULE) == ()
 
 
 def test_spans_follow_a_streaming_session_that_adds_an_image() -> None:
     live = request([IMAGE_TOKEN] * 64, [("a", position(0, 16))])
-    assert image_spans(live) == ((0, 16),)
+    assert image_spans(live, RULE) == ((0, 16),)
     live.mm_features.append(
         MultiModalFeatureSpec(data=None, modality="image", identifier="b", mm_position=position(32, 16))
     )
-    assert image_spans(live) == ((0, 16), (32, 48))
+    assert image_spans(live, RULE) == ((0, 16), (32, 48))
 
 
 def test_counting_blocks_agrees_with_looking_at_every_position() -> None:
@@ -134,8 +137,8 @@ def test_counting_blocks_agrees_with_looking_at_every_position() -> None:
         asked = request([0] * length, [(f"i{n}", position(a, b - a)) for n, (a, b) in enumerate(spans) if b > a])
         seen = ImageBlocks(rng.choice([None, 1, 2, 4, 8]))
         unseen = {i for start, stop in ranges for i in range(start, stop) if not seen.has(i - start)}
-        assert set(unseen_blocks(image_spans(asked), size, seen)) == unseen
-        assert count_kept(image_spans(asked), first, last, size, seen) == sum(
+        assert set(unseen_blocks(image_spans(asked, RULE), size, seen)) == unseen
+        assert count_kept(image_spans(asked, RULE), first, last, size, seen) == sum(
             i not in unseen for i in range(first, last)
         )
 
@@ -260,7 +263,7 @@ class Stress:
         manager = self.groups[group]
         if not isinstance(manager, PartialManager):
             return False
-        return index in unseen_blocks(image_spans(asked), BLOCK, manager.treatment.seen(phase))
+        return index in unseen_blocks(image_spans(asked, RULE), BLOCK, manager.treatment.seen(phase))
 
     def draw(self, name: str) -> Request:
         rng = self.rng
@@ -268,7 +271,8 @@ class Stress:
         images = []
         for _ in range(rng.choice([0, 1, 1, 2, 3])):
             picture, length = rng.randrange(3), rng.choice([10, 16, 40, 64, 100])
-            holes = [length // 2] if rng.random() < 0.2 else []
+            holes = list(range(length // 3, length // 3 + rng.choice([1, 8, 9, 20]))) if rng.random() < 0.4 else []
+            holes = [one for one in holes if one < length - 1]
             images.append((f"picture{picture}-{length}-{holes}", position(len(tokens), length, holes)))
             tokens += [IMAGE_TOKEN] * length
             tokens += [200 + rng.randrange(2)] * rng.choice([0, 0, 3, 20])
@@ -304,7 +308,7 @@ class Stress:
         self.live.append(asked)
         self.seen["admitted"] += 1
         self.seen["hits"] += hit > 0
-        self.seen["hits that end in an image"] += any(first < hit < last for first, last in image_spans(asked))
+        self.seen["hits that end in an image"] += any(first < hit < last for first, last in image_spans(asked, RULE))
 
     def check_hit(self, asked: Request, tables: Sequence[Sequence[object]], hit: int) -> None:
         assert hit % BLOCK == 0
