@@ -58,4 +58,7 @@ GRANULARITY: Final = (
     "grouped-query model if not given"
 )
 SERVE_ON: Final = "what the plan will be served on; auto is what the installed vLLM serves on"
+IMAGE_TOKENS: Final = (
+    "tokens of the image to compute the savings for, from its first to its last; the model's usual ones if not given"
+)
 SAVINGS_DTYPE: Final = "dtype to compute the savings for; vLLM serves in 16 bits unless it is told otherwise"

@@ -28,7 +28,11 @@ def kv_bytes_per_token(plan: PruningPlan, dtype_bytes: int) -> int:
 
 
 def kv_bytes_per_image_token(
-    plan: PruningPlan, dtype_bytes: int, phase: Phase = "reply", prompt: tuple[int, int] | None = None
+    plan: PruningPlan,
+    dtype_bytes: int,
+    phase: Phase = "reply",
+    prompt: tuple[int, int] | None = None,
+    image_tokens: int | None = None,
 ) -> int:
     """KV cache of one image token under the plan, on average and rounded up; heads keep what their treatment sees.
 
@@ -37,10 +41,13 @@ def kv_bytes_per_image_token(
     phase
         What is kept while the prompt is computed, or afterwards.
     prompt
-        Position of the image's first token, and the tokens of a KV block: of the model's usual image, what lies in
-        blocks with text is kept by every head. None: count tokens, as if every block held one.
+        Position of the image's first token, and the tokens of a KV block: of the image, what lies in blocks with text
+        is kept by every head. None: count tokens, as if every block held one.
+    image_tokens
+        Of the image; None: the model's usual one.
     """
-    width, image = 2 * plan.geometry.head_size * dtype_bytes, plan.geometry.image_tokens
+    width = 2 * plan.geometry.head_size * dtype_bytes
+    image = plan.geometry.image_tokens if image_tokens is None else image_tokens
     kept = {name: TREATMENTS[name].kept(phase) for name in _kv_heads(plan)}
     if prompt is None or not image:
         strides = {name: one.stride for name, one in kept.items()}

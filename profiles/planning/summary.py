@@ -31,7 +31,7 @@ class KvBytes(TypedDict):
 
 
 class Prompt(TypedDict):
-    """The usual prompt of the model."""
+    """A prompt with one image."""
 
     text_tokens: int
     image_tokens: int
@@ -40,9 +40,9 @@ class Prompt(TypedDict):
 class Summary(TypedDict):
     """Numbers of a plan for KV blocks of one size.
 
-    `kv_bytes_per_image_token` and `ideal_concurrency` are for `usual_prompt` and count blocks: what of an image shares
-    one with text, every head keeps. Ideal, because a server may have to pad what unlike layers share
-    (`profiles.planning.savings.ideal_concurrency`).
+    `kv_bytes_per_image_token` and `ideal_concurrency` are for `prompt` and count blocks: what of an image shares one
+    with text, every head keeps. `usual_prompt` has the model's usual image. Ideal, because a server may have to pad
+    what unlike layers share (`profiles.planning.savings.ideal_concurrency`).
     """
 
     plan_digest: str
@@ -54,6 +54,7 @@ class Summary(TypedDict):
     kv_bytes_per_image_token: KvBytes
     weight_bytes_saved: int
     usual_prompt: Prompt
+    prompt: Prompt
     ideal_concurrency: float
 
 
@@ -66,14 +67,22 @@ def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[TreatmentName, int]]:
     }
 
 
-def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int, block_size: int) -> Summary:
+def summarise(
+    plan: PruningPlan, dtype: str, dtype_bytes: int, block_size: int, image_tokens: int | None = None
+) -> Summary:
     """Numbers of a plan served with KV cache and weights of one dtype, in KV blocks of `block_size` tokens.
+
+    Parameters
+    ----------
+    image_tokens
+        Of the image that it is computed for, from the first to the last; None: the model's usual one.
 
     Raises
     ------
     LayoutRefused
     """
-    image_tokens = plan.geometry.image_tokens
+    usual = plan.geometry.image_tokens
+    image_tokens = usual if image_tokens is None else image_tokens
     baseline = kv_bytes_baseline(plan.geometry, dtype_bytes)
     return {
         "plan_digest": plan.digest,
@@ -87,9 +96,12 @@ def summarise(plan: PruningPlan, dtype: str, dtype_bytes: int, block_size: int) 
         },
         "kv_bytes_per_image_token": {
             "baseline": baseline,
-            "pruned": kv_bytes_per_image_token(plan, dtype_bytes, prompt=(USUAL_IMAGE_START, block_size)),
+            "pruned": kv_bytes_per_image_token(
+                plan, dtype_bytes, prompt=(USUAL_IMAGE_START, block_size), image_tokens=image_tokens
+            ),
         },
         "weight_bytes_saved": weight_bytes_saved(plan, dtype_bytes),
-        "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},
+        "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": usual},
+        "prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},
         "ideal_concurrency": ideal_concurrency(plan, USUAL_TEXT_TOKENS, image_tokens, block_size, USUAL_IMAGE_START),
     }

@@ -14,7 +14,7 @@ from profiles.names import CompensationMethod, Granularity, Select, StageOrAll
 from vhserve import option_types as words
 from vhserve.commands.ranking_option import AUTO, AutoRanking
 from vhserve.devices import BLOCK_SIZES, LABELS, Device, check_block_size, serving_device
-from vhserve.option_types import BlockSize, Percentage, Seed
+from vhserve.option_types import BlockSize, CountOrZero, Percentage, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,7 @@ class Plan(BaseModel):
     block_size: BlockSize | None = Field(None, description=words.BLOCK_SIZE)
     serve_on: Literal["auto", "cpu", "cuda"] = Field("auto", description=words.SERVE_ON)
     dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description=words.SAVINGS_DTYPE)
+    image_tokens: CountOrZero | None = Field(None, description=words.IMAGE_TOKENS)
     json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:
@@ -125,8 +126,8 @@ class Plan(BaseModel):
             rank_by=rank_by,
             block_size=block_size,
         )
-        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
-        savings = {phase: prompt_saving(plan, block_size, phase) for phase in PHASES}
+        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size, self.image_tokens)
+        savings = {phase: prompt_saving(plan, block_size, phase, self.image_tokens) for phase in PHASES}
         save(plan, out)
         if self.rank_by == AUTO and rank_by != "effect":
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
@@ -197,8 +198,9 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     notes, block_size = [], summary["block_size"]
     if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
         notes.append(
-            f"heads that drop image blocks save nothing: the {plan.geometry.image_tokens} tokens of an image fill no "
-            f"KV block of {block_size} tokens; give a smaller --block-size"
+            "heads that drop image blocks save nothing: the "
+            f"{summary['prompt']['image_tokens']} tokens of an image fill no KV block of {block_size} tokens; give a "
+            "smaller --block-size"
         )
     ranking = profile.rankings[plan.selection.rank_by]
     others: dict[str, list[str]] = {}
@@ -222,7 +224,8 @@ def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", d
     """KV cache, weights and how many prompts fit, as served on a device."""
     from calibrate.terminal_tables import FoldedTable
 
-    prompt, blocks = summary["usual_prompt"], f"KV blocks of {summary['block_size']} tokens"
+    prompt, usual = summary["prompt"], summary["usual_prompt"]["image_tokens"]
+    blocks = f"KV blocks of {summary['block_size']} tokens"
     title = f"What it saves on {LABELS[device]}, in {summary['dtype']} and {blocks}"
     table = FoldedTable(title=title, show_header=False)
     table.add_column()
@@ -231,6 +234,10 @@ def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", d
         change = kv["pruned"] / kv["baseline"] - 1
         table.add_row(f"KV cache per {kind} token", f"{kv['baseline']:,} to {kv['pruned']:,} bytes ({change:+.1%})")
     table.add_row("weights not loaded", f"{summary['weight_bytes_saved']:,} bytes")
+    image = f"{usual:,}, the model's usual"
+    if prompt["image_tokens"] != usual:
+        image = f"{prompt['image_tokens']:,}; the model's usual: {usual:,}"
+    table.add_row("tokens of an image", image)
     request = f"prompts of {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
     answered, computed = savings["reply"].concurrency, savings["prompt"].concurrency
     table.add_row(request, f"{answered:.3f} times as many fit")

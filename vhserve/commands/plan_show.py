@@ -13,6 +13,7 @@ from vhserve import option_types as words
 from vhserve.commands.plan import DTYPE_BYTES, heads_table, savings_table
 from vhserve.devices import Device, block_size_on, serving_device
 from vhserve.notes import print_note
+from vhserve.option_types import CountOrZero
 
 
 class PlanShow(BaseModel):
@@ -21,6 +22,7 @@ class PlanShow(BaseModel):
     plan: CliPositionalArg[Path] = Field(description="pruning plan, as `vhserve plan` writes it")
     serve_on: Literal["auto", "cpu", "cuda"] = Field("auto", description=words.SERVE_ON)
     dtype: Literal["float32", "float16", "bfloat16"] = Field("bfloat16", description=words.SAVINGS_DTYPE)
+    image_tokens: CountOrZero | None = Field(None, description=words.IMAGE_TOKENS)
     json_: bool = Field(False, alias="json", description=words.JSON)
 
     def cli_cmd(self) -> None:
@@ -38,8 +40,8 @@ class PlanShow(BaseModel):
         plan = load_plan(self.plan)
         device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
         block_size = block_size_on(device, plan.block_size)
-        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size)
-        savings = {phase: prompt_saving(plan, block_size, phase) for phase in PHASES}
+        summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size, self.image_tokens)
+        savings = {phase: prompt_saving(plan, block_size, phase, self.image_tokens) for phase in PHASES}
         if self.json_:
             own = plan.model_dump(mode="json", include={"selection", "granularity", "treatments", "measured"})
             served = {

@@ -15,6 +15,7 @@ from profiles.store import load_plan, load_profile, save
 from profiles.treatments import TREATMENTS, budgeted
 from vhserve.cli import main
 from vhserve.commands.plan import Plan
+from vhserve.engine.kv_cache.saving import prompt_saving
 
 
 def write_profile(path: Path, kv_heads: int, *, name: str = "demo", means: bool = True, effects: bool = False) -> Path:
@@ -111,6 +112,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "kv_bytes_per_image_token": {"baseline": 96 * 2 * 32 * 2, "pruned": 88 * 2 * 32 * 2},
         "weight_bytes_saved": 8 * 4 * 32 * 192 * 2,
         "usual_prompt": {"text_tokens": 70, "image_tokens": 144},
+        "prompt": {"text_tokens": 70, "image_tokens": 144},
         "ideal_concurrency": pytest.approx(96 / 88),
         "concurrency": pytest.approx(96 / 88),
         "concurrency_in_prefill": pytest.approx(96 / 88),
@@ -156,6 +158,29 @@ def test_an_empty_plan_has_to_be_asked_for(profile: Path, capsys: pytest.Capture
     assert shown["ideal_concurrency"] == 1
 
 
+def test_savings_are_those_of_an_image_of_any_size(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--text-only", 48, "--stage", "all", "--protect-top", 0)
+    few, usual, many = (
+        numbers(capsys, profile, *flags, *own) for own in (("--image-tokens", 40), (), ("--image-tokens", 2304))
+    )
+    assert [one["prompt"]["image_tokens"] for one in (few, usual, many)] == [40, 144, 2304]
+    assert all(one["usual_prompt"]["image_tokens"] == 144 for one in (few, usual, many))
+    plan = load_plan(profile.parent / "plan.json")
+    assert plan.geometry.image_tokens == 144
+    for shown, blocks, kept in ((few, 4, 4), (usual, 7, 4), (many, 75, 4)):
+        assert shown["plan_digest"] == plan.digest  # the image is the user's, not the plan's
+        # Half of the heads keep all blocks of 32, half what is not all image: 35 tokens of text stand before it.
+        assert shown["ideal_concurrency"] == pytest.approx(2 * blocks / (blocks + kept))
+        assert shown["concurrency"] == prompt_saving(plan, 32, image_tokens=shown["prompt"]["image_tokens"]).concurrency
+    assert few["concurrency"] < usual["concurrency"] < many["concurrency"]
+    path = str(profile.parent / "plan.json")
+    assert main(["plan", "show", path, "--image-tokens", "2304", "--serve-on", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["concurrency"] == many["concurrency"]
+    assert main(["plan", "show", path, "--image-tokens", "2304", "--serve-on", "cpu"]) == 0
+    assert "2,304; the model's usual: 144" in capsys.readouterr().out
+    assert main(["plan", str(profile), "--remove", "8", "--image-tokens", "-1"]) == 2
+
+
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_profile(tmp_path / "profile.json", kv_heads=8, name="a/[bold]model")
     assert main(["plan", str(path), "--remove", "6", "--text-only", "3", "--serve-on", "cpu"]) == 0
@@ -168,6 +193,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["KV cache per image token", "12,288 to 11,264 bytes (-8.3%)"] in rows
     assert "What it saves on CPUs, in bfloat16 and KV blocks of 32 tokens" in out
     assert ["weights not loaded", "294,912 bytes"] in rows
+    assert ["tokens of an image", "144, the model's usual"] in rows
     assert ["prompts of 144 image + 70 text tokens", "1.037 times as many fit"] in rows  # lanes are padded
     assert "a/[bold]model" in out
     assert f"vhserve: wrote {tmp_path / 'plan.json'}" in said

@@ -1,4 +1,4 @@
-"""What a plan saves of the KV cache of the usual prompt with an image, as it is served, and as it was promised.
+"""What a plan saves of the KV cache of a prompt with an image, as it is served, and as it was promised.
 
 As served is in whole blocks and in lanes, whose padding counts. Arithmetic on plans; does not know vLLM.
 """
@@ -15,7 +15,7 @@ from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 @dataclass(frozen=True)
 class PromptSaving:
-    """KV cache of the usual prompt with an image.
+    """KV cache of a prompt with an image.
 
     Attributes
     ----------
@@ -44,21 +44,26 @@ class PromptSaving:
         return 1 - self.pruned / self.baseline
 
 
-def prompt_saving(plan: PruningPlan, block_size: int, phase: Phase = "reply") -> PromptSaving:
+def prompt_saving(
+    plan: PruningPlan, block_size: int, phase: Phase = "reply", image_tokens: int | None = None
+) -> PromptSaving:
     """What a plan saves in blocks of `block_size` tokens, served by one engine.
 
     Parameters
     ----------
     phase
         While the prompt is computed, or while it is answered.
+    image_tokens
+        Of the prompt; None: of the model's usual image, which the engine chooses its lanes for.
 
     Raises
     ------
     LayoutRefused
     """
-    layouts, image_tokens = layer_layouts(plan), plan.geometry.image_tokens
+    layouts, usual = layer_layouts(plan), plan.geometry.image_tokens
+    image_tokens = usual if image_tokens is None else image_tokens
     prompt = PromptBlocks.with_image(USUAL_TEXT_TOKENS, image_tokens, block_size)
-    lanes = lanes_of(layouts, image_tokens, block_size)
+    lanes = lanes_of(layouts, usual, block_size)
     pruned = lanes.held(prompt, phase) if lanes else sum(len(one.full.kv) for one in layouts) * prompt.blocks
     baseline = plan.geometry.layers * plan.geometry.kv_heads * prompt.blocks
     return PromptSaving(block_size, USUAL_TEXT_TOKENS, image_tokens, baseline, pruned)
