@@ -131,6 +131,7 @@ class EngineHost:
         address = str(folder / "engine-host")
         self.log = folder / "engine-host.log"
         self.done: list[tuple[Job, EngineOutcome]] = []
+        self.sent = 0
         with Listener(address, family="AF_UNIX") as listener, self.log.open("wb") as log:
             # Imported, not run: what is sent must have the same class names on both sides.
             command = [sys.executable, "-c", f"import engine_host; engine_host.main({address!r})"]
@@ -148,9 +149,12 @@ class EngineHost:
 
     def do(self, job: "Job | Call") -> EngineOutcome:
         """Run a job; a failure of the host itself fails the test with the end of its log."""
+        self.sent += 1
         try:
-            self.connection.send(job)
-            outcome = self.connection.recv()
+            self.connection.send((self.sent, job))
+            number, outcome = self.connection.recv()
+            while number != self.sent:  # an earlier job, whose test ran out of time
+                number, outcome = self.connection.recv()
         except (EOFError, BrokenPipeError) as error:
             tail = self.log.read_text(errors="replace")[-6000:]
             raise AssertionError(f"the engine host died on {job}:\n{tail}") from error
@@ -184,7 +188,7 @@ def main(address: str) -> None:
     CpuPlatform.register_triton_kernel_overrides = staticmethod(once)
     while True:
         try:
-            job = connection.recv()
+            number, job = connection.recv()
         except EOFError:
             return
         started = time.monotonic()
@@ -194,7 +198,7 @@ def main(address: str) -> None:
         except Exception as error:  # the host lives on for the next test
             outcome = EngineOutcome(failure=(type(error).__name__, traceback.format_exc()))
         print(f"=== {time.monotonic() - started:.1f} s for {job}", flush=True)
-        connection.send(outcome)
+        connection.send((number, outcome))
 
 
 def collecting_what_is_new() -> Callable[[], None]:

@@ -50,7 +50,7 @@ def draw_engine(seed: int, models: dict[str, TinyModel]) -> RandomEngine:
         "max_num_batched_tokens": rng.choice([24, 33, 100, 512]),
         "max_num_seqs": rng.choice([1, 4, 8]),
         # From one request of the greatest length and a bit up to several.
-        "num_gpu_blocks_override": round(rng.choice([1.02, 1.2, 1.5, 4]) * longest),
+        "num_gpu_blocks_override": 1 + round(rng.choice([1.02, 1.2, 1.5, 4]) * longest),  # one is the null block
         "max_model_len": length,
         "async_scheduling": rng.random() < 0.3,
     }
