@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -22,14 +22,25 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
 COLOURS = {"red.png": (200, 30, 30), "a b é.png": (30, 160, 60), "NA": (20, 40, 220)}
 """Pictures by file name, which is all that a record says of its own here."""
 
-Asked = tuple[str, str, tuple[str, ...]]
-"""Question, answer and options of a sample."""
+SIZE = (24, 16)
+"""Of every picture, in pixels."""
+
+
+class Asked(NamedTuple):
+    """What a sample must be; `drawn` says that its box stands on its picture."""
+
+    question: str
+    answer: str
+    options: tuple[str, ...]
+    family: str
+    box: tuple[float, ...] | None = None
+    drawn: bool = False
 
 
 def encoded(name: str) -> bytes:
     """The picture of that name as a PNG file."""
     file = io.BytesIO()
-    Image.new("RGB", (24, 16), COLOURS[name]).save(file, format="PNG")
+    Image.new("RGB", SIZE, COLOURS[name]).save(file, format="PNG")
     return file.getvalue()
 
 
@@ -156,7 +167,9 @@ def own_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     family = record.get("family", "all")
     shared = dict.fromkeys(one["answer"].strip() for one in records if one.get("family", "all") == family)
     options = own_record(record).get("options", shared)
-    return [(record["question"], record["answer"].strip(), tuple(one.strip() for one in options))]
+    box = record.get("box")
+    inside = None if box is None else (box[0], box[1], min(box[2], SIZE[0]), min(box[3], SIZE[1]))
+    return [Asked(record["question"], record["answer"].strip(), tuple(one.strip() for one in options), family, inside)]
 
 
 def own_lines(folder: Path, records: Sequence[Mapping[str, Any]], style: Mapping[str, bool]) -> None:
@@ -224,7 +237,7 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pope_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Asked]:
-    return [(record["text"] + WORD, record["label"].strip().lower(), ("yes", "no"))]
+    return [Asked(record["text"] + WORD, record["label"].strip().lower(), ("yes", "no"), "popular")]
 
 
 CELL = TEXT.filter(lambda text: text != "nan")
@@ -255,7 +268,8 @@ def mmbench_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]
     hint = f"{record['hint']}\n" if record["hint"] else ""
     lines = "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", options, strict=False))
     right = "ABCD"[record["right"] % len(options)]
-    return [(f"{hint}{record['question']}{lines}{LETTER}", right, tuple("ABCD"[: len(options)]))]
+    family = {"logic": "logic", "Coarse (x)": "coarse_x"}[record["l2-category"]]
+    return [Asked(f"{hint}{record['question']}{lines}{LETTER}", right, tuple("ABCD"[: len(options)]), family)]
 
 
 SEED = st.fixed_dictionaries(
@@ -273,11 +287,18 @@ def seed(folder: Path, records: Sequence[Mapping[str, Any]], style: Mapping[str,
     as_document(folder / "SEED-Bench.json", {"questions": [plain(one) for one in records]}, style)
 
 
+SEED_TYPES = (
+    *("scene_understanding", "instance_identity", "instance_attributes", "instance_location", "instances_counting"),
+    *("spatial_relation", "instance_interaction", "visual_reasoning", "text_understanding"),
+)
+
+
 def seed_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Asked]:
     if record.get("data_type") != "image":
         return []
     lines = "".join(f"\n{letter}. {record[f'choice_{letter.lower()}']}" for letter in "ABCD")
-    return [(record["question"] + lines + LETTER, record["answer"], tuple("ABCD"))]
+    family = SEED_TYPES[int(record["question_type_id"]) - 1]
+    return [Asked(record["question"] + lines + LETTER, record["answer"], tuple("ABCD"), family)]
 
 
 QUALITY = st.fixed_dictionaries(
@@ -294,11 +315,15 @@ def q_bench(folder: Path, records: Sequence[Mapping[str, Any]], style: Mapping[s
     as_document(folder / "llvisionqa_dev.json", rows, style)
 
 
+CONCERNS = ("distortion", "others", "in_context_distortion", "in_context_others")
+
+
 def q_bench_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Asked]:
     options = record["candidates"]
     lines = "".join(f"{letter}. {option}\n" for letter, option in zip("ABCD", options, strict=False))
     text = f"{record['question']}\nChoose between one of the options as follows:\n{lines}"
-    return [(text, "ABCD"[record["right"] % len(options)], tuple("ABCD"[: len(options)]))]
+    right = "ABCD"[record["right"] % len(options)]
+    return [Asked(text, right, tuple("ABCD"[: len(options)]), CONCERNS[record["concern"]])]
 
 
 LOOK_TEXTS = ("general_question", "obj_question", "super_question")
@@ -315,9 +340,17 @@ def pointqa(folder: Path, records: Sequence[Mapping[str, Any]], style: Mapping[s
 def pointqa_asked(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Asked]:
     pointer = " The exemplary object is within the rectangle."
     numbers = tuple("1234567")
+    box, answer = tuple(record["bboxes"][0]), str(record["answer"])
     return [
-        (f"{record[name]}{pointer if drawn else ''}{WORD}", str(record["answer"]), numbers)
-        for name in LOOK_TEXTS
+        Asked(
+            f"{record[f'{name}_question']}{pointer if drawn else ''}{WORD}",
+            answer,
+            numbers,
+            {"obj": "object"}.get(name, name) + ("_box" if drawn else ""),
+            box,
+            drawn,
+        )
+        for name in ("general", "obj", "super")
         for drawn in (False, True)
     ]
 

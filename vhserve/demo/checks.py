@@ -27,6 +27,12 @@ def check_options(options: DemoOptions, geometry: ModelGeometry) -> None:
     for flag, heads in (("remove", options.remove), ("text-only", options.text_only)):
         check_multiple(heads, flag, geometry, granularity)
     budget = options.remove + options.text_only
+    if not budget:
+        raise WrongValue(
+            "--remove and --text-only are both 0, which leaves nothing to compare",
+            expected="heads to remove, or to show text only",
+            fix="give --remove 8, or --text-only 24",
+        )
     protected = ceil(round(options.protect_top * geometry.heads / 100, 9))
     stage = len(stage_layers(options.stage, geometry.layers)) * geometry.query_heads
     inside = max(

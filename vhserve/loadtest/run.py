@@ -126,6 +126,7 @@ def _check_load(options: LoadtestOptions) -> None:
         )
     if options.concurrency is None and options.rate == 0:
         raise BadLoad("--rate is 0", expected="requests per second", fix="give a rate, or --concurrency instead")
+    _check_effects(options)
     streams = options.concurrency or options.clients
     least = min(streams, options.max_in_flight, options.requests)
     if least < options.clients:
@@ -134,6 +135,22 @@ def _check_load(options: LoadtestOptions) -> None:
             expected="at most as many as --concurrency, --max-in-flight and --requests",
             fix="lower it",
         )
+
+
+def _check_effects(options: LoadtestOptions) -> None:
+    """Refuse options that are given, but change nothing of what is sent beside the others."""
+    without = (
+        ("rounds", not options.compare, "--compare"),
+        ("pool", not options.repeated_share, "--repeated-share above 0"),
+        ("repeated_share", not options.image_share, "--image-share above 0"),
+        ("image_size", not options.image_share, "--image-share above 0"),
+    )
+    for name, idle, needed in without:
+        if idle and name in options.model_fields_set and getattr(options, name):
+            flag = name.replace("_", "-")
+            raise BadLoad(
+                f"--{flag} changes nothing without {needed}", expected=f"{needed} with it", fix=f"leave --{flag} out"
+            )
 
 
 def _run_turns(endpoints: Sequence[EndpointTurns], options: LoadtestOptions, seed: int) -> None:

@@ -33,6 +33,11 @@ def read(form, folder):
     return dataset, list(dataset)
 
 
+def name_of(record):
+    """Of a record's picture."""
+    return record[next(field for field in ("image", "data_id", "img_path") if field in record)]
+
+
 def refused(form, folder):
     with pytest.raises(UserError) as caught:
         read(form, folder)
@@ -58,14 +63,17 @@ def test_records_that_fit_are_asked_to_the_letter(folder, name, data):
         assert f"{len(records)} record" in refused(form, folder)
         return
     dataset, samples = read(form, folder)
-    assert [(one.question, one.answer, one.options) for one in samples] == [asked for _, asked in expected]
-    for sample, (record, _) in zip(samples, expected, strict=True):
-        colour = COLOURS[record[next(field for field in ("image", "data_id", "img_path") if field in record)]]
-        assert tuple(np.asarray(sample.image)[-1, -1]) == colour
+    assert [(one.question, one.answer, one.options, one.family, one.box) for one in samples] == [
+        asked[:-1] for _, asked in expected
+    ]
+    for sample, (record, asked) in zip(samples, expected, strict=True):
+        colour = COLOURS[name_of(record)]
+        pixels = np.asarray(sample.image)
+        assert tuple(pixels[-1, -1]) == colour
+        assert (pixels != colour).any() == asked.drawn
         if name in ("jsonl", "csv", "parquet"):
-            assert sample.family == record.get("family", "all")
             assert sample.id == record.get("id", sample.id)
-            assert (sample.box is None) == ("box" not in record)
+        assert sample.file == (None if asked.drawn else PNG[name_of(record)])
     assert dataset.broken == []
     out = sum(not form.asked(one, records) for one in records)
     assert [int(n) for note in dataset.notes for n in re.findall(r"(\d+) records? left out", note)] == [out][: out > 0]
