@@ -11,7 +11,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()  # before transformers
 
-from benchmarks import dummy_model, offline, serving_report  # noqa: E402
+from benchmarks import dummy_model, offline, serving_report, sizes  # noqa: E402
 from benchmarks.arm import Arm, Workload  # noqa: E402
 from benchmarks.arm_names import ArmName  # noqa: E402
 from benchmarks.serving_options import parser  # noqa: E402
@@ -32,13 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     args = parser(__doc__).parse_args(argv)
-    geometry = dummy_model.geometry_of(args.model)
-    for size in ("image_tokens", "layers", "head_size"):
-        if getattr(args, size):
-            geometry = replace(geometry, **{size: getattr(args, size)})
-    if args.hidden_size:
-        intermediate = geometry.intermediate_size * args.hidden_size // geometry.hidden_size
-        geometry = replace(geometry, hidden_size=args.hidden_size, intermediate_size=intermediate)
+    geometry = sizes.geometry(args)
     with tempfile.TemporaryDirectory(prefix="vhserve-bench-") as scratch:
         folder = Path(scratch)
         model = dummy_model.write(folder / "model", geometry)

@@ -3,22 +3,18 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import arm_names
+from benchmarks import arm_names, sizes
 
 
 def parser(description: str | None = None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=description)
-    made.add_argument("--model", default="scaled-down", help="scaled-down, or an alias of `vhserve models`")
-    made.add_argument("--layers", type=int, help="fewer layers than the model has")
-    made.add_argument("--hidden-size", type=int, help="another than the model has; the feed-forward's in proportion")
-    made.add_argument("--head-size", type=int, help="another than the model has; 32 or more on CPUs")
-    made.add_argument("--image-tokens", type=int, help="a square number; the model's own by default")
+    sizes.add_flags(made)
     made.add_argument(
         "--arms", type=arm_names.parse_list, default="stock,text-only:0.75,evict:0.75,evict:1", help=arm_names.HELP
     )
-    made.add_argument("--concurrency", type=numbers, default="1,8,32", help="comma list")
-    made.add_argument("--images", type=numbers, default="1", help="comma list of images in a prompt")
-    made.add_argument("--output", type=numbers, default="64", help="comma list of tokens to generate")
+    made.add_argument("--concurrency", type=sizes.numbers, default="1,8,32", help="comma list")
+    made.add_argument("--images", type=sizes.numbers, default="1", help="comma list of images in a prompt")
+    made.add_argument("--output", type=sizes.numbers, default="64", help="comma list of tokens to generate")
     made.add_argument("--text-tokens", type=int, default=70)
     made.add_argument("--requests", type=int, help="of each turn; twice the concurrency by default")
     made.add_argument("--repeats", type=int, default=3, help="passes through all concurrencies")
@@ -45,7 +41,3 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--capacity", action="store_true", help="also count requests before the first preemption")
     made.add_argument("--out", type=Path, default=Path("benchmark"), help="path without suffix")
     return made
-
-
-def numbers(text: str) -> list[int]:
-    return [int(one) for one in text.split(",")]

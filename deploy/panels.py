@@ -169,7 +169,8 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Prompts that fit the KV cache",
-            "Of the model's usual length, with an image and as text.",
+            "Of the model's usual length: with an image while they are computed (image) and while they are answered "
+            "(image_answered), and as text.",
             "short",
             (Query("sum by (prompt) (vhserve_kv_cache_capacity_requests{#})", "{{prompt}}"),),
             kind="stat",

@@ -99,6 +99,7 @@ class Plan(BaseModel):
         from profiles.pruning_plan import PLAN_FORMAT
         from profiles.store import load_profile, save
         from profiles.treatments import PHASES, budgeted
+        from vhserve.engine.kv_cache.capacity import groups_of
         from vhserve.engine.kv_cache.saving import prompt_saving
 
         device: Device = serving_device() if self.serve_on == "auto" else self.serve_on
@@ -128,6 +129,7 @@ class Plan(BaseModel):
         )
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size, self.image_tokens)
         savings = {phase: prompt_saving(plan, block_size, phase, self.image_tokens) for phase in PHASES}
+        groups = sum(groups_of(plan, block_size).of.values())
         save(plan, out)
         if self.rank_by == AUTO and rank_by != "effect":
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
@@ -138,13 +140,14 @@ class Plan(BaseModel):
                 "device": device,
                 "concurrency": savings["reply"].concurrency,
                 "concurrency_in_prefill": savings["prompt"].concurrency,
+                "kv_cache_groups": groups,
             }
             print(
                 json.dumps({"plan": str(out), "ranked_by": rank_by, "measured": False, **summary, **served}, indent=2)
             )
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(heads_table(summary), savings_table(summary, savings, device), sep="\n")
+        console.print(heads_table(summary), savings_table(summary, savings, groups, device), sep="\n")
         console.print(f"Heads chosen by {rank_by.replace('_', ' ')}", markup=False)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
@@ -194,6 +197,7 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
         return []
     from profiles.planning.rankings import stand_in
     from profiles.treatments import TREATMENTS
+    from vhserve.engine.kv_cache.saving import costly_treatments
 
     notes, block_size = [], summary["block_size"]
     if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
@@ -212,6 +216,13 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
             f"no {plan.selection.rank_by.replace('_', ' ')} of heads that are {' or '.join(labels)}: chosen by that of "
             f"{other} heads, which lose more of the image"
         )
+    for name in costly_treatments(plan, block_size, summary["prompt"]["image_tokens"]):
+        one = TREATMENTS[name]
+        notes.append(
+            f"as many prompts fit with the {len(plan.heads(name))} {one.label} heads left full: each treatment has KV "
+            "cache groups of its own, whose padding takes more than these heads save; leave out "
+            f"--{one.flag}, or give it more heads"
+        )
     if "text_only" in ranking.tables and (ranking.block_size or 1) != block_size:
         notes.append(
             f"the profile's {plan.selection.rank_by.replace('_', ' ')} of text-only heads is for KV blocks of "
@@ -220,8 +231,8 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     return notes
 
 
-def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", device: Device) -> "Table":
-    """KV cache, weights and how many prompts fit, as served on a device."""
+def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", groups: int, device: Device) -> "Table":
+    """KV cache, weights, how many prompts fit, and the KV cache groups that it takes, as served on a device."""
     from calibrate.terminal_tables import FoldedTable
 
     prompt, usual = summary["prompt"], summary["usual_prompt"]["image_tokens"]
@@ -243,4 +254,6 @@ def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", d
     table.add_row(request, f"{answered:.3f} times as many fit")
     if computed != answered:
         table.add_row("while they are computed", f"{computed:.3f} times as many fit")
+    if groups > 1:
+        table.add_row("KV cache groups, each of which takes time in every step", f"{groups} (1 without the plan)")
     return table

@@ -34,6 +34,7 @@ class PlanShow(BaseModel):
         from profiles.planning.summary import summarise
         from profiles.store import load_plan
         from profiles.treatments import PHASES
+        from vhserve.engine.kv_cache.capacity import groups_of
         from vhserve.engine.kv_cache.saving import prompt_saving
         from vhserve.report.plan_views import chosen_by, measured_nothing, measured_table, plan_map
 
@@ -42,12 +43,14 @@ class PlanShow(BaseModel):
         block_size = block_size_on(device, plan.block_size)
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size, self.image_tokens)
         savings = {phase: prompt_saving(plan, block_size, phase, self.image_tokens) for phase in PHASES}
+        groups = sum(groups_of(plan, block_size).of.values())
         if self.json_:
             own = plan.model_dump(mode="json", include={"selection", "granularity", "treatments", "measured"})
             served = {
                 "device": device,
                 "concurrency": savings["reply"].concurrency,
                 "concurrency_in_prefill": savings["prompt"].concurrency,
+                "kv_cache_groups": groups,
             }
             print(json.dumps({"plan": str(self.plan), **summary, **served, **own}, indent=2))
             return
@@ -55,7 +58,7 @@ class PlanShow(BaseModel):
         console.print(f"{plan.model.name}, revision {plan.model.revision}; plan {plan.digest}", markup=False)
         console.print(plan_map(plan))
         console.print(f"{chosen_by(plan)}\n", markup=False, soft_wrap=False, no_wrap=False, overflow="fold")
-        console.print(heads_table(summary), savings_table(summary, savings, device), sep="\n")
+        console.print(heads_table(summary), savings_table(summary, savings, groups, device), sep="\n")
         measured = measured_table(plan)
         if measured is None:
             console.print(

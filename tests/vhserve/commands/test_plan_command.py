@@ -116,6 +116,7 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "ideal_concurrency": pytest.approx(96 / 88),
         "concurrency": pytest.approx(96 / 88),
         "concurrency_in_prefill": pytest.approx(96 / 88),
+        "kv_cache_groups": 1,
     }
 
 
@@ -179,6 +180,20 @@ def test_savings_are_those_of_an_image_of_any_size(profile: Path, capsys: pytest
     assert main(["plan", "show", path, "--image-tokens", "2304", "--serve-on", "cpu"]) == 0
     assert "2,304; the model's usual: 144" in capsys.readouterr().out
     assert main(["plan", str(profile), "--remove", "8", "--image-tokens", "-1"]) == 2
+
+
+def test_a_treatment_that_costs_more_than_it_saves_is_named(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(profile), "--text-only", "3", "--serve-on", "cpu", "--json"]) == 0
+    with_few = capsys.readouterr()
+    assert "as many prompts fit with the 3 text-only heads left full" in with_few.err
+    assert "leave out --text-only" in with_few.err
+    shown = json.loads(with_few.out)
+    assert shown["concurrency"] <= 1
+    assert shown["kv_cache_groups"] > 1
+    assert main(["plan", str(profile), "--text-only", "50%", "--stage", "all", "--serve-on", "cpu", "--json"]) == 0
+    with_many = capsys.readouterr()
+    assert "left full" not in with_many.err
+    assert json.loads(with_many.out)["concurrency"] > 1
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

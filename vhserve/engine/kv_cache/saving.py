@@ -4,12 +4,15 @@ As served is in whole blocks and in lanes, whose padding counts. Arithmetic on p
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from profiles.errors import LayoutRefused
+from profiles.names import TreatmentName
 from profiles.planning.layout import layer_layouts
 from profiles.planning.savings import ideal_concurrency
 from profiles.planning.summary import USUAL_TEXT_TOKENS
 from profiles.pruning_plan import PruningPlan
-from profiles.treatments import Phase
+from profiles.treatments import FULL, PHASES, TREATMENTS, Phase
 from vhserve.engine.kv_cache.lanes import PromptBlocks, lanes_of
 
 
@@ -67,6 +70,37 @@ def prompt_saving(
     pruned = lanes.held(prompt, phase) if lanes else sum(len(one.full.kv) for one in layouts) * prompt.blocks
     baseline = plan.geometry.layers * plan.geometry.kv_heads * prompt.blocks
     return PromptSaving(block_size, USUAL_TEXT_TOKENS, image_tokens, baseline, pruned)
+
+
+def costly_treatments(plan: PruningPlan, block_size: int, image_tokens: int | None = None) -> list[TreatmentName]:
+    """Treatments that cost memory: with their heads left full, no fewer prompts with an image would fit in any phase.
+
+    Each treatment has KV cache groups of its own, whose padding can take more than a few heads save. Treatments whose
+    heads no layout could hold as full ones are left out.
+
+    Parameters
+    ----------
+    image_tokens
+        Of the prompt's image; the model's usual number if not given.
+
+    Raises
+    ------
+    LayoutRefused
+    """
+    saved = {phase: prompt_saving(plan, block_size, phase, image_tokens).pruned for phase in PHASES}
+    heads = {name: plan.heads(name) for name in TREATMENTS if name != FULL.name and plan.heads(name)}
+    costly = []
+    for name in heads:
+        if not TREATMENTS[name].is_masked:
+            continue
+        others: dict[str, Any] = {other: own for other, own in heads.items() if other != name}
+        without = PruningPlan.manual(plan.model, plan.geometry, granularity=plan.granularity, **others)
+        try:
+            if all(prompt_saving(without, block_size, phase, image_tokens).pruned <= saved[phase] for phase in PHASES):
+                costly.append(name)
+        except LayoutRefused:
+            continue
+    return costly
 
 
 def promised_share(plan: PruningPlan) -> float:
