@@ -45,6 +45,7 @@ def make_glm4v(path: Path, *, seed: int = 0) -> Path:
             "num_attention_heads": 6,
             "num_key_value_heads": 2,
             "max_position_embeddings": 2048,
+            "attention_bias": True,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
