@@ -3,7 +3,7 @@
 Owns the lesson and the loop: the family `describe` of the synthetic world ("red circle 3"), eight questions to a
 picture, from random streams that no sample has. The picture's rows are computed without a gradient. Goes on from its
 saved state when it is started again. The shipped model stays as it is; this one is for measuring what replies of
-several tokens lose (docs/ablation.md). Does not know heads.
+several tokens lose. Does not know heads.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def teach(out: Path, steps: int, pictures: int, rate: float) -> None:
         optimizer.step()
         step, seconds = step + 1, seconds + time.monotonic() - began
         right.append(correct.float().mean().item())
-        if step % 5 == 0 or step == steps:
+        if step % 10 == 0 or step == steps:
             line = {"step": step, "loss": round(loss.item(), 4), "right": round(float(np.mean(right)), 3)}
             print(json.dumps(line | {"seconds": round(seconds, 1)}), flush=True)
             right.clear()
@@ -101,9 +101,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.describing_model", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for the state and the model")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--pictures", type=int, default=2, help="pictures in a step, eight questions each")
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--pictures", type=int, default=4, help="pictures in a step, eight questions each")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

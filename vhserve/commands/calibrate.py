@@ -15,6 +15,7 @@ from vhserve.commands.measuring import can_be_continued, check_before_loading, o
 from vhserve.commands.options import (
     DatasetOption,
     ExecutionOptions,
+    FamiliesOption,
     ModelOption,
     ResultOptions,
     SampleOptions,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 TOP = 10
 
 
-class Calibrate(ResultOptions, ExecutionOptions, SampleOptions, DatasetOption, ModelOption):
+class Calibrate(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, DatasetOption, ModelOption):
     """Measure how much each attention head of a vision-language model looks at the image, and write a head profile.
 
     An interrupted run continues where it stopped when it is started again with the same flags. Under torchrun the
