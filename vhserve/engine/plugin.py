@@ -7,9 +7,8 @@ but that it has models which vLLM lacks. Does not know plans.
 import os
 
 from profiles.torchvision_import import ensure_torchvision
-from vhserve.compat.models import vision_language_architectures
 from vhserve.compat.processes import mend_model_inspection
-from vhserve.engine.checks.architectures import ADDED, served_by
+from vhserve.engine.checks.architectures import ADDED, served_by, vision_language
 
 
 def register() -> None:
@@ -19,7 +18,7 @@ def register() -> None:
 
     from vllm import ModelRegistry
 
-    with_plan = map(served_by, sorted(vision_language_architectures() | ADDED.keys()))
+    with_plan = map(served_by, sorted(vision_language()))
     for name, module in {**ADDED, **dict.fromkeys(with_plan, "vhserve.engine.models")}.items():
         # As a string, so that vLLM imports the class when a model asks for it and not before.
         if name not in ModelRegistry.models:

@@ -13,12 +13,11 @@ from typing import Any
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat.command_line import flag_parsers, serve_command, set_up_serving
-from vhserve.compat.models import vision_language_architectures
 from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_processes
 from vhserve.compat.start_signals import end_soon_while_starting
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import partial_options
-from vhserve.engine.checks.architectures import served_by
+from vhserve.engine.checks.architectures import served_by, vision_language
 from vhserve.engine.checks.error_relay import raise_relayed_errors
 from vhserve.engine.checks.plan_transport import KEY, pack_plan
 from vhserve.engine.checks.surgery_choice import KEY as SURGERY_KEY
@@ -54,7 +53,7 @@ def check_architecture(architecture: str) -> None:
     ------
     ModelNotServable
     """
-    if architecture not in vision_language_architectures():
+    if architecture not in vision_language():
         raise ModelNotServable(
             f"a model of architecture {architecture} cannot be served with a plan: vLLM has no such model that takes "
             "pictures",

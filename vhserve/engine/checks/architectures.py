@@ -7,10 +7,17 @@ served is asked of the model that vLLM builds (`weights.decoder_attention`).
 from collections.abc import Sequence
 from typing import Final
 
+from vhserve.compat.models import vision_language_architectures
+
 _PREFIX: Final = "Vhserve"
 
 ADDED: Final = {"VipLlavaForConditionalGeneration": "vhserve.engine.vip_llava"}
 """Architecture that vLLM has no model of → module with a class of that name, which serves it without a plan."""
+
+
+def vision_language() -> frozenset[str]:
+    """Architectures of models that take pictures: vLLM's own, and those that vhserve adds."""
+    return vision_language_architectures() | ADDED.keys()
 
 
 def served_by(architecture: str) -> str:
