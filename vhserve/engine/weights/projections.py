@@ -36,9 +36,16 @@ class KeptQKV(QKVParallelLinear):
             prefix=stock.prefix,
         )
         kv_rows = head_rows(kv_heads, self.head_size)
-        self.rows = {"q": head_rows(query_heads, self.head_size), "k": kv_rows, "v": kv_rows}
+        self.rows: dict[str | None, torch.Tensor] = {
+            "q": head_rows(query_heads, self.head_size),
+            "k": kv_rows,
+            "v": kv_rows,
+        }
+        queries, keys = stock.total_num_heads * self.head_size, stock.total_num_kv_heads * self.head_size
+        # Of a checkpoint with one tensor for all three, as Phi-3's; vLLM splits it by the kept heads' counts.
+        self.rows[None] = torch.cat([self.rows["q"], queries + kv_rows, queries + keys + kv_rows])
 
-    def _keep(self, full: torch.Tensor, shard: str) -> torch.Tensor:
+    def _keep(self, full: torch.Tensor, shard: str | None) -> torch.Tensor:
         return full.index_select(0, self.rows[shard].to(full.device))
 
     # vLLM chooses one of the two loaders by the quantisation method.
