@@ -127,8 +127,9 @@ def main(address: str) -> None:
     from profiles.store import plan_from_dict
     from vhserve.server.serving import engine_overrides
 
+    surgery = settings.pop("surgery", "auto")
     if plan is not None:
-        settings = settings | engine_overrides(plan_from_dict(plan, source="benchmark"))
+        settings = settings | engine_overrides(plan_from_dict(plan, source="benchmark"), surgery)
     engine = LLM(**settings)
     connection.send(facts(engine))
     while True:

@@ -13,7 +13,7 @@ HELP = (
     "comma list of stock; FLAG:SHARE of each layer's heads, by the flags of `vhserve plan` ("
     + ", ".join(one.flag for one in budgeted() if one is not REMOVED)
     + "), several of them joined by /; removed:HEADS of the last third of the layers; "
-    "each with +fp8 for an FP8 KV cache"
+    "each with +fp8 for an FP8 KV cache, and a plan's with +gather for heads chosen behind the weights"
 )
 
 
@@ -27,12 +27,17 @@ class ArmName:
         Of each layer's heads, by treatment.
     removed
         Heads that are removed from the last third of the layers.
+    fp8
+        Whether its KV cache is FP8.
+    gather
+        Whether heads are chosen behind the weights, and not cut out of them.
     """
 
     text: str
     shares: dict[TreatmentName, float] = field(default_factory=dict)
     removed: int = 0
     fp8: bool = False
+    gather: bool = False
 
     @property
     def is_stock(self) -> bool:
@@ -53,9 +58,9 @@ def parse(text: str) -> ArmName:
     argparse.ArgumentTypeError
     """
     kinds, *extras = text.split("+")
-    if extras not in ([], ["fp8"]):
-        raise argparse.ArgumentTypeError(f"{text!r} ends with +{extras[0]}: expected +fp8 or nothing")
-    fp8, shares, removed = bool(extras), {}, 0
+    if unknown := [extra for extra in extras if extra not in ("fp8", "gather")]:
+        raise argparse.ArgumentTypeError(f"{text!r} has +{unknown[0]}: expected +fp8, +gather or nothing")
+    shares, removed = {}, 0
     for kind in [] if kinds == "stock" else kinds.split("/"):
         flag, _, number = kind.partition(":")
         treatments = {one.flag: one for one in budgeted() if one is not REMOVED}
@@ -66,9 +71,11 @@ def parse(text: str) -> ArmName:
                 shares[treatments[flag].name] = float(number)
         except (KeyError, ValueError):
             raise argparse.ArgumentTypeError(f"{text!r} is no arm: expected {HELP}") from None
+    if "gather" in extras and not (shares or removed):
+        raise argparse.ArgumentTypeError(f"{text!r} has no plan to gather heads by: expected {HELP}")
     if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or removed < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected shares above 0 that make up at most 1")
-    return ArmName(text, shares, removed, fp8)
+    return ArmName(text, shares, removed, fp8="fp8" in extras, gather="gather" in extras)
 
 
 def parse_list(text: str) -> list[ArmName]:

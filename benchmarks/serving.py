@@ -95,6 +95,8 @@ def start(
             settings[setting] = getattr(args, setting)
     if name.fp8:
         settings["kv_cache_dtype"] = "fp8"
+    if name.gather:
+        settings["surgery"] = "gather"
     plan = plan_of(name, geometry)
     given = None if plan is None else plan.model_dump(mode="json")
     print(f"starting {name.text} ...", flush=True)

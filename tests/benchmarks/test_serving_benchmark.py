@@ -41,6 +41,8 @@ def test_every_treatment_can_be_an_arm(treatment: Any) -> None:
 def test_names_join_kinds() -> None:
     name = arm_names.parse("text-only:0.25/evict-4:0.5/removed:8+fp8")
     assert (name.shares, name.removed, name.fp8) == ({"text_only": 0.25, "evict:4": 0.5}, 8, True)
+    assert not name.gather
+    assert arm_names.parse("text-only:0.25+fp8+gather").gather
     assert arm_names.parse("stock").is_stock
     assert [one.text for one in arm_names.parse_list("stock,evict:1")] == ["stock", "evict:1"]
 
@@ -57,6 +59,7 @@ def test_names_join_kinds() -> None:
         "evict:0.5+int8",
         "removed:-1",
         "stock,stock",
+        "stock+gather",
     ],
 )
 def test_a_mistake_in_a_name_is_refused(text: str) -> None:
