@@ -3,13 +3,14 @@
 Float32; the largest difference in log-probability, over the 20 likeliest tokens of each step, stays below 1e-5.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_cases import worst_difference
 from engine_host import EngineHost, Job, Round
-from exactness import EXACT
+from exactness import EXACT, TELLING
 from oracle import TinyModel
 from tiny_families import FAMILIES
 from transformers import AutoConfig
@@ -25,15 +26,18 @@ SHORT = "qwen3-vl"
 """Of these, `make test` runs one."""
 
 
-def mixed_plan(model: TinyModel) -> PruningPlan:
-    """Treatments in turn for the KV groups of a model, so that layers differ; the last layer keeps no head."""
+def mixed_plan(model: TinyModel, *, partial: bool = True) -> PruningPlan:
+    """Treatments in turn for the KV groups of a model, so that layers differ; the last layer keeps no head.
+
+    Without `partial` ones, only the removed heads are.
+    """
     geometry, heads = model.geometry, {name: [] for name in TREATMENTS}
     for layer in range(geometry.layers):
         for group in range(geometry.kv_heads):
             name = TREATMENTS[(layer + 2 * group) % len(TREATMENTS)] if layer < geometry.layers - 1 else "removed"
             first = group * geometry.group_size
             heads[name] += [(layer, head) for head in range(first, first + geometry.group_size)]
-    heads.pop("full")
+    heads = {name: own for name, own in heads.items() if name == "removed" or (partial and name != "full")}
     means = np.random.default_rng(5).normal(size=(len(heads["removed"]), geometry.head_size)).astype(np.float32)
     compensation = Compensation(method="mean", means=means)
     return PruningPlan.manual(model.ref, geometry, **heads, granularity="kv_group", compensation=compensation)
@@ -53,11 +57,18 @@ def test_a_family_with_a_plan_says_what_the_masked_model_says(
     name: str, surgery: AskedSurgery, engine_host: EngineHost, tmp_path: Path
 ) -> None:
     model = tiny(name, tmp_path)
-    plan, prompts = mixed_plan(model), FAMILIES[name].prompts
-    rounds = (Round(prompts, tokens=4), Round(prompts[:2], tokens=4, reset=False))
-    settings = {"max_model_len": 1024, "max_num_batched_tokens": 96, "max_num_seqs": 4}
+    usual = FAMILIES[name].prompts
+    # Large enough for whole blocks of image tokens, where their number follows the picture's size.
+    prompts = [
+        replace(one, image_size=(2 * one.image_size[0], 2 * one.image_size[1])) for one in FAMILIES[name].prompts
+    ]
+    plan = mixed_plan(model)
+    rounds = (Round(tuple(prompts), tokens=4), Round(tuple(prompts[:2]), tokens=4, reset=False))
+    settings = {"max_model_len": 2048, "max_num_batched_tokens": 96, "max_num_seqs": 4}
     outcome = engine_host.run(Job(str(model.path), plan.model_dump(mode="json"), rounds, settings, surgery=surgery))
     assert outcome.failure is None, outcome.failure[1]
     worst = worst_difference(model.oracle, plan, rounds, outcome.answers)
     print(f"{name}, {surgery}: largest difference {worst:.1e}")
     assert worst < EXACT
+    without = mixed_plan(model, partial=False)
+    assert worst_difference(model.oracle, without, rounds, outcome.answers) > TELLING, "no image block is dropped"
