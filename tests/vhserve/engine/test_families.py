@@ -57,7 +57,6 @@ def test_a_family_with_a_plan_says_what_the_masked_model_says(
     name: str, surgery: AskedSurgery, engine_host: EngineHost, tmp_path: Path
 ) -> None:
     model = tiny(name, tmp_path)
-    usual = FAMILIES[name].prompts
     # Large enough for whole blocks of image tokens, where their number follows the picture's size.
     prompts = [
         replace(one, image_size=(2 * one.image_size[0], 2 * one.image_size[1])) for one in FAMILIES[name].prompts
