@@ -31,6 +31,7 @@ from vhserve.evaluation.server_metrics import kv_capacity, metrics_text
 
 SERVED_NAME = "demo"
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_TEXT_TOKENS = 368  # question and reply, both of which are short
 _STEP_LIMIT = 600.0
 """Seconds that calibrating or planning may take."""
 
@@ -82,7 +83,7 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
     served = None if plan_path is None else load_plan(plan_path)
     port = free_port()
     log = options.out / f"serve-{arm.name}.log"
-    command = serve_command(options, plan_path, port)
+    command = serve_command(options, plan_path, port, profile.geometry.image_tokens)
     with serving(arm.name, command, port, log, process_environment(options), options.start_limit) as startup:
         server = identify(f"http://127.0.0.1:{port}/v1", SERVED_NAME, "none")
         _check_plan(server, served, arm, log)
@@ -109,7 +110,7 @@ def measure_arm(options: DemoOptions, arm: DemoArm, plan_path: Path | None, prof
     )
 
 
-def serve_command(options: DemoOptions, plan_path: Path | None, port: int) -> tuple[str, ...]:
+def serve_command(options: DemoOptions, plan_path: Path | None, port: int, image_tokens: int) -> tuple[str, ...]:
     """The command line of an arm's server, loopback only.
 
     Without compilation: it would take longer than all that is measured, and all arms do without it alike. The one
@@ -118,7 +119,15 @@ def serve_command(options: DemoOptions, plan_path: Path | None, port: int) -> tu
     return (
         *(*VHSERVE, "serve", options.model, *(() if plan_path is None else ("--plan", str(plan_path)))),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME),
-        *("--dtype", options.dtype, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"),
+        *(
+            "--dtype",
+            options.dtype,
+            "--max-model-len",
+            str(image_tokens + _TEXT_TOKENS),
+            "--max-num-seqs",
+            "64",
+            "--enforce-eager",
+        ),
         *("--block-size", str(BLOCK_SIZES[serving_device()])),
         *("--kv-cache-memory-bytes", str(options.kv_cache_gib << 30)),
     )

@@ -89,15 +89,15 @@ def test_a_record_that_does_not_fit_is_named(folder, name, data):
         data.draw(STYLES),
     )
     number = data.draw(st.sampled_from([i for i, one in enumerate(records) if form.asked(one, records)]))
-    field = data.draw(st.sampled_from(sorted(form.damage)))
-    records[number] = records[number] | {"damaged": {field: data.draw(form.damage[field])}}
-    form.write(folder, records, style)
-    line = refused(form, folder)
-    assert re.search(rf"\.\w+: {form.place(number, style)}: ", line), line
-    told = {"A": "options|'answer'|empty option", "candidates": "'candidates'|options"}.get(
-        field, f"'{field}'|'answer'"
-    )
-    assert re.search(told, line), line
+    for field, damage in sorted(form.damage.items()):
+        damaged = {"damaged": {field: data.draw(damage)}}
+        form.write(folder, [*records[:number], records[number] | damaged, *records[number + 1 :]], style)
+        line = refused(form, folder)
+        assert re.search(rf"\.\w+: {form.place(number, style)}: ", line), line
+        told = {"A": "options|'answer'|empty option", "candidates": "'candidates'|options"}.get(
+            field, f"'{field}'|'answer'"
+        )
+        assert re.search(told, line), line
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,9 +32,10 @@ def test_servers_listen_on_loopback_and_only_the_pruned_one_has_a_plan(tmp_path:
     assert "8 late heads" in pruned.about
     assert "24 keep no image, ranked lowest by effect" in pruned.about
     assert "at random" in control.about
-    bare = serve_command(options, None, 1234)
-    planned = serve_command(options, tmp_path / "plan.json", 1234)
+    bare = serve_command(options, None, 1234, 576)
+    planned = serve_command(options, tmp_path / "plan.json", 1234, 576)
     assert bare[bare.index("--host") + 1] == "127.0.0.1"
+    assert int(bare[bare.index("--max-model-len") + 1]) > 576
     assert set(planned) - set(bare) == {"--plan", str(tmp_path / "plan.json")}
     assert process_environment(options)["HF_HUB_OFFLINE"] == "1"
 
