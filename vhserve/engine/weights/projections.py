@@ -4,7 +4,7 @@ Owns the selection of rows and columns of the checkpoint's full tensors as these
 so the full weights are never resident. Does not know why a head is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,24 +36,29 @@ class KeptQKV(QKVParallelLinear):
             prefix=stock.prefix,
         )
         kv_rows = head_rows(kv_heads, self.head_size)
-        self.rows: dict[str | None, torch.Tensor] = {
-            "q": head_rows(query_heads, self.head_size),
-            "k": kv_rows,
-            "v": kv_rows,
-        }
-        queries, keys = stock.total_num_heads * self.head_size, stock.total_num_kv_heads * self.head_size
-        # Of a checkpoint with one tensor for all three, as Phi-3's; vLLM splits it by the kept heads' counts.
-        self.rows[None] = torch.cat([self.rows["q"], queries + kv_rows, queries + keys + kv_rows])
+        self.rows = {"q": head_rows(query_heads, self.head_size), "k": kv_rows, "v": kv_rows}
+        self.stock_heads = {"q": stock.total_num_heads, "k": stock.total_num_kv_heads, "v": stock.total_num_kv_heads}
 
-    def _keep(self, full: torch.Tensor, shard: str | None) -> torch.Tensor:
+    def _keep(self, full: torch.Tensor, shard: str) -> torch.Tensor:
         return full.index_select(0, self.rows[shard].to(full.device))
+
+    def _shards(self, full: torch.Tensor, shard: str | None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Kept rows by shard; some checkpoints, as Phi-3's, have one tensor for all three, without a shard's name."""
+        if shard is not None:
+            yield shard, self._keep(full, shard)
+            return
+        parts = torch.split(full, [heads * self.head_size for heads in self.stock_heads.values()])
+        for name, part in zip(self.stock_heads, parts, strict=True):
+            yield name, self._keep(part, name)
 
     # vLLM chooses one of the two loaders by the quantisation method.
     def weight_loader(self, param: Parameter, loaded_weight: torch.Tensor, loaded_shard_id: Any = None) -> None:
-        super().weight_loader(param, self._keep(loaded_weight, loaded_shard_id), loaded_shard_id)
+        for shard, kept in self._shards(loaded_weight, loaded_shard_id):
+            super().weight_loader(param, kept, shard)
 
     def weight_loader_v2(self, param: Any, loaded_weight: torch.Tensor, loaded_shard_id: Any = None) -> None:
-        super().weight_loader_v2(param, self._keep(loaded_weight, loaded_shard_id), loaded_shard_id)
+        for shard, kept in self._shards(loaded_weight, loaded_shard_id):
+            super().weight_loader_v2(param, kept, shard)
 
 
 class KeptOutput(RowParallelLinear):
