@@ -110,7 +110,6 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["demo", "--remove", "96", "--text-only", "0", "--protect-top", "0"], "all heads of the model"),
     (["demo", "--select", "top"], "--protect-top"),
     (["demo", "--remove", "0", "--text-only", "0"], "nothing to compare"),
-    (["ablate", "missing.json", "--curve", "--rows", "short"], "--rows and --curve"),
     (["demo", "--kv-cache-gib", "60000"], "GiB of memory"),
     (["demo", "--model", "demmo"], "did you mean demo?"),
 ]

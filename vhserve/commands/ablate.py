@@ -64,7 +64,6 @@ class Ablate(MaskedRunOptions):
         from profiles.files import write_atomically
         from profiles.store import load_profile
 
-        self._check_shape()
         profile = load_profile(self.profile)
         whole, short = (CURVE, SHORT_CURVE) if self.curve else (TABLE, SHORT)
         shape = short if self.rows == "short" else whole
@@ -109,14 +108,6 @@ class Ablate(MaskedRunOptions):
         console.print(*map(drawn, grids), sep="\n")
         skipped = f", {len(result.broken)} skipped as broken" if result.broken else ""
         console.print(f"{result.samples} samples{skipped}", markup=False)
-
-    def _check_shape(self) -> None:
-        from profiles.errors import WrongValue
-
-        if self.curve and "rows" in self.model_fields_set:
-            raise WrongValue(
-                "--rows and --curve are both given", expected="a table or a curve", fix="leave one of them out"
-            )
 
     def _outputs(self) -> dict[Path, str | None]:
         from profiles.errors import WrongValue
