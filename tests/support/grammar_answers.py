@@ -1,7 +1,7 @@
 """What the process that tries grammars out says of some, with each of vLLM's backends; a program, without a server.
 
-Arguments: a model and, as JSON, the backends, the constraints and the two limits in seconds. Prints JSON: of each
-backend its answers, with the seconds until each came.
+Reads a list in JSON from its input: a model, the backends, the constraints and the two limits in seconds. Prints JSON:
+of each backend its answers, with the seconds until each came.
 """
 
 import json
@@ -37,7 +37,7 @@ def answers(model: str, backend: Any, constraints: list[dict[str, Any]], seconds
         answered, problem = ours.recv()
         assert answered == number
         said.append((problem, time.monotonic() - begun))
-    ours.close()
+    process.kill()  # a fork, it has our end of the pipe too, and does not see it close
     process.join()
     return said
 
@@ -47,6 +47,6 @@ if __name__ == "__main__":
     from vhserve.compat.processes import mend_model_inspection
 
     mend_model_inspection()
-    model, backends, *rest = sys.argv[1], *map(json.loads, sys.argv[2:])
+    model, backends, *rest = json.load(sys.stdin)
     found = {backend: answers(model, backend, *rest) for backend in backends}
     print(json.dumps(found))

@@ -44,10 +44,10 @@ def model(models: dict[str, TinyModel], tmp_path_factory: pytest.TempPathFactory
 
 
 def answers(model: Path, environment: dict[str, str], constraints: list[Any], token_seconds: float) -> dict[str, Any]:
-    given = [json.dumps(one) for one in (BACKENDS, constraints, SECONDS, token_seconds)]
+    given = json.dumps([str(model), BACKENDS, constraints, SECONDS, token_seconds])  # too long for an argument
     done = subprocess.run(
-        [sys.executable, grammar_answers.__file__, str(model), *given],
-        env=environment, stdout=subprocess.PIPE, text=True, timeout=1000, check=True,
+        [sys.executable, grammar_answers.__file__],
+        env=environment, input=given, stdout=subprocess.PIPE, text=True, timeout=1000, check=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert list(found) == list(BACKENDS)
