@@ -127,6 +127,7 @@ def _session(engine: Any) -> str:
     """What is said to a request whose input is to go on; and then everything is served as before."""
     from engine_host import request
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     wanted, core = SamplingParams(temperature=0, max_tokens=2), engine.llm_engine
     first = core.input_processor.process_inputs(
@@ -134,7 +135,7 @@ def _session(engine: Any) -> str:
     )
     try:
         core.engine_core.add_request(first)
-    except ValueError as error:
+    except VLLMValidationError as error:
         (reply,) = engine.generate([request(ADJACENT)], wanted, use_tqdm=False)
         assert len(reply.outputs[0].token_ids) == 2
         return str(error)

@@ -50,7 +50,11 @@ def signals(planted, samples):
     return BatchSignals(rows, batch.image, batch.box, effects=effects)
 
 
-@pytest.mark.parametrize(("name", "table"), [(name, table) for name, one in SCORERS.items() for table in one.tables])
+TABLES = [(name, table) for name, one in SCORERS.items() for table in one.tables if table != "evict"]
+"""The first token of an answer, which is all that these have, is that of full heads where heads are evicted."""
+
+
+@pytest.mark.parametrize(("name", "table"), TABLES)
 def test_every_scorer_finds_them(name, table, signals):
     scorer = SCORERS[name]
     values = scorer.values(signals)[table].mean(1).numpy() * (1 if scorer.direction == "higher" else -1)

@@ -39,6 +39,11 @@ def calibrate(folders, tmp_path, capsys):
     return run
 
 
+def told(said):
+    """Lines about where the chat template comes from; a model that is never right gets another that names it."""
+    return [line for line in said.splitlines() if "chat template" in line and "answers none" not in line]
+
+
 def test_a_template_of_the_tokenizer_is_used(calibrate, folders):
     (_, one, said), (_, other, said_too) = calibrate("processor"), calibrate("tokenizer")
     first, second = load_profile(one), load_profile(other)
@@ -47,7 +52,7 @@ def test_a_template_of_the_tokenizer_is_used(calibrate, folders):
     for profile, source in ((first, "processor"), (second, "tokenizer")):
         found = TemplateRef.of_settings(profile.settings)
         assert found == TemplateRef(digest=digest, source=source, content_format="openai")
-    assert "chat template" not in said + said_too
+    assert not told(said + said_too)
 
 
 def test_a_plan_carries_the_template_and_the_image_backend_of_its_profile(calibrate, tmp_path, capsys):
@@ -69,7 +74,7 @@ def test_a_fallback_is_said_and_recorded(calibrate):
     assert profile.settings["chat_template_source"] == "fallback"
     code, same, said = calibrate("none", "--chat-template", str(FALLBACKS / "llava.jinja"))
     assert code == 0
-    assert "chat template" not in said
+    assert not told(said)
     assert load_profile(same).rankings == profile.rankings
     assert load_profile(same).settings["chat_template_source"] == "given"
 
@@ -79,14 +84,14 @@ def test_a_template_that_is_given(calibrate, tmp_path, capsys):
     path.write_text(OTHER)
     code, out, said = calibrate("processor", "--chat-template", str(path))
     assert code == 0
-    assert "chat template" not in said
+    assert not told(said)
     found = TemplateRef.of_settings(load_profile(out).settings)
     assert found == TemplateRef(digest=template_digest(OTHER), source="given", content_format="string")
     ablate = ["ablate", str(out), "--samples", "3", "-k", "3", "--draws", "1", "--rows", "short"]
     assert main([*ablate, "--out", str(tmp_path / "ablation.json")]) == 0
     assert "was made with chat template sha256:" in capsys.readouterr().err
     assert main([*ablate, "--out", str(tmp_path / "same.json"), "--chat-template", str(path)]) == 0
-    assert "chat template" not in capsys.readouterr().err
+    assert not told(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", ["no-such-file", "."])

@@ -14,7 +14,7 @@ COMMANDS = {
     "calibrate": ["calibrate"],
     "ablate": ["ablate", "PROFILE", "-k", "3", "--draws", "1"],
     "rankings": ["rankings", "PROFILE"],
-    "analyze": ["analyze"],
+    "analyze": ["analyze", "-k", "3"],
 }
 
 
