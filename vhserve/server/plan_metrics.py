@@ -124,7 +124,8 @@ def _expose_for(app: Any, plan: PruningPlan) -> None:
     cell = cell_bytes(config, plan.geometry.head_size)
     expose(plan, cell, served.block_size, _capacity(plan, config), surgery=surgery)
     if api_server_rank(config) <= 0:
-        print(f"vhserve: {described(plan, *served)}; heads chosen by {surgery}", file=sys.stderr, flush=True)
+        how = surgery and f"; heads chosen by {surgery}"
+        print(f"vhserve: {described(plan, *served)}{how}", file=sys.stderr, flush=True)
 
 
 def _capacity(plan: PruningPlan, config: Any) -> Capacity | None:

@@ -99,6 +99,16 @@ def test_adapters_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Pat
     assert worst_difference(small(source).oracle, plan, case.rounds, [outcome.probed]) > 0.1, "the adapter does nothing"
 
 
+def test_adapters_are_refused_where_heads_are_cut_out(engine_host: EngineHost, tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    plan = Case("", **GROUPS).plan(small(source)).model_dump(mode="json")
+    kind, text = engine_host.run(
+        Job(str(source), plan, settings={"enable_lora": True, "max_lora_rank": 8}, surgery="slice")
+    ).failure or ("", "")
+    assert kind == "FlagRefused"
+    assert "--enable-lora" in text
+
+
 def test_quantised_weights_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Path) -> None:
     source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
     quantise(source, tmp_path / "quantised", tmp_path / "rounded", "int8")

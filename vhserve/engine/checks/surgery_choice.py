@@ -44,11 +44,16 @@ def check_surgery_flags(asked: AskedSurgery, arguments: Any) -> None:
     flags = {"--enable-lora": arguments.enable_lora, "--quantization": arguments.quantization}
     for flag, given in flags.items():
         if asked == SLICE and given:
-            raise FlagRefused(
-                f"{flag} does not go together with --surgery slice: weights of single heads cannot be cut out then",
-                expected="--surgery gather, which leaves the projections as they are",
-                fix="serve with --surgery gather, or without --surgery",
-            )
+            raise refuse_slice(flag)
+
+
+def refuse_slice(flag: str) -> FlagRefused:
+    """What to raise where a flag needs projections of all heads, and `slice` was asked for."""
+    return FlagRefused(
+        f"{flag} does not go together with --surgery slice: weights of single heads cannot be cut out then",
+        expected="--surgery gather, which leaves the projections as they are",
+        fix="serve with --surgery gather, or without --surgery",
+    )
 
 
 def only_gather_serves(vllm_config: Any) -> bool:

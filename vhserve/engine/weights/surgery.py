@@ -18,7 +18,7 @@ from vhserve.compat.layers import forget_attention
 from vhserve.engine.attention.gathered_attention import GatheredAttention
 from vhserve.engine.attention.layer_attention import build_layer_attention
 from vhserve.engine.attention.step_compaction import StepCompactions
-from vhserve.engine.checks.surgery_choice import GATHER, SLICE, Surgery, asked_surgery, only_gather_serves
+from vhserve.engine.checks.surgery_choice import GATHER, SLICE, Surgery, asked_surgery, only_gather_serves, refuse_slice
 from vhserve.engine.layer_plan import LayerPlan, layer_plans
 from vhserve.engine.weights.decoder_attention import DecoderAttention, decoder_attention
 from vhserve.engine.weights.dropped_tokens import use_dropped_tokens_linear
@@ -72,6 +72,10 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Sur
 
 def _choose(sites: Sequence[DecoderAttention], plan: PruningPlan, vllm_config: VllmConfig) -> Surgery:
     asked = asked_surgery(vllm_config.additional_config)
+    if (
+        asked == SLICE and vllm_config.lora_config
+    ):  # vLLM would leave adapters out of smaller projections, and not say so
+        raise refuse_slice("--enable-lora")
     if asked == GATHER or (asked != SLICE and only_gather_serves(vllm_config)):
         return GATHER
     compensated = plan.compensation.means is not None
