@@ -7,7 +7,6 @@ in the checkpoints on the Hub. Knows nothing of plans or engines.
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,41 +16,25 @@ from safetensors.torch import load_file, save_file
 _QUANTISED: Final = re.compile(r"language_model\.(model\.)?layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
 _UNTOUCHED: Final = ["lm_head", "re:.*vision_tower.*", "re:.*multi_modal_projector.*", "re:.*lm_head.*"]
 
-Tensors = dict[str, torch.Tensor]
-
-
-def int8(name: str, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-    """compressed-tensors, 8 bits, a scale for each output; activations are rounded as they come."""
-    scale = weight.abs().amax(1, keepdim=True) / 127
-    rounded = (weight / scale).round().clamp(-128, 127)
-    return {name: rounded.to(torch.int8), f"{name}_scale": scale}, rounded * scale
-
-
-def _compressed(form: str, weights: dict[str, Any], activations: dict[str, Any] | None) -> dict[str, Any]:
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations, "output_activations": None}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": form,
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": group},
-        "ignore": _UNTOUCHED,
-    }
-
-
-_INT: Final = {"type": "int", "symmetric": True}
-SCHEMES: Final[dict[str, tuple[Callable[[str, torch.Tensor], tuple[Tensors, torch.Tensor]], dict[str, Any]]]] = {
-    "int8": (
-        int8,
-        _compressed(
-            "int-quantized",
-            {"num_bits": 8, "strategy": "channel", "dynamic": False, **_INT},
-            {"num_bits": 8, "strategy": "token", "dynamic": True, **_INT},
-        ),
-    ),
+_INT8: Final = {"num_bits": 8, "type": "int", "symmetric": True}
+CONFIG: Final[dict[str, Any]] = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {**_INT8, "strategy": "channel", "dynamic": False},
+            "input_activations": {**_INT8, "strategy": "token", "dynamic": True},
+            "output_activations": None,
+        }
+    },
+    "ignore": _UNTOUCHED,
 }
+"""Weights of 8 bits with a scale for each output; activations are rounded as they come."""
 
 
-def quantise(source: Path, quantised: Path, rounded: Path, scheme: str) -> None:
+def quantise(source: Path, quantised: Path, rounded: Path) -> None:
     """Write a checkpoint with quantised weights, and one with the weights that these stand for, unquantised.
 
     Parameters
@@ -59,17 +42,17 @@ def quantise(source: Path, quantised: Path, rounded: Path, scheme: str) -> None:
     source
         A checkpoint of one file.
     """
-    change, config = SCHEMES[scheme]
     for folder in (quantised, rounded):
         shutil.copytree(source, folder)
     stored, meant = {}, {}
     for name, weight in load_file(source / "model.safetensors").items():
+        stored[name] = meant[name] = weight
         if _QUANTISED.search(name):
-            tensors, meant[name] = change(name, weight.float())
-            stored |= tensors
-        else:
-            stored[name] = meant[name] = weight
+            scale = weight.abs().amax(1, keepdim=True) / 127
+            whole = (weight / scale).round().clamp(-128, 127)
+            stored |= {name: whole.to(torch.int8), f"{name}_scale": scale}
+            meant[name] = whole * scale
     save_file(stored, quantised / "model.safetensors", {"format": "pt"})
     save_file(meant, rounded / "model.safetensors", {"format": "pt"})
     file = quantised / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": config}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": CONFIG}))

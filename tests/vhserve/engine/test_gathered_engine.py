@@ -111,7 +111,7 @@ def test_adapters_are_refused_where_heads_are_cut_out(engine_host: EngineHost, t
 
 def test_quantised_weights_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Path) -> None:
     source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
-    quantise(source, tmp_path / "quantised", tmp_path / "rounded", "int8")
+    quantise(source, tmp_path / "quantised", tmp_path / "rounded")
     case, rounded = Case("", **GROUPS), small(tmp_path / "rounded")
     off = []
     for plan in (Case("").plan(rounded), case.plan(rounded)):
@@ -125,7 +125,7 @@ def test_quantised_weights_go_together_with_a_plan(engine_host: EngineHost, tmp_
 
 def test_heads_are_not_cut_out_of_quantised_weights(engine_host: EngineHost, tmp_path: Path) -> None:
     source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
-    quantise(source, tmp_path / "quantised", tmp_path / "rounded", "int8")
+    quantise(source, tmp_path / "quantised", tmp_path / "rounded")
     plan = Case("", **GROUPS).plan(small(tmp_path / "rounded"))
     job = Job(str(tmp_path / "quantised"), plan.model_dump(mode="json"), surgery="slice")
     kind, text = engine_host.run(job).failure or ("", "")
