@@ -5,6 +5,7 @@ Does not know how the engine serves the plan, nor how a plan is made.
 
 __all__ = [
     "api_keys",
+    "at_start",
     "chat_template",
     "cpu_kv_cache",
     "drain",

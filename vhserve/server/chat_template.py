@@ -10,21 +10,15 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.compat.api_server import api_server_rank
 from vhserve.compat.prompts import chat_template_of
 from vhserve.notes import print_note
+from vhserve.server.at_start import AtStart
 from vhserve.server.settings import settings_of
 
 
-class TemplateCheck:
-    """ASGI middleware. It acts on the first ASGI scope, which is the lifespan, as `PlanMetrics` does."""
+class TemplateCheck(AtStart):
+    """Compares the two where a server has a plan."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.is_done = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.is_done and "app" in scope:
-            self.is_done = True
-            _check(scope["app"])
-        await self.app(scope, receive, send)
+    def act(self, app: Any) -> None:
+        _check(app)
 
 
 def template_warning(plan: PruningPlan, own: tuple[str, str] | None) -> str | None:

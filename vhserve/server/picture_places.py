@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from vhserve.compat.prompts import around_prompts, placeholders_of
+from vhserve.server.at_start import AtStart
 
 _MODEL_TYPES: Final = ("llava", "llava_next")
 """Models with one image token in the template for each picture. Others, which are served as stock vLLM serves them, may
@@ -17,18 +18,11 @@ _MEDIA: Final = ("image_url", "video_url", "audio_url", "input_audio", "image_em
 """Fields of a content part that hold no text."""
 
 
-class PicturePlaces:
-    """ASGI middleware. It acts on the first ASGI scope, which is the lifespan, as `PlanMetrics` does."""
+class PicturePlaces(AtStart):
+    """Guards the server's renderer."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.is_set_up = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.is_set_up and "app" in scope:
-            self.is_set_up = True
-            guard(scope["app"].state.engine_client.renderer)
-        await self.app(scope, receive, send)
+    def act(self, app: Any) -> None:
+        guard(app.state.engine_client.renderer)
 
 
 def guard(renderer: Any) -> None:

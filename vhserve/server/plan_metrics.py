@@ -19,6 +19,7 @@ from vhserve.compat.api_server import api_server_rank
 from vhserve.engine.checks import engine_reports
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.engine.kv_cache.saving import saving_ratio
+from vhserve.server.at_start import AtStart
 from vhserve.server.metric_definitions import collector
 from vhserve.server.served_saving import described
 from vhserve.server.server_info import ServedWith
@@ -94,25 +95,13 @@ def expose(
         interval.labels(**labels, bound="high").set(measured.high)
 
 
-class PlanMetrics:
-    """ASGI middleware that exposes the plan's metrics as an API server starts, before it takes its first request.
+class PlanMetrics(AtStart):
+    """Exposes the metrics of a server's plan, if it has one."""
 
-    It acts on the first ASGI scope, which is the lifespan. It is a middleware because vLLM builds those in the process
-    of every API server, which has both the plan and the registry; vLLM's other hooks either run in another process or
-    change what a server without a plan does.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.exposed = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.exposed and "app" in scope:
-            self.exposed = True
-            plan = settings_of(scope["app"]).plan
-            if plan is not None:
-                _expose_for(scope["app"], plan)
-        await self.app(scope, receive, send)
+    def act(self, app: Any) -> None:
+        plan = settings_of(app).plan
+        if plan is not None:
+            _expose_for(app, plan)
 
 
 def _expose_for(app: Any, plan: PruningPlan) -> None:

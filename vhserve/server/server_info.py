@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from vhserve.server.at_start import AtStart
 from vhserve.server.metric_definitions import collector
 
 
@@ -38,15 +39,8 @@ class ServedWith(NamedTuple):
         info.labels(block_size=str(self.block_size), dtype=self.dtype, kv_cache_dtype=self.kv_dtype).set(1)
 
 
-class ServerInfo:
-    """ASGI middleware that exposes the metric as an API server starts, as `plan_metrics.PlanMetrics` does a plan's."""
+class ServerInfo(AtStart):
+    """Exposes the metric."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.exposed = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.exposed and "app" in scope:
-            self.exposed = True
-            ServedWith.of(scope["app"].state.vllm_config).expose()
-        await self.app(scope, receive, send)
+    def act(self, app: Any) -> None:
+        ServedWith.of(app.state.vllm_config).expose()

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Final
 
 from vhserve.compat.requests import send_media_until_sent
+from vhserve.server.at_start import AtStart
 
 MAX_BYTES: Final = 256 << 20
 """How much is kept. What is dropped is processed again when it is needed."""
@@ -51,15 +52,8 @@ class UnsentMedia:
         self._bytes -= self._kept.pop(key, (None, 0))[1]
 
 
-class MediaDelivery:
-    """ASGI middleware. It acts on the first ASGI scope, which is the lifespan, as `PlanMetrics` does."""
+class MediaDelivery(AtStart):
+    """Keeps pictures until an engine has been sent them."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.is_set_up = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not self.is_set_up and "app" in scope:
-            self.is_set_up = True
-            send_media_until_sent(scope["app"].state.engine_client, UnsentMedia())
-        await self.app(scope, receive, send)
+    def act(self, app: Any) -> None:
+        send_media_until_sent(app.state.engine_client, UnsentMedia())
