@@ -26,26 +26,30 @@ class KVCapacity:
     Attributes
     ----------
     tokens
-        Text tokens that it holds; `None`: not reported.
+        Text tokens that it holds in requests of the greatest length, as vLLM says it; `None`: not reported.
     bytes_per_token
         Bytes of KV cache that one token takes, of the arms `baseline` and `pruned`; empty without a plan.
     prompts
         Prompts of the model's usual length that it holds, of kind `image` and `text`; empty without a plan.
-    block_size, engines
-        Tokens of a block (0: not reported), and how many engines there are.
+    block_size, blocks, engines
+        Tokens of a block and number of blocks (0: not reported), and how many engines there are.
     """
 
     tokens: int | None
     bytes_per_token: dict[str, float]
     prompts: dict[str, float]
     block_size: int
+    blocks: int
     engines: int
 
     def prompts_of(self, tokens: int) -> float | None:
-        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not reported."""
-        if not self.tokens or not self.block_size:
+        """Prompts of this many tokens that it holds without text-only heads; `None` where its size is not reported.
+
+        Counts blocks: `tokens` is less where the greatest length is no multiple of a block.
+        """
+        if not self.blocks or not self.block_size:
             return None
-        usable = self.tokens // self.block_size - self.engines  # each engine keeps one block as the null block
+        usable = self.blocks - self.engines  # each engine keeps one block as the null block
         return usable / -(-tokens // self.block_size)
 
 
@@ -135,7 +139,7 @@ def kv_capacity(text: str) -> KVCapacity:
     vLLM reports it in the labels of `vllm:cache_config_info`, per engine; they are added up. Bytes per token and
     prompts are vhserve's own series.
     """
-    tokens = engines = block_size = 0
+    tokens = all_blocks = engines = block_size = 0
     for labels, _ in _samples(text, "vllm:cache_config_info"):
         reported = labels.get("kv_cache_size_tokens", "")
         blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
@@ -144,8 +148,9 @@ def kv_capacity(text: str) -> KVCapacity:
             tokens += int(reported)
         elif blocks.isdigit() and size.isdigit():
             tokens += int(blocks) * int(size)
+        all_blocks += int(blocks) if blocks.isdigit() else 0
     per_token = {labels.get("arm", ""): value for labels, value in _samples(text, "vhserve_kv_cache_bytes_per_token")}
     prompts = {
         labels.get("prompt", ""): value for labels, value in _samples(text, "vhserve_kv_cache_capacity_requests")
     }
-    return KVCapacity(tokens or None, per_token, prompts, block_size, engines)
+    return KVCapacity(tokens or None, per_token, prompts, block_size, all_blocks, engines)

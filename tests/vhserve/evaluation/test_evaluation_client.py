@@ -163,7 +163,7 @@ def test_identify_names_what_is_wrong_with_a_server() -> None:
 
 def test_kv_capacity_adds_engines_up_and_survives_their_absence() -> None:
     text = (
-        'vllm:cache_config_info{block_size="32",engine="0",kv_cache_size_tokens="4000",num_gpu_blocks="100"} 1.0\n'
+        'vllm:cache_config_info{block_size="32",engine="0",kv_cache_size_tokens="3100",num_gpu_blocks="100"} 1.0\n'
         'vllm:cache_config_info{block_size="32",engine="1",kv_cache_size_tokens="None",num_gpu_blocks="100"} 1.0\n'
         'vhserve_kv_cache_bytes_per_token{arm="baseline"} 24576.0\n'
         'vhserve_kv_cache_bytes_per_token{arm="pruned"} 22528.0\n'
@@ -171,10 +171,10 @@ def test_kv_capacity_adds_engines_up_and_survives_their_absence() -> None:
     )
     with endpoint(metrics=text) as here:
         found = kv_capacity(metrics_text(here.base_url))
-    assert found.tokens == 4000 + 3200
+    assert found.tokens == 3100 + 3200  # the first engine's greatest length is no multiple of its blocks
     assert found.bytes_per_token == {"baseline": 24576, "pruned": 22528}
     assert found.prompts == {"image": 60.5}
-    assert found.prompts_of(70) == (7200 // 32 - 2) / 3
+    assert found.prompts_of(70) == (100 + 100 - 2) / 3
     assert kv_capacity("").tokens is None
     assert kv_capacity("").prompts_of(70) is None
 
