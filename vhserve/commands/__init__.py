@@ -21,4 +21,5 @@ __all__ = [
     "ranking_option",
     "rankings",
     "serve",
+    "served_model",
 ]

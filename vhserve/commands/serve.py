@@ -12,13 +12,12 @@ from pydantic_settings import CliPositionalArg, CliUnknownArgs
 from profiles.pictures.limits import MAX_PIXELS, MAX_REQUEST_PIXELS
 from vhserve import STARTED
 from vhserve.commands.flags import flags as own_flags
+from vhserve.commands.served_model import check_files, compare_revision, find_model, pin
 from vhserve.option_types import Samples, Seconds, Share
 
 if TYPE_CHECKING:
-    from calibrate.models.registry import FoundModel
     from profiles.pruning_plan import PruningPlan
     from vhserve.server.monitoring.settings import MonitoringSettings
-    from vhserve.server.preflight.flags import GivenFlags
 
 
 class Serve(BaseModel):
@@ -107,6 +106,7 @@ class Serve(BaseModel):
         from vhserve.server.model_check import check_model
         from vhserve.server.preflight.address import check_address
         from vhserve.server.preflight.flags import read_flags
+        from vhserve.server.preflight.length import check_length
         from vhserve.server.preflight.memory import check_memory
         from vhserve.server.preflight.model_files import check_chat_template
 
@@ -115,16 +115,17 @@ class Serve(BaseModel):
         self._check_digest(plan.digest if plan is not None else None)
         flags = read_flags(self.vllm_flags, own_flags(type(self)))
         check_address(flags)
-        found = self._find(flags.get("--revision"), plan)
+        found = find_model(self.model, flags.get("--revision"), plan)
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder, self.surgery)
-        self._check_files(found, flags)
+        check_files(self.model, found, flags)
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
+        check_length(flags, found.config if found is not None else {})
         monitoring = self._monitoring()
         compared = None
         if plan is not None and found is not None and flags.get("--load-format") != "dummy":
-            compared = self._compare_revision(plan, found.folder)
+            compared = compare_revision(plan, str(self.plan), self.model, found.folder)
         ensure_torchvision()
         quiet_vllm_imports()
         if self.dry_run:  # its result is on standard output
@@ -148,11 +149,11 @@ class Serve(BaseModel):
             arguments.served_model_name = [self.model]
         if plan is not None and found is not None:
             serving.apply_plan(arguments, plan, self.surgery)
-            folder = _pin(found, arguments)
+            folder = pin(found, arguments)
             if folder != found.folder:
                 check_model(plan, self.model, folder, self.surgery)
                 if arguments.load_format != "dummy":
-                    compared = self._compare_revision(plan, folder)
+                    compared = compare_revision(plan, str(self.plan), self.model, folder)
         settings = ServerSettings(
             self.max_request_bytes,
             self.max_sequences,
@@ -217,24 +218,6 @@ class Serve(BaseModel):
                 fix="serve that plan, or correct --plan-digest",
             )
 
-    def _compare_revision(self, plan: "PruningPlan", folder: Path) -> tuple[str, str]:
-        """Compare every byte of the weights with what the plan was made for; a note or warning says what was compared.
-
-        Raises
-        ------
-        ModelMismatch, ModelBroken, FileUnreadable
-        """
-        from calibrate.runs.progress import hashing_bar
-        from profiles.fingerprint import old_scheme_warning
-        from vhserve.server.model_check import check_revision, quantised_warning
-
-        if warning := quantised_warning(plan, self.model, folder):
-            return warning, "warning"
-        found = check_revision(plan, self.model, folder, hashing_bar)
-        if warning := old_scheme_warning(str(self.plan), plan.model.revision):
-            return warning, "warning"
-        return f"{self.model} is the model of {self.plan}: {found}", "note"
-
     def _monitoring(self) -> "MonitoringSettings":
         """Settings of canary and shadow. Opens the canary's data set, so that errors in it stop the start-up."""
         from vhserve.server.monitoring.settings import CanarySettings, MonitoringSettings, ShadowSettings
@@ -250,64 +233,5 @@ class Serve(BaseModel):
             shadow = ShadowSettings(self.shadow_url, self.shadow_fraction)
         return MonitoringSettings(canary, shadow)
 
-    def _find(self, revision: str | None, plan: "PruningPlan | None") -> "FoundModel | None":
-        """The model, or None for one that only vLLM may know how to serve, without a plan."""
-        from calibrate.errors import UnsupportedModel
-        from calibrate.models.registry import find
-
-        try:
-            return find(self.model, revision, plan.model.revision if plan is not None else None)
-        except UnsupportedModel:
-            if plan is not None:
-                raise
-            return None
-
-    def _check_files(self, found: "FoundModel | None", flags: "GivenFlags") -> None:
-        """Look at the files that vLLM will load; those of a Hub model may still be fetched, if the Hub can be reached.
-
-        Raises
-        ------
-        ModelBroken, ModelOffline
-        """
-        from calibrate.models.hub import files_missing, is_reachable
-        from profiles.errors import ModelFilesMissing
-        from vhserve.server.preflight.model_files import check_input_files, check_weight_files
-
-        folder = found.folder if found is not None else Path(self.model)
-        if not folder.is_dir():
-            return
-        config = found.config if found is not None else {}
-        try:
-            check_weight_files(self.model, folder, config, flags, supported=found is not None)
-            check_input_files(self.model, folder, flags, supported=found is not None)
-        except ModelFilesMissing as error:
-            if found is None:  # a model of another kind may keep its weights and its words in other files
-                return
-            if found.is_local:
-                raise
-            if not is_reachable(found.source, flags.get("--revision")):
-                raise files_missing(found.name, error.wrong) from error
-
 
 _MEASURE: Final = "what it costs in accuracy is unknown; `vhserve evaluate --base-url URL --attach PLAN` measures it"
-
-
-def _pin(found: "FoundModel", arguments: Namespace) -> Path:
-    """Make vLLM load the very snapshot that is checked, and return its folder.
-
-    Raises
-    ------
-    ModelOffline
-    """
-    if found.source == str(found.folder):
-        return found.folder
-    if arguments.revision is None:
-        arguments.revision = found.folder.name
-        return found.folder
-
-    from calibrate.models.hub import config_path
-
-    folder = config_path(found.source, revision=arguments.revision).parent
-    if folder.name.startswith(arguments.revision):  # vLLM finds no shortened commits
-        arguments.revision = folder.name
-    return folder

@@ -5,10 +5,14 @@ models (`model_check` has compared the plan with one) nor how heads are cut out 
 """
 
 import sys
+import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
+
+from pydantic import ValidationError
 
 from profiles.planning.layout import layer_layouts
 from profiles.pruning_plan import PruningPlan
@@ -145,13 +149,32 @@ def run_server(arguments: Namespace) -> None:
         The engine ended by itself.
     EngineRefused
         Something that only an engine's process can see does not go together with the plan.
+    FlagRefused
+        vLLM makes no configuration of the flags.
     """
     set_up_serving()
     mend_child_processes()
     end_child_processes_with_this_one()
     if not arguments.headless:  # it starts no server
         end_soon_while_starting()
-    with raise_relayed_errors():
+    with raise_relayed_errors(), _refused_configurations():
         serve_command().cmd(arguments)
     if code := engine_exit.exit_code():
         sys.exit(code)
+
+
+@contextmanager
+def _refused_configurations() -> Iterator[None]:
+    """Raise `FlagRefused` in place of an error with which vLLM refuses to make a configuration of its flags."""
+    try:
+        yield
+    except ValueError as error:  # pydantic's are, too
+        steps = traceback.extract_tb(error.__traceback__)
+        if not any(step.name == "create_engine_config" for step in steps):
+            raise
+        reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        raise FlagRefused(
+            f"vLLM refuses its flags: {' '.join(reasons[0].removeprefix('Value error, ').split()).rstrip('.')}",
+            expected="flags of `vllm serve` that go together, and with the model",
+            fix="correct them",
+        ) from error

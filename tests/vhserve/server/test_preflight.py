@@ -20,7 +20,7 @@ from oracle import TinyModel
 from profiles.fingerprint import model_revision
 from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
-from vhserve.commands.serve import Serve
+from vhserve.commands.served_model import compare_revision
 from vhserve.engine.kv_cache.pool import Pool
 from vhserve.errors import MemoryTooSmall
 from vhserve.server.preflight.flags import read_flags
@@ -151,6 +151,7 @@ FLAGS = {
     "too little for the model's length": (["--kv-cache-memory-bytes", "9k"], ["the model's 2048 tokens", *ROOM]),
     "too few blocks": (["--num-gpu-blocks-override", "9"], ["the model's 2048 tokens", "--num-gpu-blocks-override"]),
     "longer than the memory": (["--max-model-len", "1T"], ["--max-model-len 1099511627776", "are free"]),
+    "longer than the model": (["--max-model-len", "4k"], ["--max-model-len is 4000", "has 2048 positions"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),
     "no configuration": (["--config", "nowhere.yaml"], ["--config nowhere.yaml"]),
 }
@@ -247,12 +248,11 @@ def test_weights_that_are_not_the_plan_s(
     command.refuses(*words, saying=[models["gqa"].ref.revision, model_revision(folder)])
 
     plan = load_plan(plan_file)
-    serve = Serve(model=str(folder), plan=plan_file, vllm_flags=[])
-    said, kind = serve._compare_revision(plan, models["gqa"].path)
+    said, kind = compare_revision(plan, str(plan_file), str(folder), models["gqa"].path)
     assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in said
     assert kind == "note"
     before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
-    said, kind = serve._compare_revision(before, folder)
+    said, kind = compare_revision(before, str(plan_file), str(folder), folder)
     assert "calibrate again" in said
     assert kind == "warning"
 

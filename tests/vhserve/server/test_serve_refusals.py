@@ -132,6 +132,17 @@ def test_a_plan_of_another_model(
 
 
 @pytest.mark.vllm
+def test_flags_that_vllm_finds_not_to_go_together(
+    vllm_environment: dict[str, str], models: dict[str, TinyModel]
+) -> None:
+    done = serve(vllm_environment, str(models["gqa"].path), "--max-num-batched-tokens", "16", "--max-num-seqs", "32")
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("vhserve: error: vLLM refuses its flags: max_num_batched_tokens (16)")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.vllm
 def test_a_flag_that_a_plan_cannot_have(
     vllm_environment: dict[str, str], models: dict[str, TinyModel], evicting: PruningPlan, tmp_path: Path
 ) -> None:
@@ -156,9 +167,9 @@ def test_what_is_checked_is_the_snapshot_that_vllm_will_load(given: str | None, 
     code = (
         "import sys; from argparse import Namespace\n"
         "from calibrate.models.registry import find; from profiles.errors import UserError\n"
-        "from vhserve.commands.serve import _pin\n"
+        "from vhserve.commands.served_model import pin\n"
         "arguments = Namespace(revision=sys.argv[1] or None)\n"
-        "try: print(_pin(find('owner/tiny'), arguments).name)\n"
+        "try: print(pin(find('owner/tiny'), arguments).name)\n"
         "except UserError as error: print(type(error).__name__)\n"
         "print(arguments.revision)"
     )
