@@ -6,7 +6,7 @@ Each takes a `vllm.LLM` and returns plain values. Judges nothing.
 from typing import Any
 
 from engine_host import Answer, EnginePrompt, Round, ask
-from text_only_probes import QUESTION, TWO, _add, _held, _scheduler
+from text_only_probes import QUESTION, TWO, _add, _count_preemptions, _held, _scheduler
 
 ADJACENT = EnginePrompt("<s>USER: <image><image>\nhow many red circles are there ? ASSISTANT:", (1, 2))
 """With four image blocks in a row, of which those that keep every second one drop two."""
@@ -273,3 +273,32 @@ def resumed_with_a_shorter_hit(engine: Any) -> str:
     except RuntimeError as error:
         return str(error)
     return f"{len(reply)} tokens"
+
+
+def structured(engine: Any) -> dict[str, Any]:
+    """Replies by a regular expression, more at once than the pool holds: each with the texts that it allows."""
+    from engine_host import request
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    assert engine.reset_prefix_cache()
+    scheduler = _scheduler(engine)
+    preempted = _count_preemptions(scheduler)
+    prompts = [EnginePrompt(QUESTION, (1,)), EnginePrompt(TWO, (1, 2)), EnginePrompt(QUESTION, (4,))] * 2
+    words, tokens = ("red", "many", "yes", "there"), 80  # none begins with another word of the vocabulary
+    wanted = SamplingParams(
+        temperature=0,
+        max_tokens=tokens,
+        logprobs=20,
+        structured_outputs=StructuredOutputsParams(regex=f"({'|'.join(words)}){{{tokens}}}"),
+    )
+    replies = engine.generate([request(prompt) for prompt in prompts], wanted, use_tqdm=False)
+    return {
+        "answers": [
+            (prompt, _answer(one.outputs[0], list(one.prompt_token_ids)))
+            for prompt, one in zip(prompts, replies, strict=True)
+        ],
+        "allowed": [engine.get_tokenizer().convert_tokens_to_ids(word) for word in words],
+        "preempted": preempted[0],
+        "held": _held(engine),
+    }

@@ -96,7 +96,7 @@ def put_counts(scheduler_stats: Any, counts: dict[str, int]) -> None:
     Cause
         `SchedulerStats` is a dataclass that is decoded field by field, without a field for extensions. Its fields for
         connectors are free, but vLLM's logger fails on them where no connector is set. The requests waiting by LoRA
-        adapter are a mapping of names to numbers that nobody reads without LoRA, and plans refuse LoRA.
+        adapter are a mapping of names to numbers, whose readers see it after `take_counts`.
     Removal
         `SchedulerStats` gets a field that extensions may fill.
     """

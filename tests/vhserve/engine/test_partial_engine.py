@@ -89,7 +89,7 @@ CASES = {
         probe="partial_probes:preempt_mid_reply",
     ),
     # A reply that is computed anew begins in the middle of a step's budget, and its prompt's image is there again.
-    "preemption": partial_case("mha", **HALF, **SMALL_POOL),
+    "preemption": partial_case("mha", **HALF, **SMALL_POOL, probe="partial_probes:structured"),
     "preemption_in_chunks": partial_case(
         "mha", **HALF, **{**SMALL_POOL, "settings": {**SMALL_POOL["settings"], "max_num_batched_tokens": 40}}
     ),
@@ -239,6 +239,22 @@ def test_sessions_are_refused(served: EngineRuns) -> None:
 def test_a_preemption_in_the_middle_of_a_reply_changes_nothing(served: EngineRuns) -> None:
     probed = served("chunked_prefill").probed
     assert probed["calm"] == probed["disturbed"]
+    assert probed["held"]["free"] == probed["held"]["blocks"] - 1
+
+
+def test_structured_replies_that_are_preempted(served: EngineRuns, models: dict[str, TinyModel]) -> None:
+    """vLLM's log-probabilities are then of what the expression allows: all but a constant below the model's own."""
+    case, model = CASES["preemption"], models["mha"]
+    probed = served("preemption").probed
+    assert probed["preempted"] > 0
+    for prompt, answer in probed["answers"]:
+        assert set(answer.reply_ids) <= set(probed["allowed"])
+        expected = model.oracle.log_probs(prompt, answer, case.plan(model))
+        assert len(answer.reply_ids) == len(expected) == 80
+        for row, own in zip(answer.log_probs, expected, strict=True):
+            apart = [own[token].item() - row[token] for token in probed["allowed"]]
+            assert max(apart) - min(apart) < EXACT
+    assert len({tuple(answer.reply_ids) for _, answer in probed["answers"]}) > 1
     assert probed["held"]["free"] == probed["held"]["blocks"] - 1
 
 
