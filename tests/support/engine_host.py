@@ -30,11 +30,12 @@ IMAGE_TOKEN = 4
 
 @dataclass(frozen=True)
 class EnginePrompt:
-    """A prompt and the seeds of its images; `same image` is `same seed`."""
+    """A prompt and the seeds of its images and videos; `same image` is `same seed`."""
 
     text: str
     images: tuple[int, ...] = ()
     image_size: tuple[int, int] = (72, 72)
+    videos: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,9 @@ def ask(engine: Any, asked: Round, **options: Any) -> list[Answer]:
 
 def request(prompt: EnginePrompt) -> dict[str, Any]:
     pictures = [image(seed, prompt.image_size) for seed in prompt.images]
-    return {"prompt": prompt.text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
+    videos = [video(seed, prompt.image_size) for seed in prompt.videos]
+    media = {name: items for name, items in (("image", pictures), ("video", videos)) if items}
+    return {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
 
 
 def image(seed: int, size: tuple[int, int]) -> Any:
@@ -297,6 +300,15 @@ def image(seed: int, size: tuple[int, int]) -> Any:
 
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+
+def video(seed: int, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
+    """Six such pictures as frames, `(6, height, width, 3)`, of two a second; and what vLLM has to know of them."""
+    import numpy as np
+
+    frames = np.stack([np.asarray(image(100 * seed + number, size)) for number in range(6)])
+    times = {"fps": 2.0, "duration": 3.0, "total_num_frames": 6, "frames_indices": list(range(6))}
+    return frames, {**times, "video_backend": "opencv", "do_sample_frames": False}
 
 
 def facts_of(engine: Any) -> dict[str, Any]:

@@ -4,7 +4,10 @@ Run in the engine host, by `engine_host.call`. Knows nothing of what should come
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
+
+from engine_host import EnginePrompt, request
 
 
 @functools.lru_cache(maxsize=16)
@@ -69,15 +72,29 @@ def message(picture: Any, text: str, *, picture_last: bool = False) -> list[dict
 
 def guarded(model: str, conversations: list[list[Any]], template: str | None = None) -> list[list[int] | str]:
     """What the server makes of each conversation: its token ids, or the line of the error that it is refused with."""
+    return _guarded(model, conversations, lambda one: chat_prompts(model, [one], template)[0])
+
+
+def guarded_prompts(model: str, prompts: list[EnginePrompt]) -> list[list[int] | str]:
+    """The same of prompts that are sent with their pictures and videos, and not as messages."""
+
+    def ids(prompt: EnginePrompt) -> list[int]:
+        (made,) = renderer(model).render_cmpl([request(prompt)])
+        return list(made["prompt_token_ids"])
+
+    return _guarded(model, prompts, ids)
+
+
+def _guarded(model: str, asked: list[Any], made: Callable[[Any], list[int]]) -> list[list[int] | str]:
     from vhserve.server.picture_places import guard
 
     own, outcomes = renderer(model), list[list[int] | str]()
     stock = dict(vars(own))
     try:
         guard(own)
-        for conversation in conversations:
+        for one in asked:
             try:
-                outcomes += chat_prompts(model, [conversation], template)
+                outcomes.append(made(one))
             except ValueError as error:
                 outcomes.append(str(error))
     finally:

@@ -3,25 +3,104 @@
 Does not know what is checked. Importing it is cheap.
 """
 
-from collections.abc import Callable
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from profiles.image_spans import MODALITIES
 
 
-def placeholders_of(renderer: Any, image_token: int) -> tuple[str, tuple[str, ...]]:
-    """How a server's tokenizer writes its model's image token, and all texts that stand for a picture in a message.
+@dataclass(frozen=True)
+class Placeholders:
+    """What stands for a picture or a video in the prompts of a model.
+
+    Attributes
+    ----------
+    tokens
+        Ids of tokens that embeddings are put in the place of: modality, and how the token is written.
+    texts
+        What a text may not say: these tokens, what vLLM's processor puts placeholders in the place of, and what vLLM
+        writes for a part of a message; numbers stand for any.
+    targets
+        Those that the processor looks for and that hold none of these tokens.
+    """
+
+    tokens: Mapping[int, tuple[str, str]]
+    texts: re.Pattern[str]
+    targets: tuple[str, ...]
+
+
+def placeholders_of(renderer: Any) -> Placeholders | None:
+    """What stands for pictures and videos in the prompts of a server's model; None where it takes neither.
+
+    Learnt from what vLLM's processor does with one small picture and one small video, which it makes itself.
 
     Symptom
         A text that vLLM itself takes for a picture's place goes unnoticed.
     Cause
-        The text that vLLM writes for pictures into templates that take one text is known to the model's class alone.
+        What vLLM looks for in a prompt, and what it writes for pictures into templates that take one text, is known to
+        the model's class and its processor alone.
     Removal
         vLLM publishes the placeholders of a model that it serves.
     """
     from vllm.model_executor.model_loader import get_model_cls
 
-    own: str = renderer.get_tokenizer().convert_ids_to_tokens(image_token)
-    model_class: Any = get_model_cls(renderer.model_config)
-    return own, tuple({own, model_class.get_placeholder_str("image", 1)})
+    if renderer.mm_processor is None:
+        return None
+    tokenizer, model_class = renderer.get_tokenizer(), cast(Any, get_model_cls(renderer.model_config))
+    tokens: dict[int, tuple[str, str]] = {}
+    targets: list[tuple[list[int], str]] = []
+    patterns: list[str] = []
+    for modality in MODALITIES:
+        if modality not in renderer.mm_processor.info.supported_mm_limits:
+            continue
+        for update in _prompt_updates(renderer.mm_processor, modality):
+            full, embeds = update.content.full, update.content.is_embed
+            places = full if embeds is None else [one for one, embed in zip(full, embeds(full), strict=True) if embed]
+            token = Counter(places).most_common(1)[0][0]  # all, but where vLLM counts the text between frames, too
+            tokens.setdefault(token, (modality, tokenizer.convert_ids_to_tokens([token])[0]))
+            if isinstance(update.target, list) and update.target:
+                targets.append((update.target, tokenizer.decode(update.target)))
+        with suppress(ValueError):  # of a class that writes nothing for this modality
+            if written := model_class.get_placeholder_str(modality, _NUMBER):
+                patterns.append(re.escape(written).replace(str(_NUMBER), r"\d+"))
+    # Tokenizers that read no text as a special token take these names for words, and so do we.
+    names = [name for token, (_, name) in tokens.items() if token in _ids(tokenizer, name)]
+    patterns += [re.escape(one) for one in (*names, *(text for _, text in targets))]
+    return Placeholders(
+        tokens=tokens,
+        texts=re.compile("|".join(dict.fromkeys(patterns))),
+        targets=tuple(dict.fromkeys(text for ids, text in targets if not tokens.keys() & set(ids))),
+    )
+
+
+_NUMBER: Final = 987654321
+"""What counts the pictures in the placeholders of models that number them."""
+
+_SIDE: Final = 96
+"""Pixels of the pictures that tell a model's placeholders."""
+
+
+def _prompt_updates(processor: Any, modality: str) -> list[Any]:
+    """What vLLM's processor would do to a prompt with one small picture, or video of two frames."""
+    from vllm.config.multimodal import ImageDummyOptions, MultiModalDummyOptions, VideoDummyOptions
+    from vllm.multimodal.processing.context import TimingContext
+
+    options: Any = MultiModalDummyOptions(
+        image=ImageDummyOptions(count=1, width=_SIDE, height=_SIDE),
+        video=VideoDummyOptions(count=1, width=_SIDE, height=_SIDE, num_frames=2),
+    )
+    inputs = processor.get_dummy_inputs(processor.info.ctx.model_config.max_model_len, {modality: 1}, options)
+    made: list[Any] = processor._apply_hf_processor(inputs, TimingContext(enabled=False)).prompt_updates[modality][0]
+    return made
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
 
 
 def image_processor_of(renderer: Any) -> Any | None:

@@ -1,18 +1,14 @@
-"""Where pictures go in a prompt: where a request's parts put them, and never where a text says `<image>`.
+"""Where pictures and videos go in a prompt: where a request's parts put them, and never where a text says `<image>`.
 
-Owns what is refused, with status 400, and the middleware that makes an API server do so from its start. Does not know
-how vLLM renders a prompt.
+Owns what is refused, with status 400, and the middleware that makes an API server do so from its start. What stands for
+a picture in a model's prompts, vLLM's own processor says. Does not know models, or how vLLM renders a prompt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from vhserve.compat.prompts import around_prompts, placeholders_of
+from vhserve.compat.prompts import Placeholders, around_prompts, placeholders_of
 from vhserve.server.at_start import AtStart
-
-_MODEL_TYPES: Final = ("llava", "llava_next")
-"""Models with one image token in the template for each picture. Others, which are served as stock vLLM serves them, may
-have several, or none before their processor has run."""
 
 _MEDIA: Final = ("image_url", "video_url", "audio_url", "input_audio", "image_embeds", "audio_embeds", "video_embeds")
 """Fields of a content part that hold no text."""
@@ -26,19 +22,17 @@ class PicturePlaces(AtStart):
 
 
 def guard(renderer: Any) -> None:
-    """Let vLLM's renderer refuse prompts in which a text would place a picture; does nothing for other models."""
-    config = renderer.model_config.hf_config
-    if config.model_type not in _MODEL_TYPES:
-        return
-    token, placeholders = placeholders_of(renderer, config.image_token_index)
-    around_prompts(
-        renderer,
-        lambda messages: check_messages(messages, placeholders),
-        lambda prompt: check_prompt(prompt, config.image_token_index, token),
-    )
+    """Let vLLM's renderer refuse prompts in which a text would place a picture; does nothing for models of text."""
+    placeholders = placeholders_of(renderer)
+    if placeholders is not None and placeholders.tokens:
+        around_prompts(
+            renderer,
+            lambda messages: check_messages(messages, placeholders),
+            lambda prompt: check_prompt(prompt, placeholders, renderer.get_tokenizer().decode),
+        )
 
 
-def check_messages(messages: Sequence[Any], placeholders: Sequence[str]) -> None:
+def check_messages(messages: Sequence[Any], placeholders: Placeholders) -> None:
     """Refuse messages with a placeholder in a text.
 
     Parameters
@@ -46,7 +40,7 @@ def check_messages(messages: Sequence[Any], placeholders: Sequence[str]) -> None
     messages
         Of OpenAI's protocol. Content that can be read but once is replaced by a list.
     placeholders
-        Texts that stand for a picture.
+        Of the model.
 
     Raises
     ------
@@ -60,22 +54,25 @@ def check_messages(messages: Sequence[Any], placeholders: Sequence[str]) -> None
         if content is not None and not isinstance(content, str | list):
             message["content"] = list(content)
         for text in _texts(message):
-            if found := next((one for one in placeholders if one in text), None):
+            if found := placeholders.texts.search(text):
                 raise ValueError(
-                    f"messages[{number}] has {found} in its text, which stands for a picture: send each picture as a "
-                    "part of its own, where it belongs, and leave that out"
+                    f"messages[{number}] has {found[0]} in its text, which stands for a picture or a video: send each "
+                    "as a part of its own, where it belongs, and leave that out"
                 )
 
 
-def check_prompt(prompt: Any, image_token: int, name: str) -> None:
-    """Refuse a prompt with another number of image tokens than its pictures have.
+def check_prompt(prompt: Any, placeholders: Placeholders, decode: Callable[[Sequence[int]], str]) -> None:
+    """Refuse a prompt with what stands for a picture outside the placeholders of its pictures and videos.
 
     Parameters
     ----------
     prompt
-        What vLLM hands to its engine: token ids, and the ranges of the pictures among them.
-    image_token, name
-        Id of the image token, and how it is written.
+        What vLLM hands to its engine: token ids, and the ranges of the pictures and videos among them. These may hold
+        other tokens as well: marks of tiles, ends of rows, times of frames.
+    placeholders
+        Of the model.
+    decode
+        The tokenizer's.
 
     Raises
     ------
@@ -84,13 +81,26 @@ def check_prompt(prompt: Any, image_token: int, name: str) -> None:
     """
     if (ids := prompt.get("prompt_token_ids")) is None:  # embeddings
         return
-    ranges = (prompt.get("mm_placeholders") or {}).get("image", ())
-    stray = list(ids).count(image_token) - sum(one.get_num_embeds() for one in ranges)
-    if stray:
-        raise ValueError(
-            f"the prompt has {stray} image tokens ({name}) that belong to none of its {len(ranges)} pictures: leave "
-            "them out, and send pictures as parts of a chat message"
-        )
+    media = prompt.get("mm_placeholders") or {}
+    ranges = sorted((one.offset, one.offset + one.length) for of_one in media.values() for one in of_one)
+    starts, stops = [0, *(stop for _, stop in ranges)], [*(start for start, _ in ranges), len(ids)]
+    outside = [list(ids[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+    for token, (modality, name) in placeholders.tokens.items():
+        if stray := sum(part.count(token) for part in outside):
+            raise ValueError(_belongs_to_none(f"{stray} {modality} tokens ({name})", len(ranges)))
+    # Without pictures nothing is looked for in a prompt, so that these are words there.
+    if not ranges or not placeholders.targets:
+        return
+    for text in map(decode, outside):
+        if found := next((one for one in placeholders.targets if one in text), None):
+            raise ValueError(_belongs_to_none(found, len(ranges)))
+
+
+def _belongs_to_none(what: str, number: int) -> str:
+    return (
+        f"the prompt has {what} beside the places of its {number} pictures or videos: leave that out, and send "
+        "pictures as parts of a chat message"
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -25,6 +25,12 @@ class Family:
     opening, picture, closing
         What its chat template writes before a message's content, for a picture, and behind the content. Pictures of
         prompts are written by hand where there are several.
+    video
+        The same for a video; empty where vLLM or its processor takes none.
+    stands_for
+        What its texts may not say: each stands for a picture or a video.
+    harmless
+        Special tokens around or between pictures, which a text may say.
     """
 
     name: str
@@ -33,6 +39,9 @@ class Family:
     opening: str
     picture: str
     closing: str
+    video: str = ""
+    stands_for: tuple[str, ...] = ("<image>",)
+    harmless: tuple[str, ...] = ()
 
     def prompt(self, *parts: str | None) -> str:
         """A prompt of texts and pictures (`None`), in this order."""

@@ -94,4 +94,7 @@ GLM4V: Final = Family(
     opening="[gMASK]<sop><|user|>\n",
     picture="<|begin_of_image|><|image|><|end_of_image|>",
     closing="<|assistant|>\n",
+    video="<|begin_of_video|><|video|><|end_of_video|>",
+    stands_for=("<|image|>", "<|begin_of_video|><|video|><|end_of_video|>"),
+    harmless=("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>"),
 )

@@ -113,6 +113,7 @@ IDEFICS3: Final = (
         opening="<|begin_of_text|>User:",
         picture="<image>",
         closing="<end_of_utterance>\nAssistant:",
+        harmless=("<fake_token_around_image>", "<global-img>", "<row_1_col_1>"),
     ),
     Family(
         "smolvlm",
@@ -121,5 +122,6 @@ IDEFICS3: Final = (
         opening="<|im_start|>User:",
         picture="<image>",
         closing="<end_of_utterance>\nAssistant:",
+        harmless=("<fake_token_around_image>", "<global-img>", "<row_1_col_1>"),
     ),
 )

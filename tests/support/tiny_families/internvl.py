@@ -106,9 +106,12 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-_PROMPT: Final = {
+_PROMPT: Final[dict[str, Any]] = {
     "opening": "<|im_start|>user\n",
     "picture": "<IMG_CONTEXT>\n",
+    "video": "<video>\n",
+    "stands_for": ("<IMG_CONTEXT>", "<video>"),
+    "harmless": ("<img>", "</img>"),
     "closing": "<|im_end|>\n<|im_start|>assistant\n",
 }
 

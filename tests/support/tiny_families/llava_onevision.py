@@ -90,5 +90,7 @@ LLAVA_ONEVISION: Final = Family(
     make_llava_onevision,
     opening="<|im_start|>user ",
     picture="<image>\n",
+    video="<video>\n",
+    stands_for=("<image>", "<video>"),
     closing="<|im_end|><|im_start|>assistant\n",
 )

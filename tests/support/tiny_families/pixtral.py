@@ -102,7 +102,13 @@ def _processor(tokenizer: PreTrainedTokenizerFast, merge: int) -> PixtralProcess
     return PixtralProcessor(images, tokenizer, patch_size=6, spatial_merge_size=merge, chat_template=_CONTENT)
 
 
-_PROMPT: Final = {"opening": "<s>[INST]", "picture": "[IMG]", "closing": "[/INST]"}
+_PROMPT: Final[dict[str, Any]] = {
+    "opening": "<s>[INST]",
+    "picture": "[IMG]",
+    "closing": "[/INST]",
+    "stands_for": ("[IMG]",),
+    "harmless": ("[IMG_BREAK]", "[IMG_END]"),
+}
 
 PIXTRAL: Final = (
     Family("mistral3", "Mistral3ForConditionalGeneration", make_mistral3, **_PROMPT),

@@ -168,9 +168,12 @@ def _experts_as_published(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight.transpose(1, 2) if ".experts." in name else weight
 
 
-_PROMPT: Final = {
+_PROMPT: Final[dict[str, Any]] = {
     "opening": "<|im_start|>user\n",
     "picture": "<|vision_start|><|image_pad|><|vision_end|>",
+    "video": "<|vision_start|><|video_pad|><|vision_end|>",
+    "stands_for": ("<|image_pad|>", "<|video_pad|>"),
+    "harmless": ("<|vision_start|>", "<|vision_end|>"),
     "closing": "<|im_end|>\n<|im_start|>assistant\n",
 }
 

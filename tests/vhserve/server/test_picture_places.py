@@ -3,14 +3,17 @@ without it.
 """
 
 import random
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import vllm_prompts
 from engine_host import IMAGE_TOKEN, EngineHost, call, image
 from tiny_models import make_tiny_llava
 
+from vhserve.compat.prompts import Placeholders
 from vhserve.server.picture_places import check_messages, check_prompt
 
 SEED = 20263
@@ -97,7 +100,7 @@ class TestWithVllm:
     def test_a_placeholder_that_only_the_template_puts_together(self, engine_host: EngineHost, model: Path) -> None:
         halves = [said([text("<im"), text("age> how many ?"), picture()])]
         (outcome,) = self.outcomes(engine_host, model, [halves], JOINED)
-        assert outcome.startswith("the prompt has 1 image tokens (<image>) that belong to none of its 1 pictures")
+        assert outcome.startswith("the prompt has 1 image tokens (<image>) beside the places of its 1 pictures")
 
     def test_pictures_stand_where_their_parts_stand(self, engine_host: EngineHost, model: Path) -> None:
         """Random conversations without placeholders are not refused, and every picture is in its place."""
@@ -119,15 +122,61 @@ class TestWithVllm:
         assert self.outcomes(engine_host, model, conversations, IN_ORDER) == wanted
 
 
+PLACEHOLDERS = Placeholders({4: ("image", "<image>")}, re.compile("<image>|<image_\\d+>"), ("<cow>",))
+"""Of a model that has all kinds: it numbers its pictures, and looks for one of them in text."""
+
+
 def test_messages_that_can_be_read_once_are_kept() -> None:
     message = {"role": "user", "content": iter([text("a"), text("b")])}
-    check_messages([message], ("<image>",))
+    check_messages([message], PLACEHOLDERS)
     assert message["content"] == [text("a"), text("b")]
 
 
 def test_addresses_of_pictures_are_no_texts() -> None:
-    check_messages([said([{"type": "image_url", "image_url": {"url": "https://x/<image>.png"}}])], ("<image>",))
+    check_messages([said([{"type": "image_url", "image_url": {"url": "https://x/<image>.png"}}])], PLACEHOLDERS)
+
+
+def test_numbered_placeholders_are_found_by_any_number() -> None:
+    check_messages([said("<image_>")], PLACEHOLDERS)
+    with pytest.raises(ValueError, match="has <image_12> in its text"):
+        check_messages([said("what is <image_12> ?")], PLACEHOLDERS)
 
 
 def test_embeddings_have_no_tokens_to_check() -> None:
-    check_prompt({"type": "embeds", "prompt_embeds": None}, 4, "<image>")
+    check_prompt({"type": "embeds", "prompt_embeds": None}, PLACEHOLDERS, str)
+
+
+class Range(NamedTuple):
+    """Of vLLM's `PlaceholderRange`, what is read."""
+
+    offset: int
+    length: int
+
+
+@pytest.mark.parametrize(
+    ("ids", "ranges", "refusal"),
+    [
+        ([1, 4, 9, 4, 2], [Range(1, 3)], None),
+        ([4, 4], [Range(1, 1), Range(0, 1)], None),
+        ([1, 2], [], None),
+        ([1, 4, 9, 4, 4], [Range(1, 3)], "1 image tokens (<image>) beside the places of its 1 pictures"),
+        ([4, 1], [], "1 image tokens (<image>) beside the places of its 0 pictures"),
+        ([60, 99, 111, 119, 62, 4], [Range(5, 1)], "<cow> beside the places of its 1 pictures"),
+        ([60, 99, 111, 119, 62], [], None),
+        ([60, 99, 4, 111, 119, 62], [Range(2, 1)], None),
+    ],
+    ids=["row break", "two", "none", "one more", "none of a picture", "text", "words", "text around a picture"],
+)
+def test_only_what_lies_outside_of_placeholders_is_refused(
+    ids: list[int], ranges: list[Range], refusal: str | None
+) -> None:
+    prompt = {"prompt_token_ids": ids, "mm_placeholders": {"image": ranges[:1], "video": ranges[1:]}}
+
+    def decode(part: Sequence[int]) -> str:
+        return "".join(map(chr, part))
+
+    if refusal is None:
+        check_prompt(prompt, PLACEHOLDERS, decode)
+    else:
+        with pytest.raises(ValueError, match=re.escape(refusal)):
+            check_prompt(prompt, PLACEHOLDERS, decode)
