@@ -119,6 +119,16 @@ def image_token(tokenizer: Any, config: Any) -> str:
     return str(word)
 
 
+def placeholder_tokens(processor: Any) -> dict[int, str]:
+    """Tokens that stand for pictures and videos in the prompts of a completed processor, and how they are written."""
+    found = {int(processor.image_token_id): str(processor.image_token)}
+    if (video := getattr(processor, "video_token", None)) is not None:
+        ids = processor.tokenizer(video, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1 and ids[0] != processor.tokenizer.unk_token_id:  # else it is words to this tokenizer
+            found[int(ids[0])] = str(video)
+    return found
+
+
 def _strategy(config: Any) -> str:
     """`default` drops the first token of the vision tower, `full` drops none; ViP-LLaVA always drops it."""
     return str(getattr(config, "vision_feature_select_strategy", "default"))

@@ -24,7 +24,7 @@ from calibrate.models.chat_template import ChatTemplate, find_chat_template
 from calibrate.models.criterion import check_heads
 from calibrate.models.decoder import attention_of, decoder_layers, find_decoder
 from calibrate.models.hub import files_missing
-from calibrate.models.image_tokens import complete, usual_tokens
+from calibrate.models.image_tokens import complete, placeholder_tokens, usual_tokens
 from calibrate.models.measurable import find_measurable
 from calibrate.models.registry import FoundModel
 from profiles.error_text import one_line
@@ -90,6 +90,11 @@ class LoadedModel:
     def image_token(self) -> str:
         """What the tokenizer reads as that token."""
         return str(self.processor.image_token)
+
+    @cached_property
+    def placeholders(self) -> dict[int, str]:
+        """Tokens that a text may not say, and how they are written: they stand for a picture or a video."""
+        return placeholder_tokens(self.processor)
 
     @property
     def template(self) -> ChatTemplate:

@@ -129,7 +129,7 @@ def make_prompt(loaded: LoadedModel, sample: Sample, *, answered: bool = False) 
     Raises
     ------
     PlaceholderInText
-        The question has the model's image token in it, elsewhere than at its beginning or end.
+        The question has the model's image token in it, elsewhere than at its beginning or end, or its video token.
     NoImageTokens
         The chat template has no place for the picture, or several.
     PromptTooLong
@@ -179,17 +179,20 @@ def _around_picture(loaded: LoadedModel, sample: Sample) -> tuple[list[int], lis
     wanted = loaded.image_token_id
     placed = place_picture(sample.question, loaded.image_token)
     # A tokenizer that normalises text reads more as the image token than the token's own name.
-    if placed is None or wanted in _ids(loaded, placed.question):
+    ids = [wanted] if placed is None else _ids(loaded, placed.question)
+    found = next((word for token, word in loaded.placeholders.items() if token in ids), None)
+    if placed is None or found is not None:
+        kind = "picture" if found == loaded.image_token else "video"
         raise PlaceholderInText(
-            f"sample {sample.id}: the question has {loaded.image_token} among its words, which stands for a picture",
+            f"sample {sample.id}: the question has {found} among its words, which stands for a {kind}",
             expected=f"one {loaded.image_token} at its beginning or end, where the picture goes, or none",
             fix="mend the question, or take it out",
         )
     text = prompt_text(loaded, placed.question, picture_last=sample.picture_last or placed.picture_last)
     tokens = _ids(loaded, text)
-    if (found := tokens.count(wanted)) != 1:
+    if (places := tokens.count(wanted)) != 1:
         raise NoImageTokens(
-            f"model {loaded.ref.name}: sample {sample.id} has {found or 'no'} places for the picture in its prompt",
+            f"model {loaded.ref.name}: sample {sample.id} has {places or 'no'} places for the picture in its prompt",
             expected="a chat template with a place for each picture of a message",
             fix="use a checkpoint whose processor has a chat template for images",
         )

@@ -4,6 +4,7 @@ Each is compared with eager attention or with the model's own full pass, which b
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from calibrate.datasets.sample import Sample
-from calibrate.errors import UnsupportedModel
+from calibrate.errors import PlaceholderInText, UnsupportedModel
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import log_odds, next_token_logits
@@ -78,6 +79,18 @@ def test_tokens_are_those_of_transformers_own_chat_call(loaded, samples):
         assert torch.equal(ours.tokens, theirs["input_ids"][0])
         for name, one in ours.kinds.items():
             assert torch.equal(one, theirs[name][0]), name
+
+
+def test_questions_that_stand_for_a_picture_or_a_video_are_refused(family, loaded, samples):
+    """As the server refuses them; marks are words, and an image token at the beginning is the picture's."""
+    known = FAMILIES[family[0]]
+    for word in known.stands_for:
+        with pytest.raises(PlaceholderInText) as error:
+            make_prompt(loaded, replace(samples[0], id="record 7", question=f"how many {word} red circles ?"))
+        assert "sample record 7: the question has " in str(error.value)
+        assert "\n" not in str(error.value)
+    question = f"{loaded.image_token} how many {' '.join(known.harmless)} red circles ?"
+    assert make_prompt(loaded, replace(samples[0], question=question)).image.any()
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
