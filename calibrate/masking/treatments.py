@@ -19,7 +19,7 @@ from calibrate.masking.layer_treatments import LayerTreatment, layers_treated
 from calibrate.masking.masks import text_only_output
 from calibrate.masking.positions import Positions
 from calibrate.models.decoder import attention_of, decoder_layers
-from calibrate.models.image_spans import span_mask
+from calibrate.models.image_spans import Media, span_mask
 from profiles.image_spans import RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
@@ -35,7 +35,7 @@ def treated(
     compensation_means: npt.ArrayLike | None = None,
     block_size: int | None = None,
     prompt_lengths: Sequence[int] | None = None,
-    images: Sequence[Sequence[int]] | None = None,
+    media: Sequence[Media] | None = None,
     rule: SpanRule = RULE,
 ) -> Iterator[Positions]:
     """Treat heads while the context is open: every full forward pass of `model` computes what a plan would serve.
@@ -57,8 +57,8 @@ def treated(
         zero for queries inside others.
     prompt_lengths
         Tokens of each sample's prompt; positions behind it are its reply's. `None`: all are the prompt's.
-    images
-        Image tokens of each image of each sample, in the order of the prompt. `None`: a sample has one image at most.
+    media
+        What each sample has in its prompt. `None`: one image at most.
     rule
         What an image span is.
 
@@ -75,8 +75,13 @@ def treated(
     by_layer = layer_treatments(model, treatments, compensation_means)
     positions = Positions(block_size, prompt_lengths)
 
+    config: Any = model.config
+    # Of some models a video's embeddings stand in the place of image tokens, too.
+    tokens = [config.image_token_id, getattr(config, "video_token_id", None)]
+    embedded = torch.tensor([token for token in tokens if token is not None])
+
     def spans(ids: Tensor) -> Tensor:
-        return span_mask(ids == model.config.image_token_id, images, rule)  # type: ignore[union-attr, arg-type]
+        return span_mask(torch.isin(ids, embedded.to(ids.device)), media, rule)
 
     with ExitStack() as stack:
         if any(layer.changes_attention for layer in by_layer):
@@ -93,7 +98,7 @@ def plan_treated(
     *,
     block_size: int | None = None,
     prompt_lengths: Sequence[int] | None = None,
-    images: Sequence[Sequence[int]] | None = None,
+    media: Sequence[Media] | None = None,
 ) -> Iterator[Positions]:
     """Treat heads as `plan` says, its compensation and rule of image spans included; see `treated`."""
     means = plan.compensation.means
@@ -103,7 +108,7 @@ def plan_treated(
         compensation_means=means,
         block_size=block_size,
         prompt_lengths=prompt_lengths,
-        images=images,
+        media=media,
         rule=plan.span_rule,
     ) as positions:
         yield positions

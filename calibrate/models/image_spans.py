@@ -10,16 +10,19 @@ from torch import Tensor
 
 from profiles.image_spans import RULE, SpanRule
 
+Media = Sequence[tuple[str, int]]
+"""Modality and embeddings of each image and video of a prompt, in its order."""
 
-def span_mask(image: Tensor, images: Sequence[Sequence[int]] | None = None, rule: SpanRule = RULE) -> Tensor:
+
+def span_mask(embedding: Tensor, media: Sequence[Media] | None = None, rule: SpanRule = RULE) -> Tensor:
     """Positions in image spans.
 
     Parameters
     ----------
-    image
-        Image tokens, `(batch, n)`, bool; padding has none.
-    images
-        Image tokens of each image of each sample, in the order of the prompt. `None`: a sample has one image at most.
+    embedding
+        Tokens that embeddings are put in the place of, `(batch, n)`, bool; padding has none.
+    media
+        Of each sample. `None`: a sample has one image at most.
 
     Returns
     -------
@@ -28,12 +31,12 @@ def span_mask(image: Tensor, images: Sequence[Sequence[int]] | None = None, rule
     Raises
     ------
     ValueError
-        The images of a sample have more image tokens than it, or fewer.
+        The images and videos of a sample have more embeddings than it has room for, or fewer.
     """
-    rows = image.tolist()
-    counts = [[sum(row)] for row in rows] if images is None else images
-    mask = torch.zeros_like(image)
-    for number, (row, own) in enumerate(zip(rows, counts, strict=True)):
-        for start, stop in rule.spans_of_tokens(row, [("image", count) for count in own]):
+    rows = embedding.tolist()
+    known = [[("image", sum(row))] for row in rows] if media is None else media
+    mask = torch.zeros_like(embedding)
+    for number, (row, own) in enumerate(zip(rows, known, strict=True)):
+        for start, stop in rule.spans_of_tokens(row, own):
             mask[number, start:stop] = True
     return mask

@@ -30,12 +30,13 @@ IMAGE_TOKEN = 4
 
 @dataclass(frozen=True)
 class EnginePrompt:
-    """A prompt and the seeds of its images and videos; `same image` is `same seed`."""
+    """A prompt and the seeds of its images and videos; `same image` is `same seed`. Videos stand before images."""
 
     text: str
     images: tuple[int, ...] = ()
     image_size: tuple[int, int] = (72, 72)
     videos: tuple[int, ...] = ()
+    frames: int = 6
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def ask(engine: Any, asked: Round, **options: Any) -> list[Answer]:
 
 def request(prompt: EnginePrompt) -> dict[str, Any]:
     pictures = [image(seed, prompt.image_size) for seed in prompt.images]
-    videos = [video(seed, prompt.image_size) for seed in prompt.videos]
+    videos = [video(seed, prompt.image_size, prompt.frames) for seed in prompt.videos]
     media = {name: items for name, items in (("image", pictures), ("video", videos)) if items}
     return {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
 
@@ -302,13 +303,16 @@ def image(seed: int, size: tuple[int, int]) -> Any:
     return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
 
 
-def video(seed: int, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
-    """Six such pictures as frames, `(6, height, width, 3)`, of two a second; and what vLLM has to know of them."""
+def video(seed: int, size: tuple[int, int], frames: int) -> tuple[Any, dict[str, Any]]:
+    """Such pictures as frames, `(frames, height, width, 3)`, of 8 a second; and what vLLM has to know of them.
+
+    Few: how many positions a longer one takes, vLLM and transformers disagree for Qwen2.5-VL.
+    """
     import numpy as np
 
-    frames = np.stack([np.asarray(image(100 * seed + number, size)) for number in range(6)])
-    times = {"fps": 2.0, "duration": 3.0, "total_num_frames": 6, "frames_indices": list(range(6))}
-    return frames, {**times, "video_backend": "opencv", "do_sample_frames": False}
+    pixels = np.stack([np.asarray(image(100 * seed + number, size)) for number in range(frames)])
+    times = {"fps": 8.0, "duration": frames / 8, "total_num_frames": frames, "frames_indices": list(range(frames))}
+    return pixels, {**times, "video_backend": "opencv", "do_sample_frames": False}
 
 
 def facts_of(engine: Any) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from engine_host import BLOCK, IMAGE_TOKEN, Answer, EnginePrompt, image
-from PIL import Image
+from engine_host import BLOCK, IMAGE_TOKEN, Answer, EnginePrompt, image, video
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
 
 from calibrate.masking.treatments import plan_treated
 from profiles.fingerprint import model_revision
@@ -35,13 +36,12 @@ class Oracle:
         An image token in the reply, which transformers would take for the place of a picture, is the last one. Without
         `replies` the reply is computed as more of the prompt.
         """
-        pictures = [image(seed, prompt.image_size) for seed in prompt.images]
-        # Text in a list: Pixtral's processor takes nothing else.
-        inputs = self.processor(text=[prompt.text], images=pictures or None, return_tensors="pt")
+        inputs, media = self.inputs(prompt)
         prompt_ids = inputs.pop("input_ids")
-        assert prompt_ids[0].tolist() == answer.prompt_ids, "the two sides read the prompt differently"
+        asked = prompt_ids[0].tolist()
+        assert asked == self._embedded_in_image_tokens(answer.prompt_ids), "the two sides read the prompt differently"
         said = [*answer.reply_ids, IMAGE_TOKEN]
-        ids = torch.tensor([answer.prompt_ids + said[: said.index(IMAGE_TOKEN)]])
+        ids = torch.tensor([asked + said[: said.index(IMAGE_TOKEN)]])
         reply = ids.shape[1] - prompt_ids.shape[1]
         # What says something of each token says 0 of the reply's: that it is text.
         by_token = {key: one for key, one in inputs.items() if one.shape == prompt_ids.shape}
@@ -50,16 +50,38 @@ class Oracle:
         treating: AbstractContextManager[object] = nullcontext()
         if plan is not None:
             lengths = [len(answer.prompt_ids) if replies else ids.shape[1]]
-            counts = [[self.image_tokens(picture) for picture in pictures]]
-            treating = plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=lengths, images=counts)
+            treating = plan_treated(self.model, plan, block_size=BLOCK, prompt_lengths=lengths, media=[media])
         with treating:
             logits = self.model(**given).logits[0]
         return logits[len(answer.prompt_ids) - 1 :][: len(answer.reply_ids)].log_softmax(-1)
 
-    def image_tokens(self, picture: Image.Image) -> int:
-        """Image tokens of one picture, by the processor, which is given it alone."""
-        ids = self.processor(text=[self.processor.image_token], images=[picture])["input_ids"][0]
-        return list(ids).count(self.model.config.image_token_id)
+    def inputs(self, prompt: EnginePrompt) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+        """What the processor makes of a prompt, and the modality and embeddings of what is in it, in its order."""
+        pictures = [{"images": [image(seed, prompt.image_size)]} for seed in prompt.images]
+        videos = [_video_arguments(seed, prompt.image_size, prompt.frames) for seed in prompt.videos]
+        own = {"images": [one for picture in pictures for one in picture["images"]]} if pictures else {}
+        if videos:
+            own |= {name: [one for video in videos for one in video[name]] for name in ("videos", "video_metadata")}
+            own["do_sample_frames"] = False
+        # Text in a list: Pixtral's processor takes nothing else.
+        made = self.processor(text=[prompt.text], **own, return_tensors="pt")
+        media = [("video", self._embeddings(self.processor.video_token, one)) for one in videos]
+        media += [("image", self._embeddings(self.processor.image_token, one)) for one in pictures]
+        return dict(made), media
+
+    def _embedded_in_image_tokens(self, ids: list[int]) -> list[int]:
+        """vLLM's ids, with transformers' where embeddings go: InternVL's videos have image tokens there."""
+        word = getattr(self.processor, "video_token", None)
+        if word is None or getattr(self.model.config, "video_token_id", None) is not None:
+            return ids
+        token = self.processor.tokenizer.convert_tokens_to_ids(word)
+        return [IMAGE_TOKEN if one == token else one for one in ids]
+
+    def _embeddings(self, placeholder: str, given: dict[str, Any]) -> int:
+        """Embeddings of one picture or video, by the processor, which is given it alone."""
+        ids = list(self.processor(text=[placeholder], **given)["input_ids"][0])
+        config = self.model.config
+        return sum(ids.count(token) for token in {config.image_token_id, getattr(config, "video_token_id", None)})
 
     def difference(
         self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True
@@ -89,3 +111,10 @@ class TinyModel:
     @cached_property
     def oracle(self) -> Oracle:
         return Oracle(self.path)
+
+
+def _video_arguments(seed: int, size: tuple[int, int], number: int) -> dict[str, Any]:
+    """A processor's arguments for one video, whose frames it takes all."""
+    frames, metadata = video(seed, size, number)
+    known = {name: one for name, one in metadata.items() if name != "do_sample_frames"}
+    return {"videos": [frames], "video_metadata": [VideoMetadata(**known)], "do_sample_frames": False}

@@ -6,47 +6,19 @@ Float32; the largest difference in log-probability, over the 20 likeliest tokens
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from engine_cases import worst_difference
 from engine_host import EngineHost, Job, Round
 from exactness import EXACT, TELLING
-from oracle import TinyModel
+from family_plans import mixed_plan, tiny
 from tiny_families import FAMILIES
-from transformers import AutoConfig
 
-from profiles.pruning_plan import Compensation, PruningPlan
-from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks.surgery_choice import AskedSurgery
 
 pytestmark = pytest.mark.vllm
 
-TREATMENTS = ("full", "text_only", "removed", "evict", "thinned:2")
 SHORT = "qwen3-vl"
 """Of these, `make test` runs one."""
-
-
-def mixed_plan(model: TinyModel, *, partial: bool = True) -> PruningPlan:
-    """Treatments in turn for the KV groups of a model, so that layers differ; the last layer keeps no head.
-
-    Without `partial` ones, only the removed heads are.
-    """
-    geometry, heads = model.geometry, {name: [] for name in TREATMENTS}
-    for layer in range(geometry.layers):
-        for group in range(geometry.kv_heads):
-            name = TREATMENTS[(layer + 2 * group) % len(TREATMENTS)] if layer < geometry.layers - 1 else "removed"
-            first = group * geometry.group_size
-            heads[name] += [(layer, head) for head in range(first, first + geometry.group_size)]
-    heads = {name: own for name, own in heads.items() if name == "removed" or (partial and name != "full")}
-    means = np.random.default_rng(5).normal(size=(len(heads["removed"]), geometry.head_size)).astype(np.float32)
-    compensation = Compensation(method="mean", means=means)
-    return PruningPlan.manual(model.ref, geometry, **heads, granularity="kv_group", compensation=compensation)
-
-
-def tiny(name: str, folder: Path) -> TinyModel:
-    path = FAMILIES[name].make(folder / name)
-    config = AutoConfig.from_pretrained(path)
-    return TinyModel(path, decoder_geometry(config, 64), FAMILIES[name].architecture)
 
 
 @pytest.mark.parametrize("surgery", ["slice", "gather"])
