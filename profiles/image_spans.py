@@ -27,8 +27,7 @@ class SpanRule(Strict):
 
     Models put tokens of text between the embeddings of an image: at the ends of its rows, or around its tiles. Such a
     hole counts as the image's where it is short, or hardly a KV block would be all image. Holes are never bridged
-    between two images, nor in a video, where they are timestamps
-    and marks of frames: each run of embeddings is a span.
+    between two images, nor in a video, where they are timestamps and marks of frames: each run of embeddings is a span.
 
     Attributes
     ----------

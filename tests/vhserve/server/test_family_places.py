@@ -4,6 +4,7 @@ By vLLM's own renderer and processor, without an engine. What stands for a pictu
 server learns it from vLLM.
 """
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_prompts_are_counted_outside_of_their_placeholders(family: Family, model
 
 @pytest.mark.long
 def test_a_server_refuses_them(tmp_path: Path, vllm_environment: dict[str, str]) -> None:
-    """On its routes of chat and of completions; good requests are answered before and behind."""
+    """On its routes of chat and of completions; good requests are answered before and behind, with a video, too."""
     path = FAMILIES["qwen2.5-vl"].make(tmp_path / "model")
     with serving(tmp_path, vllm_environment, str(path), *FLAGS) as server:
         url = data_url(encoded(image(1, (72, 72))))
@@ -127,3 +128,9 @@ def test_a_server_refuses_them(tmp_path: Path, vllm_environment: dict[str, str])
         assert reply.status == 400
         assert "1 image tokens (<|image_pad|>) beside the places of its 0 pictures" in reply.text
         assert chat(picture_message(1), said("red", "assistant"), message(url, url))[0] == 200
+        frames = ",".join(base64.b64encode(encoded(image(seed, (72, 72)), "JPEG")).decode() for seed in range(4))
+        video = {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}
+        assert chat(said([video, text(QUESTION)]))[0] == 200
+        status, refusal = chat(said([video, text("how many <|video_pad|> ?")]))
+        assert status == 400
+        assert "messages[0] has <|video_pad|> in its text" in refusal
