@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from profiles.errors import WrongValue
-from profiles.names import STAGES, Stage, StageOrAll
+from profiles.names import STAGES, Granularity, Stage, StageOrAll
 from profiles.strict import Strict, defect
 
 Name = Annotated[str, Field(min_length=1)]
@@ -70,6 +70,26 @@ class ModelGeometry(Strict):
     def group(self, kv_head: int) -> range:
         """Query heads of one KV head."""
         return range(kv_head * self.group_size, (kv_head + 1) * self.group_size)
+
+    @property
+    def granularity(self) -> Granularity:
+        """What heads are best treated by: whole KV groups where query heads share KV heads, which alone frees cache."""
+        return "kv_group" if self.group_size > 1 else "query_head"
+
+    def group_name(self, kv_head: int) -> str:
+        """A KV group of a layer, for people.
+
+        >>> sizes = {"layers": 2, "query_heads": 8, "head_size": 4, "hidden_size": 8, "image_tokens": 0}
+        >>> ModelGeometry(kv_heads=2, **sizes).group_name(1)
+        'group 1 (heads 4-7)'
+        """
+        heads = self.group(kv_head)
+        return f"group {kv_head} (head{'s' if len(heads) > 1 else ''} {run_name(heads)})"
+
+
+def run_name(heads: range) -> str:
+    """Heads in a row: ``4-7``, or ``4``."""
+    return f"{heads[0]}-{heads[-1]}" if len(heads) > 1 else str(heads[0])
 
 
 def stage_layers(stage: StageOrAll, layers: int) -> range:

@@ -16,7 +16,7 @@ from profiles.errors import MissingField, WrongShape, WrongValue
 from profiles.geometry import ModelGeometry, ModelRef, Name
 from profiles.names import LayerFunction
 from profiles.picture_digests import unpacked
-from profiles.ranking import ALL, WELL_FORMED, Ranking, is_well_formed, out_of_range
+from profiles.ranking import ALL, WELL_FORMED, Ranking, Rows, is_well_formed, out_of_range
 from profiles.strict import JsonScalar, Strict, defect
 
 PROFILE_FORMAT: Final = "vhserve.head-profile"
@@ -149,9 +149,13 @@ class HeadProfile(Calibration):
                 raise defect(WrongValue, path, "is not a ranking's name", expected=WELL_FORMED)
             for key, rows in ranking.tables.items():
                 check_rows(rows, self.geometry, f"{path}.tables.{key}")
-                for layer, head, expected in out_of_range(name, rows):
-                    place, found = f"{path}.tables.{key}[{layer}][{head}]", f"is {rows[layer][head]:g}"
-                    raise defect(WrongValue, place, found, expected=expected)
+                _check_range(name, rows, f"{path}.tables.{key}")
+            if ranking.group_tables is not None and self.geometry.group_size == 1:
+                found = "is given for a model whose KV groups are single heads"
+                raise defect(WrongValue, f"{path}.group_tables", found, expected="no such field")
+            for key, rows in (ranking.group_tables or {}).items():
+                check_rows(rows, self.geometry, f"{path}.group_tables.{key}", groups=True)
+                _check_range(name, rows, f"{path}.group_tables.{key}")
         if "score" not in self.rankings:
             raise defect(MissingField, "rankings.score", "is missing", expected="every field of FORMAT.md")
         if ALL not in self.rankings["score"].tables:
@@ -178,8 +182,14 @@ class HeadProfile(Calibration):
         return self
 
 
-def check_rows(rows: Sequence[Sequence[object]], geometry: ModelGeometry, path: str) -> None:
-    """Refuse a table that is not ``[layers][query_heads]``.
+def _check_range(name: str, rows: Rows, path: str) -> None:
+    """Refuse a value that a ranking of this name may not have."""
+    for layer, head, expected in out_of_range(name, rows):
+        raise defect(WrongValue, f"{path}[{layer}][{head}]", f"is {rows[layer][head]:g}", expected=expected)
+
+
+def check_rows(rows: Sequence[Sequence[object]], geometry: ModelGeometry, path: str, *, groups: bool = False) -> None:
+    """Refuse a table that is not ``[layers][query_heads]``, or of KV groups ``[layers][kv_heads]``.
 
     Raises
     ------
@@ -188,7 +198,8 @@ def check_rows(rows: Sequence[Sequence[object]], geometry: ModelGeometry, path: 
     """
     if len(rows) != geometry.layers:
         raise defect(WrongShape, path, f"has {len(rows)} rows", expected=f"{geometry.layers}, one for each layer")
+    width, each = (geometry.kv_heads, "KV head") if groups else (geometry.query_heads, "head")
     for layer, row in enumerate(rows):
-        if len(row) != geometry.query_heads:
+        if len(row) != width:
             found = f"has {len(row)} entries"
-            raise defect(WrongShape, f"{path}[{layer}]", found, expected=f"{geometry.query_heads}, one for each head")
+            raise defect(WrongShape, f"{path}[{layer}]", found, expected=f"{width}, one for each {each}")

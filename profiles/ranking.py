@@ -1,4 +1,4 @@
-"""One ranking of a head profile: a number for every query head, or one for every treatment of it.
+"""One ranking of a head profile: a number for every query head, or one for every treatment of it; of KV groups too.
 
 Owns the names that rankings may have and the ranges of those that FORMAT.md lists. Does not know how a number comes
 about, nor what is done with an order (`profiles.planning`).
@@ -6,7 +6,7 @@ about, nor what is done with an order (`profiles.planning`).
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, PositiveInt, model_validator
 
@@ -59,6 +59,9 @@ class Ranking(Strict):
     tables
         Under ``all`` the one table, where it is the same for every treatment; else a table under the name of each
         treatment that it is known for.
+    group_tables
+        Of a grouped-query model, tables under the same keys with what each KV group is worth, ``[layer][KV head]``,
+        measured with all its query heads treated at once; None where a group is worth the mean of its query heads.
     block_size
         Of the image blocks that a text-only head would not see, in tokens; None for single image tokens, and where no
         value depends on it.
@@ -66,7 +69,10 @@ class Ranking(Strict):
         Of an imported ranking: name of the file, and ``sha256:…`` of its bytes; else None.
     """
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"group_tables"})
+
     tables: dict[str, Rows]
+    group_tables: dict[str, Rows] | None = None
     block_size: PositiveInt | None = None
     source: Name | None = None
     digest: Name | None = None
@@ -86,6 +92,12 @@ class Ranking(Strict):
                 raise defect(UnknownField, f"tables[{key!a:.60}]", "is not a field", expected=expected)
             if key != ALL and ALL in self.tables:
                 raise defect(WrongValue, f"tables.{key}", f"is given beside {ALL}", expected=f"{ALL} by itself, or not")
+        if self.group_tables is not None and self.group_tables.keys() != self.tables.keys():
+            found, expected = (
+                f"has {', '.join(self.group_tables) or 'nothing'}",
+                f"{', '.join(self.tables)}, as tables has",
+            )
+            raise defect(WrongValue, "group_tables", found, expected=expected)
         if (self.source is None) != (self.digest is None):
             expected = "both of source and digest, or neither"
             raise defect(WrongValue, "digest", "is null without source, or given alone", expected=expected)
@@ -94,6 +106,11 @@ class Ranking(Strict):
     def table(self, treatment: Treated) -> Rows | None:
         """The table for a treatment, ``[layer][query head]``; None where it was not measured."""
         return self.tables.get(ALL, self.tables.get(treatment))
+
+    def group_table(self, treatment: Treated) -> Rows | None:
+        """What was measured of KV groups for a treatment, ``[layer][KV head]``; None where it was not."""
+        tables = self.group_tables or {}
+        return tables.get(ALL, tables.get(treatment))
 
 
 def out_of_range(name: str, rows: Rows) -> Iterator[tuple[int, int, str]]:

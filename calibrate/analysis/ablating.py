@@ -70,8 +70,7 @@ def run_ablation(
     ------
     As `calibrate.ablation.run.ablate`.
     """
-    grouped = loaded.geometry.group_size > 1
-    chosen = configurations(profile, budgets, draws=draws, seed=0, granularity="kv_group" if grouped else "query_head")
+    chosen = configurations(profile, budgets, draws=draws, seed=0, granularity=loaded.geometry.granularity)
     if out.exists() and not restart:
         earlier = load_ablation(out)
         heads = [[list(head) for head in one.heads] for one in chosen]

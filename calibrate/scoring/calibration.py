@@ -69,7 +69,7 @@ def calibrate(
         The saved state belongs to other settings.
     OutOfDeviceMemory, DatasetBroken, NotFiniteAttention, FileUnwritable
     """
-    loop = ResumableLoop(loaded, dataset, run, _identity(dataset, run, processes), processes)
+    loop = ResumableLoop(loaded, dataset, run, _identity(loaded, dataset, run, processes), processes)
     with defer_signals() as interrupts:
         with attention_rows(loaded) as read:
             measurement = _HeadSums(loaded, run, read)
@@ -111,8 +111,10 @@ class _HeadSums(Measurement):
         self.arrays = sums.arrays
 
 
-def _identity(dataset: Dataset, run: CalibrationSettings, processes: Processes) -> dict[str, Any]:
+def _identity(loaded: LoadedModel, dataset: Dataset, run: CalibrationSettings, processes: Processes) -> dict[str, Any]:
     """What the sums depend on, besides model and dataset; the batch size is not among it."""
+    scorers = active_scorers(effects=run.effects)
+    grouped = loaded.geometry.group_size > 1
     return {
         "samples": len(dataset),
         "seed": run.seed,
@@ -120,7 +122,8 @@ def _identity(dataset: Dataset, run: CalibrationSettings, processes: Processes) 
         "epsilon": EPSILON,
         "effects": run.effects,
         "block size": run.block_size,
-        "rankings": {scorer.name: scorer.tables for scorer in active_scorers(effects=run.effects)},
+        "rankings": {scorer.name: scorer.tables for scorer in scorers},
+        **({"measured by KV group": [one.name for one in scorers if one.measures_groups]} if grouped else {}),
         "processes": processes.world_size,
     }
 

@@ -1,9 +1,10 @@
 """What treating a head would do to the answers, to first order: one pass and its gradient for all heads at once.
 
 Owns the formula: with g the gradient of the answer's log-odds with respect to a head's output before `o_proj`, and Δ
-what a treatment changes in that output, the effect is |Σ g·Δ| over all positions. For removal, Δ = −output, it is the
-importance of Michel et al., "Are Sixteen Heads Really Better than One?" (NeurIPS 2019), but of log-odds for the loss,
-because they do not vanish where a model is sure. Does not know datasets, sums or files.
+what a treatment changes in that output, the effect is |Σ g·Δ| over all positions; of a KV group, whose query heads are
+treated together, over all of these too, so that changes which cancel do. For removal, Δ = −output, it is the importance
+of Michel et al., "Are Sixteen Heads Really Better than One?" (NeurIPS 2019), but of log-odds for the loss, because they
+do not vanish where a model is sure. Does not know datasets, sums or files.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,18 +31,21 @@ EFFECTS: Final = (REMOVED.name, *(one.name for one in MASKED))
 
 @dataclass(frozen=True)
 class EffectSamples:
-    """Effects of treating every head, for every sample.
+    """Effects of treating every head, and every KV group, for every sample.
 
     Attributes
     ----------
     by_treatment
         For each of `EFFECTS`, in nats of log-odds of the right answer, `(layers, batch, query heads)`, float64, at
         least 0; higher means worth more: keep.
+    of_groups
+        The same of treating all query heads of a KV head at once, `(layers, batch, KV heads)`.
     miss_probability
         1 − p of that answer, `(batch,)`, float64.
     """
 
     by_treatment: dict[str, Tensor]
+    of_groups: dict[str, Tensor]
     miss_probability: Tensor
 
 
@@ -87,12 +91,17 @@ class _Tap:
             found: dict[str, list[Tensor]] = {name: [] for name in EFFECTS}
             for layer, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
                 output, gradient = output.detach().float(), gradient.float()
-                found[REMOVED.name].append(_inner(gradient, output))
+                found[REMOVED.name].append(_inner(gradient, -output))
                 for one in MASKED:
                     treated = self._masked.get((one.name, layer), output)
                     found[one.name].append(_inner(gradient, treated.float() - output))
-            effects = {name: torch.stack(layers) for name, layers in found.items()}
-            return EffectSamples(effects, torch.sigmoid(-odds.detach()).to(effects[REMOVED.name]))
+            changes = {name: torch.stack(layers) for name, layers in found.items()}
+            groups = (self._loaded.geometry.kv_heads, self._loaded.geometry.group_size)
+            return EffectSamples(
+                {name: change.abs() for name, change in changes.items()},
+                {name: change.reshape(*change.shape[:2], *groups).sum(3).abs() for name, change in changes.items()},
+                torch.sigmoid(-odds.detach()).to(changes[REMOVED.name]),
+            )
         finally:
             self._positions, self._outputs, self._masked = None, {}, {}
 
@@ -115,10 +124,10 @@ class _Tap:
 
 
 def _inner(gradient: Tensor, change: Tensor) -> Tensor:
-    """|Σ g·Δ| over positions and head size, `(batch, n, heads, head size)` to `(batch, heads)`, float64."""
+    """Σ g·Δ over positions and head size, `(batch, n, heads, head size)` to `(batch, heads)`, float64."""
     product = (gradient * change).sum(3)
     product = product if product.device.type != "mps" else product.cpu()  # Metal has no float64
-    return product.double().sum(1).abs()
+    return product.double().sum(1)
 
 
 @contextmanager

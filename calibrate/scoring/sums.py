@@ -33,8 +33,9 @@ class Sums:
     samples, with_box, positions
         Samples; those with a box that could be mapped; prompt positions.
     arrays
-        By name: the counts, shape `()`; for each table of each scorer, `name.table`, shape `(layers, query heads)`; and
-        `output`, shape `(layers, query heads, head size)`.
+        By name: the counts, shape `()`; for each table of each scorer, `name.table`, shape `(layers, query heads)`; of
+        a grouped-query model, for each of those that measure groups, `name.table.groups`, shape `(layers, KV heads)`;
+        and `output`, shape `(layers, query heads, head size)`.
     """
 
     def __init__(self, arrays: Mapping[str, Array], scorers: Sequence[HeadScorer]) -> None:
@@ -46,6 +47,9 @@ class Sums:
         heads = (geometry.layers, geometry.query_heads)
         tables = [f"{scorer.name}.{table}" for scorer in scorers for table in scorer.tables]
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COUNTS, ()) | dict.fromkeys(tables, heads)
+        if geometry.group_size > 1:
+            groups = (geometry.layers, geometry.kv_heads)
+            shapes |= {_of_groups(scorer, table): groups for scorer in _measuring(scorers) for table in scorer.tables}
         shapes["output"] = (*heads, geometry.head_size)
         return cls({name: np.zeros(shape) for name, shape in shapes.items()}, scorers)
 
@@ -67,6 +71,9 @@ class Sums:
         for scorer in self.scorers:
             values = scorer.values(signals)
             new |= {f"{scorer.name}.{table}": _over_samples(values[table]) for table in scorer.tables}
+        for scorer in _measuring(self.scorers):
+            values = scorer.group_values(signals)
+            new |= {_of_groups(scorer, table): _over_samples(values[table]) for table in scorer.tables}
         new["output"] = rows.output_sum.cpu().numpy()
         return Sums({name: np.asarray(array + new[name]) for name, array in self.arrays.items()}, self.scorers)
 
@@ -92,8 +99,13 @@ class Sums:
             sign = 1 if scorer.direction == "higher" else -1
             sums = {table: self.arrays[f"{scorer.name}.{table}"] for table in scorer.tables}
             tables = {table: (sign * one / count).tolist() for table, one in sums.items() if _is_known(table, one)}
+            groups = {
+                table: self.arrays[name] for table in tables if (name := _of_groups(scorer, table)) in self.arrays
+            }
             found[scorer.name] = Ranking(
-                tables=tables, block_size=block_size if "image_blocks" in scorer.needs else None
+                tables=tables,
+                group_tables={table: (sign * one / count).tolist() for table, one in groups.items()} or None,
+                block_size=block_size if "image_blocks" in scorer.needs else None,
             )
         return found
 
@@ -102,11 +114,20 @@ class Sums:
         return (self.arrays["output"] / max(self.positions, 1)).astype(np.float32)
 
 
+def _measuring(scorers: Sequence[HeadScorer]) -> list[HeadScorer]:
+    return [scorer for scorer in scorers if scorer.measures_groups]
+
+
+def _of_groups(scorer: HeadScorer, table: str) -> str:
+    """Name of the sums of KV groups."""
+    return f"{scorer.name}.{table}.groups"
+
+
 def _is_known(table: str, sums: Array) -> bool:
     """Whether a table says anything: heads that lose the image in replies do nothing where no answer has a reply."""
     return table not in TREATMENTS or TREATMENTS[table].changes_prompt or bool(sums.any())
 
 
 def _over_samples(values: Tensor) -> Array:
-    """Sum `(layers, batch, heads)` over the batch."""
+    """Sum `(layers, batch, heads or KV heads)` over the batch."""
     return values.cpu().numpy().sum(axis=1)

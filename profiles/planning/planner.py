@@ -17,7 +17,7 @@ from profiles.head_profile import HeadProfile
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll, TreatmentName
 from profiles.planning.budget import check_budget, check_multiple
 from profiles.planning.layout import layer_layouts
-from profiles.planning.rankings import Table, ranking
+from profiles.planning.rankings import Table, unit_ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
 from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget, rule_for
@@ -51,10 +51,10 @@ def make_plan(
         on the seed and the unit alone. Equally ranked ones go by layer and head.
     protect_top
         Percentage of the whole model's heads, the highest ranked for removal, that are never treated; nor is any unit
-        with one of them. ``bottom`` and ``random`` pass them over. ``top`` is a control that means the very top, so it
-        refuses.
+        with one of them. With granularity ``kv_group`` whole KV groups are protected. ``bottom`` and ``random`` pass
+        them over. ``top`` is a control that means the very top, so it refuses.
     rank_by
-        See `profiles.planning.rankings.ranking`.
+        See `profiles.planning.rankings.ranking`; with granularity ``kv_group`` what it says of groups.
     block_size
         Tokens of the KV blocks that the plan is for; None: it does not say. Heads are chosen without it.
     avoid
@@ -83,8 +83,11 @@ def make_plan(
         raise ValueError(f"no budgets for {sorted(unknown)}: expected some of {list(counts)}")
     for name, budget in counts.items():
         check_multiple(budget, TREATMENTS[name].flag, geometry, granularity)
-    worth = {name: ranking(profile, rank_by, name) for name in counts if counts[name] or name == REMOVED.name}
+    ranked = [name for name in counts if counts[name] or name == REMOVED.name]
+    worth = {name: unit_ranking(profile, rank_by, name, granularity) for name in ranked}
     protected = protected_heads(worth[REMOVED.name], protect_top)
+    if granularity == "kv_group":
+        protected = {(i, head) for i, j in protected for head in geometry.group(j // geometry.group_size)}
     everything = units(geometry, worth[REMOVED.name], granularity)
     treatments: list[list[TreatmentName]] = [[FULL.name] * geometry.query_heads for _ in range(geometry.layers)]
     size, taken = unit_size(geometry, granularity), set[tuple[int, int]]()
@@ -165,8 +168,8 @@ def _refuse_protected(treated: list[Unit], protected: set[tuple[int, int]], prot
     for unit in treated:
         if not _is_free(unit, protected):
             raise ProtectedHeadTreated(
-                f"the top heads include layer {unit.layer} heads {list(unit.heads)}, which --protect-top "
-                f"{protect_top:g} protects",
+                f"the top heads include layer {unit.layer} heads {', '.join(map(str, unit.heads))}, which "
+                f"--protect-top {protect_top:g} protects",
                 expected="no protection with --select top, a control that means the very top",
                 fix="give --protect-top 0",
             )

@@ -1,4 +1,4 @@
-"""Rankings of a profile: which there are, and the table of one for a treatment.
+"""Rankings of a profile: which there are, and the table of one for a treatment, of query heads or of KV groups.
 
 Does not know how an order becomes a plan.
 """
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
-from profiles.names import KNOWN_RANKINGS, TreatmentName
+from profiles.names import KNOWN_RANKINGS, Granularity, TreatmentName
 from profiles.ranking import Ranking
 from profiles.suggestions import did_you_mean
 from profiles.treatments import EVICT, TEXT_ONLY, TREATMENTS
@@ -81,3 +81,30 @@ def ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "remo
             fix=f"{cure}, or {rank}" if cure else guess,
         )
     return np.array(table, dtype=np.float64)
+
+
+def group_ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "removed") -> Table:
+    """What KV groups are worth under a treatment of all their query heads, ``(layers, KV heads)``; higher means keep.
+
+    As measured of groups; of a ranking that does not measure them, the mean over a group's query heads. Parameters and
+    errors are those of `ranking`.
+    """
+    heads = ranking(profile, rank_by, treatment)
+    found = profile.rankings[rank_by]
+    measured = found.group_table(stand_in(found, treatment) or treatment)
+    if measured is not None:
+        return np.array(measured, dtype=np.float64)
+    geometry = profile.geometry
+    return heads.reshape(geometry.layers, geometry.kv_heads, geometry.group_size).mean(2)
+
+
+def unit_ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName, granularity: Granularity) -> Table:
+    """`ranking`, or with granularity ``kv_group`` `group_ranking` with a group's worth at each of its query heads.
+
+    Returns
+    -------
+    ``(layers, query heads)``.
+    """
+    if granularity == "query_head" or profile.geometry.group_size == 1:
+        return ranking(profile, rank_by, treatment)
+    return np.repeat(group_ranking(profile, rank_by, treatment), profile.geometry.group_size, axis=1)

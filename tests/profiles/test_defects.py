@@ -348,6 +348,21 @@ def test_a_path_goes_down_to_the_entry(tmp_path: Path) -> None:
         ("profile", (*EFFECT, "tables", "evicted"), [], UnknownField, "rankings.effect.tables['evicted']"),
         ("profile", (*EFFECT, "tables", "all"), [], WrongValue, "rankings.effect.tables.removed is given beside all"),
         ("profile", (*EFFECT, "tables"), {}, MissingField, "rankings.effect.tables.all"),
+        ("profile", (*EFFECT, "group_tables"), {"removed": []}, WrongValue, "rankings.effect.group_tables has removed"),
+        (
+            "profile",
+            (*RANKINGS, "score", "group_tables"),
+            {"all": 3 * [[0.5]]},
+            WrongShape,
+            "score.group_tables.all[0] has 1 entries",
+        ),
+        (
+            "profile",
+            (*RANKINGS, "score", "group_tables"),
+            {"all": 3 * [[0, -1]]},
+            WrongValue,
+            "score.group_tables.all[0][1] is -1",
+        ),
         ("profile", (*EFFECT, "block_size"), 0, WrongValue, "rankings.effect.block_size"),
         ("profile", (*EFFECT, "source"), "file", WrongValue, "rankings.effect.digest"),
         ("profile", (*RANKINGS, "sparsemm", "source"), None, WrongValue, "rankings.sparsemm.digest"),
@@ -409,6 +424,15 @@ def test_values_at_odds(
     found = refused(kind, changed(data_of(kind), place, put(value)), tmp_path)
     assert type(found) is error, found
     assert part in str(found)
+
+
+def test_heads_that_share_no_kv_head_have_no_groups(tmp_path: Path) -> None:
+    text = changed(
+        data_of("profile"), (*EFFECT, "group_tables"), put(data_of("profile")["rankings"]["effect"]["tables"])
+    )
+    error = refused("profile", changed(json.loads(text), ("geometry", "kv_heads"), put(4)), tmp_path)
+    assert type(error) is WrongValue
+    assert "rankings.effect.group_tables is given for a model whose KV groups are single heads" in str(error)
 
 
 def test_the_score_is_never_missing(tmp_path: Path) -> None:

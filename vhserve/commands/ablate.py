@@ -70,7 +70,7 @@ class Ablate(MaskedRunOptions):
         name = self.model or profile.model.name
         revision = profile.model.revision
         check_before_loading(name, self._outputs(), [self.profile, self.dataset], preferred=revision)
-        granularity = self.granularity or ("kv_group" if profile.geometry.group_size > 1 else "query_head")
+        granularity = self.granularity or profile.geometry.granularity
         chosen = configurations(
             profile,
             self.k or shape.budgets,

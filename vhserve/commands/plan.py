@@ -110,7 +110,7 @@ class Plan(BaseModel):
         out = self.out or self.profile.with_name("plan.json")
         check_output(out, document=PLAN_FORMAT, inputs=[self.profile])
         geometry = profile.geometry
-        granularity = self.granularity or ("kv_group" if geometry.group_size > 1 else "query_head")
+        granularity = self.granularity or geometry.granularity
         rank_by = default_ranking(profile) if self.rank_by == AUTO else self.rank_by
         plan = make_plan(
             profile,

@@ -9,7 +9,6 @@ from typing import Final
 
 from profiles.errors import ProtectedHeadTreated, WrongValue
 from profiles.geometry import ModelGeometry, stage_layers
-from profiles.names import Granularity
 from profiles.planning.budget import check_budget, check_multiple
 from vhserve.demo.options import DemoOptions
 
@@ -23,9 +22,8 @@ def check_options(options: DemoOptions, geometry: ModelGeometry) -> None:
     ------
     BudgetTooLarge, ProtectedHeadTreated, WrongValue
     """
-    granularity: Granularity = "kv_group" if geometry.group_size > 1 else "query_head"
     for flag, heads in (("remove", options.remove), ("text-only", options.text_only)):
-        check_multiple(heads, flag, geometry, granularity)
+        check_multiple(heads, flag, geometry, geometry.granularity)
     budget = options.remove + options.text_only
     if not budget:
         raise WrongValue(

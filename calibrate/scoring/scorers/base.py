@@ -110,12 +110,15 @@ class HeadScorer(ABC):
         What must be run or known for it.
     tables
         What it has values for: `all`, if they are the same for every treatment, or the treatments that it tells apart.
+    measures_groups
+        Whether it measures KV groups as such (`group_values`); else a group is worth the mean of its query heads.
     """
 
     name: ClassVar[str]
     direction: ClassVar[Literal["higher", "lower"]] = "higher"
     needs: ClassVar[frozenset[Need]]
     tables: ClassVar[tuple[str, ...]] = (ALL,)
+    measures_groups: ClassVar[bool] = False
 
     @abstractmethod
     def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
@@ -126,6 +129,15 @@ class HeadScorer(ABC):
         For each of `tables` a tensor `(layers, batch, query heads)`, float64; with the need `box`, 0 for samples
         without one.
         """
+
+    def group_values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
+        """Value of every KV group, all of whose query heads are treated at once; of scorers that measure groups.
+
+        Returns
+        -------
+        For each of `tables` a tensor `(layers, batch, KV heads)`, float64.
+        """
+        raise NotImplementedError(f"{self.name} does not measure KV groups")
 
 
 class RowScorer(HeadScorer):

@@ -17,7 +17,12 @@ class Effect(HeadScorer):
     name = "effect"
     needs = frozenset({"answer_gradient", "image_blocks"})
     tables = EFFECTS
+    measures_groups = True
 
     def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
         """|Σ g·Δ| of every head, `(layers, batch, query heads)`, by treatment."""
         return signals.effects.by_treatment
+
+    def group_values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
+        """|Σ g·Δ| of every KV group, `(layers, batch, KV heads)`, by treatment."""
+        return signals.effects.of_groups

@@ -19,7 +19,12 @@ class Gradient(HeadScorer):
 
     name = "gradient"
     needs = frozenset({"answer_gradient"})
+    measures_groups = True
 
     def values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
         """Importance of every head, `(layers, batch, query heads)`."""
         return {ALL: signals.effects.by_treatment["removed"] * signals.effects.miss_probability[None, :, None]}
+
+    def group_values(self, signals: BatchSignals) -> Mapping[str, Tensor]:
+        """Importance of every KV group, `(layers, batch, KV heads)`."""
+        return {ALL: signals.effects.of_groups["removed"] * signals.effects.miss_probability[None, :, None]}

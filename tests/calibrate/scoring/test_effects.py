@@ -22,7 +22,7 @@ from calibrate.scoring.scorers.base import BatchSignals
 from calibrate.scoring.scorers.effect import Effect
 from calibrate.scoring.scorers.gradient import Gradient
 from profiles.head_profile import DatasetRef
-from profiles.planning.rankings import ranking
+from profiles.planning.rankings import group_ranking, ranking
 from profiles.store import load_profile
 
 STEP = 0.03
@@ -39,14 +39,16 @@ def answers_of(loaded, samples):
     return torch.tensor([matcher.first_token(sample) for sample in samples])
 
 
-def tables_of(effects, batch):
+def tables_of(effects, batch, unit="head"):
     """All that the scorers make of the pass, by treatment and `gradient`."""
     signals = BatchSignals([], batch.image, batch.box, effects=effects)
+    if unit == "group":
+        return {**Effect().group_values(signals), "gradient": Gradient().group_values(signals)["all"]}
     return {**Effect().values(signals), "gradient": Gradient().values(signals)["all"]}
 
 
-def after_step(loaded, batch, answers, layer, head, treatment, block_size, step):
-    """Log-odds with one head's output moved by `step` of the way to what the treatment makes of it."""
+def after_step(loaded, batch, answers, layer, heads, treatment, block_size, step):
+    """Log-odds with the output of heads of one layer moved by `step` of the way to what the treatment makes of it."""
     target = loaded.attentions[layer]
     dropped = image_blocks(batch.spans, batch.valid, block_size)
     place = torch.arange(batch.valid.shape[1])
@@ -59,12 +61,12 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
             kept = query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
             text = text_only_output(*kept, mask, dropped, options["scaling"])
             there = {
-                "text_only": text[:, :, head],
+                "text_only": text[:, :, heads],
                 # A reply is no image: what it puts out without the image is what a text-only head does.
-                "evict": torch.where(in_reply[..., None], text[:, :, head], output[:, :, head]),
-            }.get(treatment, torch.zeros_like(output[:, :, head]))
+                "evict": torch.where(in_reply[..., None, None], text[:, :, heads], output[:, :, heads]),
+            }.get(treatment, torch.zeros_like(output[:, :, heads]))
             output = output.clone()
-            output[:, :, head] += step * (there - output[:, :, head])
+            output[:, :, heads] += step * (there - output[:, :, heads])
         return output, None
 
     with torch.no_grad(), decoder_attention(loaded, attend):
@@ -76,10 +78,11 @@ def after_step(loaded, batch, answers, layer, head, treatment, block_size, step)
     return torch.where(answers >= 0, own, 0.0).sum(1)
 
 
+@pytest.mark.parametrize("unit", ["head", "group"])
 @pytest.mark.parametrize("block_size", [None, 16])
 @pytest.mark.parametrize("treatment", [*EFFECTS, "gradient"])
-def test_effects_are_slopes(model, samples, treatment, block_size):
-    """Of answers of one word and of several."""
+def test_effects_are_slopes(model, samples, treatment, block_size, unit):
+    """Of answers of one word and of several; of one head, and of all heads of a KV group at once."""
     double = replace(model, model=copy.deepcopy(model.model).double(), dtype=torch.float64)
     longer = replace(samples[0], answer="red circle", options=("red circle", "red square"))
     batch, expected = make_answered_batch(double, [longer, *samples[1:]])
@@ -87,17 +90,20 @@ def test_effects_are_slopes(model, samples, treatment, block_size):
     answers = expected.tokens
     assert answers.shape == (len(samples), 3)
     with head_effects(double, block_size) as measure:
-        found = tables_of(measure(batch, answers), batch)[treatment]
+        found = tables_of(measure(batch, answers), batch, unit)[treatment]
     geometry = model.geometry
-    assert found.shape == (geometry.layers, len(samples), geometry.query_heads)
+    units = [[head] for head in range(geometry.query_heads)]
+    if unit == "group":
+        units = [list(geometry.group(kv_head)) for kv_head in range(geometry.kv_heads)]
+    assert found.shape == (geometry.layers, len(samples), len(units))
     assert treatment != "evict" or found[:, 1:].count_nonzero() == 0 < found[:, 0].count_nonzero()
     slopes = torch.zeros_like(found)
     for layer in range(geometry.layers):
-        for head in range(geometry.query_heads):
+        for number, heads in enumerate(units):
             ends = [
-                after_step(double, batch, answers, layer, head, treatment, block_size, step) for step in (STEP, -STEP)
+                after_step(double, batch, answers, layer, heads, treatment, block_size, step) for step in (STEP, -STEP)
             ]
-            slopes[layer, :, head] = (ends[0] - ends[1]).abs() / (2 * STEP)
+            slopes[layer, :, number] = (ends[0] - ends[1]).abs() / (2 * STEP)
     assert slopes.max() > 1e-4 * (0.01 if treatment == "gradient" else 1)
     torch.testing.assert_close(found, slopes, rtol=0.01, atol=2e-3 * float(slopes.max()))
 
@@ -155,6 +161,34 @@ def test_a_profile_holds_the_mean_effects(llava, samples, tmp_path):
     plain = calibrate(llava, dataset, CalibrationSettings(tmp_path / "plain.json", 2, seed=4, show_progress=False))
     assert not {"effect", "gradient"} & plain.rankings.keys()
     assert plain.rankings == {name: one for name, one in profile.rankings.items() if name not in ("effect", "gradient")}
+
+
+def test_a_profile_of_a_grouped_model_holds_effects_of_groups(llava, samples, tmp_path):
+    asked = list(Alike(samples))
+    settings = CalibrationSettings(tmp_path / "profile.json", 2, effects=True, block_size=16, show_progress=False)
+    profile = calibrate(llava, Alike(samples), settings)
+    assert load_profile(tmp_path / "profile.json") == profile
+    batch, expected = make_answered_batch(llava, asked)
+    with head_effects(llava, 16) as measure:
+        found = tables_of(measure(batch, expected.tokens), batch, "group")
+    assert {name for name, one in profile.rankings.items() if one.group_tables} == {"effect", "gradient"}
+    by_heads = ranking(profile, "effect").reshape(*found["removed"].mean(1).shape, -1)
+    for treatment in ("removed", "text_only", "evict", "gradient"):
+        table = group_ranking(profile, *(("gradient",) if treatment == "gradient" else ("effect", treatment)))
+        np.testing.assert_allclose(table, found[treatment].mean(1), rtol=1e-3, atol=1e-6)
+    # What heads of a group do to an answer partly cancels: it is neither the sum nor the mean over them.
+    sums = by_heads.sum(2)
+    assert (group_ranking(profile, "effect") <= sums * (1 + 1e-6)).all()
+    assert (group_ranking(profile, "effect") < 0.9 * sums).any()
+    np.testing.assert_allclose(group_ranking(profile, "score"), profile.scores().reshape(*sums.shape, -1).mean(2))
+
+
+def test_where_every_head_is_a_group_there_are_no_group_tables(llava_next, samples, tmp_path):
+    settings = CalibrationSettings(tmp_path / "profile.json", effects=True, show_progress=False)
+    profile = calibrate(llava_next, Alike(samples), settings)
+    assert "effect" in profile.rankings
+    assert all(one.group_tables is None for one in profile.rankings.values())
+    assert "group_tables" not in (tmp_path / "profile.json").read_text()
 
 
 class Alike(Dataset):

@@ -17,6 +17,7 @@ from profiles.names import LayerFunction
 from profiles.ranking import out_of_range
 
 LAYERS, BATCH, HEADS, LENGTH = 3, 4, 5, 17
+GROUPS = 2
 
 
 def slow(row, image, box, layer, layer_function, epsilon):
@@ -123,13 +124,18 @@ def test_layer_factors():
 def test_what_every_scorer_gives(name):
     rows, image, box = random_rows(5)
     drawn = torch.rand(len(EFFECTS), LAYERS, BATCH, HEADS, dtype=torch.float64)
-    effects = EffectSamples(dict(zip(EFFECTS, drawn, strict=True)), torch.rand(BATCH, dtype=torch.float64))
+    groups = torch.rand(len(EFFECTS), LAYERS, BATCH, GROUPS, dtype=torch.float64)
+    by_name = [dict(zip(EFFECTS, one, strict=True)) for one in (drawn, groups)]
+    effects = EffectSamples(*by_name, torch.rand(BATCH, dtype=torch.float64))
     scorer = SCORERS[name]
     signals = BatchSignals(list(rows), image, box, effects=effects)
     values = scorer.values(signals)
     assert set(values) == set(scorer.tables)
-    for table in values.values():
-        assert (table.shape, table.dtype) == ((LAYERS, BATCH, HEADS), torch.float64)
+    of_groups = scorer.group_values(signals) if scorer.measures_groups else {}
+    assert set(of_groups) == (set(scorer.tables) if scorer.measures_groups else set())
+    widths = [*((table, HEADS) for table in values.values()), *((table, GROUPS) for table in of_groups.values())]
+    for table, width in widths:
+        assert (table.shape, table.dtype) == ((LAYERS, BATCH, width), torch.float64)
         assert table.std() > 0
         for sample in table.unbind(1):
             assert not list(out_of_range(name, sample.tolist()))

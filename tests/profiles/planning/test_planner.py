@@ -24,6 +24,7 @@ from profiles.names import KNOWN_RANKINGS
 from profiles.planning.budget import heads_of
 from profiles.planning.layout import TreatedHeads, layer_layouts
 from profiles.planning.planner import make_plan, protected_heads
+from profiles.planning.rankings import group_ranking, unit_ranking
 from profiles.planning.units import unit_size, units
 from profiles.pruning_plan import PruningPlan
 from profiles.ranking import Ranking
@@ -89,7 +90,8 @@ def check_refusal(refusal: UserError, profile: HeadProfile, options: dict[str, A
         mixed = options["text_only"] and geometry.group_size > 1 and options["granularity"] == "query_head"
         assert mixed or options["remove"] == geometry.heads
         return
-    protected = protected_heads(profile.scores(), percent) if options["select"] != "top" else set()
+    worth = unit_ranking(profile, "score", "removed", options["granularity"])
+    protected = protected_heads(worth, percent) if options["select"] != "top" else set()
     free = 0
     for unit in units(geometry, profile.scores(), options["granularity"]):
         if unit.layer in stage_layers(options["stage"], geometry.layers):
@@ -198,9 +200,25 @@ def test_protected_are_the_highest_of_the_whole_model(percent: float, count: int
 
 def test_a_unit_with_a_protected_head_is_passed_over() -> None:
     profile = profile_of(np.array([[0.0, 9.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0]]), kv_heads=2)
-    plan = plan_for(profile, remove=2, protect_top=10, granularity="kv_group")
+    plan = plan_for(profile, remove=2, protect_top=10)  # in each layer the lowest of both groups, and the others
     assert plan.selection.protected == [(0, 1)]
-    assert plan.heads("removed") == [(0, 2), (0, 3)]
+    assert plan.heads("removed") == [(0, 0), (0, 2)]
+
+
+def test_whole_groups_are_protected_and_chosen_by_what_is_measured_of_groups() -> None:
+    table = np.array([[0.0, 9.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0]])
+    profile = profile_of(table, kv_heads=2)
+    by_mean = plan_for(profile, remove=2, protect_top=10, granularity="kv_group")
+    assert by_mean.selection.protected == [(1, 2), (1, 3)]
+    assert by_mean.heads("removed") == [(0, 2), (0, 3)]
+    measured = Ranking(tables={"all": table.tolist()}, group_tables={"all": [[0.5, 3.0], [2.0, 1.0]]})
+    profile = HeadProfile.model_validate({**dict(profile), "rankings": {**profile.rankings, "score": measured}})
+    assert group_ranking(profile, "score").tolist() == [[0.5, 3.0], [2.0, 1.0]]
+    by_group = plan_for(profile, remove=2, protect_top=10, granularity="kv_group")
+    assert by_group.selection.protected == [(0, 2), (0, 3)]
+    assert by_group.heads("removed") == [(0, 0), (0, 1)]
+    by_head = plan_for(profile, remove=2, protect_top=10, granularity="query_head")
+    assert by_head.heads("removed") == [(0, 0), (0, 2)]
 
 
 def test_units_of_a_grouped_query_model() -> None:

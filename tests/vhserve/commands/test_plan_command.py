@@ -129,7 +129,7 @@ def test_every_flag_reaches_the_plan(grouped: Path, capsys: pytest.CaptureFixtur
     plan = load_plan(out)
     selection = plan.selection
     assert (selection.method, selection.stage, selection.seed, selection.protect_top) == ("random", "middle", 7, 5.0)
-    assert (selection.remove, selection.text_only, len(selection.protected)) == (8, 8, 5)
+    assert (selection.remove, selection.text_only, len(selection.protected)) == (8, 8, 8)
     assert plan.granularity == "kv_group"
     assert plan.compensation.means is not None
     assert plan.compensation.means.shape == (8, 32)
