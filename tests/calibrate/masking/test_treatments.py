@@ -158,7 +158,8 @@ def test_row_breaks_are_masked_with_their_image(llava, block_size):
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     treatments = random_treatments(rng, config.num_hidden_layers, config.num_attention_heads)
     prompt = len(broken) - 4
-    with treated(model, treatments, block_size=block_size, prompt_lengths=[prompt], images=[[count, count]], rule=RULE):
+    media = [[("image", count), ("image", count)]]
+    with treated(model, treatments, block_size=block_size, prompt_lengths=[prompt], media=media, rule=RULE):
         fast = logits_of(model, inputs).log_softmax(-1)[0].double().numpy()
     embeddings = embeddings_of(model, inputs)
     slow = slow_log_probabilities(model, embeddings, np.array(spans), treatments, None, block_size, prompt)
