@@ -10,6 +10,7 @@ __all__ = [
     "block_tables",
     "command_line",
     "layers",
+    "model_runner",
     "models",
     "processes",
     "prompts",

@@ -3,6 +3,7 @@
 Does not know why they are lost. Importing it is cheap.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ def _evict_in_v1(runner_class: Any, evicted: Callable[[Any, Sequence[Any]], Sequ
     if hasattr(stock, _EVICTS):
         return
 
+    @functools.wraps(stock)
     def update_states(runner: Any, scheduler_output: Any) -> Any:
         corrections = stock(runner, scheduler_output)
         batch = runner.input_batch

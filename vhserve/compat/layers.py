@@ -3,6 +3,8 @@
 Does not know which heads a layer has. Importing it is cheap.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -75,6 +77,42 @@ def metadata_of(layer_name: str) -> Any | None:
     if isinstance(metadata, list):
         metadata = metadata[0]  # with speculative decoding: the model's own
     return None if metadata is None else metadata[layer_name]
+
+
+@contextmanager
+def of_some_rows(layer_names: Sequence[str], rows: Any, metadata: Callable[[Any], Any]) -> Iterator[None]:
+    """Let attention layers find, while a part of a batch's rows runs through them, what belongs to that part.
+
+    Symptom
+        Layers that get fewer rows than the batch has write them into the slots of others, and attend beyond their end.
+    Cause
+        Metadata and slots are of the whole batch, and layers read them from the forward context, which is not
+        documented.
+    Removal
+        vLLM's layers take metadata as an argument.
+
+    Parameters
+    ----------
+    rows
+        (rows,) int64: indices in the batch.
+    metadata
+        Makes a layer's metadata that of the rows. Layers that share it share what is made of it.
+    """
+    from vllm.forward_context import get_forward_context
+
+    context: Any = get_forward_context()
+    stock = context.attn_metadata, context.slot_mapping
+    own, slots = ((dict(one[0]) if isinstance(one, list) else dict(one)) for one in stock)
+    for values, of_rows in ((own, metadata), (slots, lambda mapping: mapping.index_select(0, rows))):
+        made: dict[int, Any] = {}
+        for name in layer_names:
+            if (value := values.get(name)) is not None:
+                values[name] = made[id(value)] if id(value) in made else made.setdefault(id(value), of_rows(value))
+    context.attn_metadata, context.slot_mapping = own, slots
+    try:
+        yield
+    finally:
+        context.attn_metadata, context.slot_mapping = stock
 
 
 def copy_of_batch(batch: Any, **changes: Any) -> Any:

@@ -15,6 +15,7 @@ from vhserve.engine.checks import engine_reports
 from vhserve.engine.checks.architectures import served_by, stock_architecture
 from vhserve.engine.checks.error_relay import relay_user_errors
 from vhserve.engine.checks.plan_validation import validate_plan
+from vhserve.engine.image_exit.stage import leave_images
 from vhserve.engine.kv_cache.worker_tables import evict
 from vhserve.engine.weights.surgery import prune
 
@@ -44,6 +45,7 @@ def with_plan(architecture: str) -> type[nn.Module]:
                 plan = validate_plan(vllm_config)
                 super().__init__(vllm_config=vllm_config, prefix=prefix)
                 engine_reports.put("surgery", prune(self.get_language_model(), plan, vllm_config))
+                engine_reports.put("image_exit", leave_images(self.get_language_model(), plan, vllm_config))
                 evict(plan, vllm_config)
 
     WithPlan.__name__ = WithPlan.__qualname__ = served_by(architecture)

@@ -32,8 +32,10 @@ class HostBuilder(PartialBuilder):
             )
             return CompactedBatch(smaller, None)
         queries, tokens = plan.queries, batch.num_actual_tokens
+        last = batch.query_start_loc[1 : batch.num_reqs + 1].long() - 1
         if not len(queries.kept_indices):
-            return CompactedBatch(batch, QueryRouting(tokens, queries.kept_indices, None, queries.dropped_indices))
+            routing = QueryRouting(tokens, queries.kept_indices, None, queries.dropped_indices, last)
+            return CompactedBatch(batch, routing)
         seq_lens = plan.seq_lens[queries.requests]
         smaller = copy_of_batch(
             batch,
@@ -46,5 +48,5 @@ class HostBuilder(PartialBuilder):
             max_query_len=queries.max_query_len,
             max_seq_len=int(seq_lens.max()),
         )
-        routing = QueryRouting(tokens, queries.kept_indices, queries.dropped_mask, queries.dropped_indices)
+        routing = QueryRouting(tokens, queries.kept_indices, queries.dropped_mask, queries.dropped_indices, last)
         return CompactedBatch(smaller, routing)

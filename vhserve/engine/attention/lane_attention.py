@@ -86,6 +86,7 @@ class PartialAttention(LaneAttention):
         super().__init__(*args, **options)
         self.treatment, self.step_compaction = treatment, step_compaction
         self._projections: dict[str, Projection] = {}
+        self.exit_stage: Any = None  # of `image_exit.stage`, on the first attention behind the exit
 
     def spec(self, stock: FullAttentionSpec, rule: SpanRule) -> PartialSpec:
         return PartialSpec.of(stock, self.treatment.name, self.lane.lane, rule)

@@ -6,6 +6,7 @@ Owns the subclass of a backend's metadata that carries the routing. Does not kno
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,12 +27,15 @@ class QueryRouting:
     dropped_indices
         (dropped queries,) int64: the same rows as indices, where they are known on the host. None: none is dropped, or
         only the device knows which.
+    last_indices
+        (requests,) int64: index in the batch of each request's last query, where that is known on the host.
     """
 
     tokens: int
     kept_indices: torch.Tensor | None
     dropped_mask: torch.Tensor | None
     dropped_indices: torch.Tensor | None = None
+    last_indices: torch.Tensor | None = None
 
     @property
     def keeps_none(self) -> bool:
@@ -52,12 +56,13 @@ class RoutedMetadata:
 
 
 def with_routing(metadata: object, routing: QueryRouting | None) -> RoutedMetadata:
-    """A shallow copy of a backend's metadata, of a subclass of its class, with the routing.
+    """A shallow copy of a backend's metadata, of a subclass of its class, with the routing in place of any other.
 
     vLLM does the same in `create_fast_prefill_custom_backend` (v1/attention/backends/utils.py).
     """
-    routed_class = _routed_class(type(metadata))  # type: ignore[arg-type]  # mypy takes a class for unhashable
-    routed = routed_class.__new__(routed_class)
+    stock: Any = type(metadata)
+    routed_class = stock if isinstance(metadata, RoutedMetadata) else _routed_class(stock)
+    routed: RoutedMetadata = routed_class.__new__(routed_class)
     vars(routed).update(vars(metadata))
     routed.routing = routing
     return routed

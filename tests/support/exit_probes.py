@@ -1,0 +1,71 @@
+"""What tests of the image exit do inside an engine: called by name, by the engine host. Judges nothing."""
+
+from typing import Any
+
+from engine_host import IMAGE_TOKEN, EnginePrompt, Round, ask
+from text_only_probes import QUESTION, TWO, _scheduler
+
+PROMPTS = (
+    EnginePrompt(QUESTION, (1,)),
+    EnginePrompt(TWO, (1, 2)),
+    EnginePrompt("<s>USER: what is there ? <image>", (1,)),
+)
+
+
+def rows_of_layers(engine: Any) -> dict[str, Any]:
+    """Rows that the feed-forward network of each layer gets in each step, and what they should be in all."""
+    from vhserve.engine.kv_cache.image_spans import image_blocks, image_spans
+
+    assert engine.reset_prefix_cache()
+    steps: list[list[int]] = []
+
+    def watch(model: Any) -> None:
+        for number, layer in enumerate(model.get_language_model().model.layers):
+            layer.mlp.register_forward_pre_hook(lambda _, given, number=number: note(number, given[0]))
+
+    def note(number: int, rows: Any) -> None:
+        if number == 0:
+            steps.append([])
+        steps[-1].append(rows.shape[0])
+
+    engine.apply_model(watch)
+    scheduler, prompts = _scheduler(engine), {}
+    stock = scheduler.add_request
+
+    def add_request(request: Any) -> None:
+        prompts[request.request_id] = request
+        stock(request)
+
+    scheduler.add_request = add_request
+    tokens = 4
+    ask(engine, Round(PROMPTS, tokens=tokens, reset=False))
+    scheduler.add_request = stock
+    kept = computed = 0
+    for request in prompts.values():
+        size = scheduler.block_size
+        spans = image_spans(request, scheduler.span_rule)
+        dropped = {token for first, last in image_blocks(spans, size) for token in range(first * size, last * size)}
+        computed += request.num_prompt_tokens + tokens - 1
+        kept += request.num_prompt_tokens + tokens - 1 - len(dropped)
+    return {"rows": steps, "tokens": computed, "kept": kept, "requests": len(prompts)}
+
+
+def scored_prompts(engine: Any) -> list[tuple[EnginePrompt, Any]]:
+    """Log-probabilities of what follows an image in a prompt, asked for beside requests that don't."""
+    from engine_host import Answer, request
+    from vllm import SamplingParams
+
+    scored = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=20)
+    plain = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    images = [EnginePrompt("<s>USER: what is there ? <image>", (1,)), EnginePrompt("<image><image>", (2, 4))]
+    asked = [EnginePrompt(f"{one.text} how many red circles are there ?", one.images) for one in images]
+    prompts, wanted = [*asked, *PROMPTS], [scored] * len(asked) + [plain] * len(PROMPTS)
+    answers = []
+    for image, found in zip(
+        images, engine.generate([request(one) for one in prompts], wanted, use_tqdm=False), strict=False
+    ):
+        ids = list(found.prompt_token_ids)
+        start = len(ids) - ids[::-1].index(IMAGE_TOKEN)
+        rows = [{token: one.logprob for token, one in row.items()} for row in found.prompt_logprobs[start:]]
+        answers.append((image, Answer(ids[:start], 0, ids[start:], rows)))
+    return answers

@@ -1,0 +1,113 @@
+"""Rows of image blocks that leave the forward pass, against the masked transformers model, which computes them all.
+
+Float32; the largest difference in log-probability, over the 20 likeliest tokens of each step, stays below 1e-5.
+"""
+
+from typing import Any
+
+import pytest
+from engine_cases import Case, EngineRuns
+from engine_host import BLOCK, EngineHost, EnginePrompt, Round
+from exactness import EXACT
+from oracle import TinyModel
+from partial_cases import EVERY, IMAGE_PLACES, asked, sized
+
+pytestmark = pytest.mark.vllm
+
+LATE: dict[str, Any] = {
+    # Layers 3 to 5 keep no image: one all text-only, one with a removed head, one of removed heads alone.
+    "text_only": {1: (0, 2), 3: EVERY, 4: (0, 1, 2, 4)},
+    "removed": {0: (1,), 4: (3,), 5: EVERY},
+    "mean": True,
+    "probe": "exit_probes:rows_of_layers",
+}
+ENDS = (
+    EnginePrompt("<s>USER: what is there ? <image>", (1,)),
+    EnginePrompt("<image><image>", (2, 4)),
+    EnginePrompt("<s>USER: <image> is like <image>", (3, 5)),
+)
+"""Prompts whose last token is one of an image."""
+
+
+def exit_case(model: str = "mha", **more: Any) -> Case:
+    return Case(model, **{"rounds": (asked(tokens=6), Round(ENDS, tokens=6)), **LATE, **more})
+
+
+CASES = {
+    "late_layers": exit_case(rounds=(asked(), Round(ENDS, reset=False), asked(reset=False))),
+    "every_layer": exit_case(text_only=dict.fromkeys(range(6), EVERY), removed={}, mean=False),
+    # Chunks of less than an image: some are all image, and of these only the last row goes on.
+    "chunks_of_image": exit_case(settings={"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}),
+    "preemption": exit_case(
+        rounds=(Round(IMAGE_PLACES[:3] * 2, tokens=36),),
+        settings={"num_gpu_blocks_override": 34, "max_model_len": 256},
+        probe="",
+    ),
+    "async_scheduling": exit_case(settings={"async_scheduling": True}, patches=("async_scheduling",)),
+    "evicted_before": exit_case(other={"evict": {0: (0,), 2: (0, 2)}, "thinned:2": {1: (4,)}}),
+    "gathered": exit_case(surgery="gather"),
+    "grouped_queries": exit_case(
+        "gqa", granularity="kv_group", text_only={0: (0, 1), 2: (0, 1, 4, 5), 3: tuple(range(6))}, removed={2: (2, 3)}
+    ),
+    "llava_next_sizes": exit_case(
+        "next",
+        granularity="kv_group",
+        text_only={1: tuple(range(6)), 2: (0, 1, 2, 3)},
+        removed={2: (4, 5)},
+        rounds=(Round(sized(IMAGE_PLACES), tokens=6),),
+        settings={"max_model_len": 1024},
+    ),
+    "prompt_log_probs": exit_case(rounds=(), probe="exit_probes:scored_prompts"),
+    "torch_compile": exit_case(settings={"enforce_eager": False}, probe=""),
+}
+FIRST = {"every_layer": 0, "grouped_queries": 2, "llava_next_sizes": 1}
+"""First layer behind the exit; 3 elsewhere."""
+SLOW = {"torch_compile"}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name, case in CASES.items() if case.rounds
+]
+
+
+@pytest.fixture(scope="session")
+def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
+    return EngineRuns(engine_host, models, CASES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_engine_says_what_the_masked_model_says(name: str, served: EngineRuns) -> None:
+    assert served.worst_difference(name) < EXACT
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.probe == LATE["probe"]])
+def test_rows_of_image_blocks_are_not_computed_behind_the_exit(name: str, served: EngineRuns) -> None:
+    """Counted at the feed-forward networks: all rows in front of the exit; behind it those outside of image blocks."""
+    probed, first = served(name).probed, FIRST.get(name, 3)
+    for rows in probed["rows"]:
+        assert len(set(rows[:first])) <= 1
+        assert len(set(rows[first:])) == 1
+    # And a row for each chunk that ends inside of an image.
+    assert probed["kept"] <= sum(rows[-1] for rows in probed["rows"]) < probed["kept"] + len(probed["rows"])
+    if first:
+        assert sum(rows[0] for rows in probed["rows"]) == probed["tokens"] > probed["kept"]
+    assert min(min(rows) for rows in probed["rows"]) >= 1
+
+
+def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
+    assert served("preemption").preemptions > 0
+    assert served("async_scheduling").facts["async"]
+    assert any(rows[-1] == 1 < rows[0] for rows in served("chunks_of_image").probed["rows"])
+    assert sum(answer.cached for answer in served("late_layers").answers[2]) > 6 * BLOCK
+
+
+def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
+    served: EngineRuns, models: dict[str, TinyModel]
+) -> None:
+    """While a request asks for them, rows stay; what follows an image is predicted from a row of it."""
+    model, plan = models["mha"], CASES["prompt_log_probs"].plan(models["mha"])
+    for prompt, answer in served("prompt_log_probs").probed:
+        assert model.oracle.difference(prompt, answer, plan, replies=False) < EXACT
+
+
+@pytest.mark.long
+def test_the_compiled_case_was_compiled(served: EngineRuns) -> None:
+    assert served("torch_compile").facts["compiled"] > 0
