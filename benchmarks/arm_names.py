@@ -12,8 +12,9 @@ from profiles.treatments import REMOVED, TEXT_ONLY, budgeted
 HELP = (
     "comma list of stock; FLAG:SHARE of each layer's heads, by the flags of `vhserve plan` ("
     + ", ".join(one.flag for one in budgeted() if one is not REMOVED)
-    + "), several of them joined by /; removed:HEADS of the last third of the layers; "
-    "each with +fp8 for an FP8 KV cache, and a plan's with +gather for heads chosen behind the weights"
+    + "); removed:HEADS of the last third of the layers; exit:LAYER, from which on all heads are text-only; several "
+    "of these joined by /; each with +fp8 for an FP8 KV cache, and a plan's with +gather for heads chosen behind the "
+    "weights"
 )
 
 
@@ -27,6 +28,8 @@ class ArmName:
         Of each layer's heads, by treatment.
     removed
         Heads that are removed from the last third of the layers.
+    exit_layer
+        First layer, 0-based, of those whose heads are all text-only.
     fp8
         Whether its KV cache is FP8.
     gather
@@ -36,18 +39,19 @@ class ArmName:
     text: str
     shares: dict[TreatmentName, float] = field(default_factory=dict)
     removed: int = 0
+    exit_layer: int | None = None
     fp8: bool = False
     gather: bool = False
 
     @property
     def is_stock(self) -> bool:
         """Whether it has no plan."""
-        return not self.shares and not self.removed
+        return not self.shares and not self.removed and self.exit_layer is None
 
     @property
     def is_text_only(self) -> bool:
         """Whether it treats heads in no other way."""
-        return set(self.shares) == {TEXT_ONLY.name} and not self.removed
+        return set(self.shares) == {TEXT_ONLY.name} and not self.removed and self.exit_layer is None
 
 
 def parse(text: str) -> ArmName:
@@ -60,22 +64,25 @@ def parse(text: str) -> ArmName:
     kinds, *extras = text.split("+")
     if unknown := [extra for extra in extras if extra not in ("fp8", "gather")]:
         raise argparse.ArgumentTypeError(f"{text!r} has +{unknown[0]}: expected +fp8, +gather or nothing")
-    shares, removed = {}, 0
+    shares, removed, exit_layer = {}, 0, None
     for kind in [] if kinds == "stock" else kinds.split("/"):
         flag, _, number = kind.partition(":")
         treatments = {one.flag: one for one in budgeted() if one is not REMOVED}
         try:
             if flag == REMOVED.name:
                 removed = int(number)
+            elif flag == "exit":
+                exit_layer = int(number)
             else:
                 shares[treatments[flag].name] = float(number)
         except (KeyError, ValueError):
             raise argparse.ArgumentTypeError(f"{text!r} is no arm: expected {HELP}") from None
-    if "gather" in extras and not (shares or removed):
+    arm = ArmName(text, shares, removed, exit_layer, fp8="fp8" in extras, gather="gather" in extras)
+    if arm.gather and arm.is_stock:
         raise argparse.ArgumentTypeError(f"{text!r} has no plan to gather heads by: expected {HELP}")
-    if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or removed < 0:
+    if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or min(removed, exit_layer or 0) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected shares above 0 that make up at most 1")
-    return ArmName(text, shares, removed, fp8="fp8" in extras, gather="gather" in extras)
+    return arm
 
 
 def parse_list(text: str) -> list[ArmName]:

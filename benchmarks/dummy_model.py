@@ -124,7 +124,13 @@ def write(path: Path, geometry: Geometry, positions: int = 16384) -> Path:
     return path
 
 
-def plan(geometry: Geometry, shares: Mapping[TreatmentName, float] | None = None, *, removed: int = 0) -> PruningPlan:
+def plan(
+    geometry: Geometry,
+    shares: Mapping[TreatmentName, float] | None = None,
+    *,
+    removed: int = 0,
+    exit_layer: int | None = None,
+) -> PruningPlan:
     """A plan by whole KV heads, each with its queries.
 
     Parameters
@@ -134,6 +140,8 @@ def plan(geometry: Geometry, shares: Mapping[TreatmentName, float] | None = None
     removed
         Query heads that are removed from the last third of the layers, the same number in each but for the remainder;
         rounded up to whole KV heads.
+    exit_layer
+        First layer, 0-based, of those whose heads are all text-only, but for removed ones.
 
     Raises
     ------
@@ -145,13 +153,17 @@ def plan(geometry: Geometry, shares: Mapping[TreatmentName, float] | None = None
     late = range(geometry.layers - geometry.layers // 3, geometry.layers)
     in_turn = [(layer, head) for head in range(geometry.kv_heads) for layer in late][: -(-removed // group)]
     heads = {"removed": in_turn}
+    exit_layer = geometry.layers if exit_layer is None else exit_layer
     first = geometry.kv_heads - sum(counts.values())
     if first < 0:
         raise ValueError(f"{counts} of {geometry.kv_heads} KV heads a layer")
     for name, count in counts.items():
-        rest = [(layer, head) for layer in range(geometry.layers) for head in range(first, first + count)]
+        rest = [(layer, head) for layer in range(exit_layer) for head in range(first, first + count)]
         heads[name] = [one for one in rest if one not in set(in_turn)]
         first += count
+    late_heads = [(layer, head) for layer in range(exit_layer, geometry.layers) for head in range(geometry.kv_heads)]
+    blind = [one for one in late_heads if one not in set(in_turn)]
+    heads["text_only"] = [*heads.get("text_only", []), *blind]
     return PruningPlan.manual(
         ModelRef(name="dummy", revision=REVISION, architecture="LlavaForConditionalGeneration"),
         geometry.profile,

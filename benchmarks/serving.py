@@ -105,7 +105,9 @@ def start(
 
 def plan_of(name: ArmName, geometry: dummy_model.Geometry) -> PruningPlan | None:
     """The plan of an arm; `None` of stock."""
-    return None if name.is_stock else dummy_model.plan(geometry, name.shares, removed=name.removed)
+    if name.is_stock:
+        return None
+    return dummy_model.plan(geometry, name.shares, removed=name.removed, exit_layer=name.exit_layer)
 
 
 def measure(args: argparse.Namespace, geometry: dummy_model.Geometry, arms: dict[str, Arm]) -> Iterator[dict[str, Any]]:

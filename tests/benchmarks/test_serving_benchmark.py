@@ -42,6 +42,8 @@ def test_names_join_kinds() -> None:
     name = arm_names.parse("text-only:0.25/evict-4:0.5/removed:8+fp8")
     assert (name.shares, name.removed, name.fp8) == ({"text_only": 0.25, "evict:4": 0.5}, 8, True)
     assert not name.gather
+    assert arm_names.parse("text-only:0.75/exit:4").exit_layer == 4
+    assert not arm_names.parse("exit:0").is_text_only
     assert arm_names.parse("text-only:0.25+fp8+gather").gather
     assert arm_names.parse("stock").is_stock
     assert [one.text for one in arm_names.parse_list("stock,evict:1")] == ["stock", "evict:1"]
