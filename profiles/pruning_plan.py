@@ -18,7 +18,7 @@ from profiles.image_spans import OLD_RULE, RULE, SpanRule
 from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, TreatmentName
 from profiles.ranking import RankingName
 from profiles.strict import Strict, defect
-from profiles.treatments import FULL, TREATMENTS, Treatment
+from profiles.treatments import FULL, REMOVED, TEXT_ONLY, TREATMENTS, Treatment
 
 PLAN_FORMAT: Final = "vhserve.pruning-plan"
 
@@ -52,6 +52,8 @@ class Selection(Strict):
         Number of query heads removed, and made text-only.
     evict, evict_2, evict_4, evict_8, thinned_2, thinned_4, thinned_8
         The same for the other treatments (`profiles.treatments`); None for no head.
+    exit_layer
+        First layer, 0-based, of those in which every head that is not removed was made text-only; None for no layer.
     protect_top
         Percentage of the model's heads, the highest ranked, that are never treated; `protected` lists them.
     seed
@@ -61,7 +63,7 @@ class Selection(Strict):
     """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset(
-        {"evict", "evict_2", "evict_4", "evict_8", "thinned_2", "thinned_4", "thinned_8"}
+        {"evict", "evict_2", "evict_4", "evict_8", "thinned_2", "thinned_4", "thinned_8", "exit_layer"}
     )
 
     method: SelectionMethod
@@ -75,6 +77,7 @@ class Selection(Strict):
     thinned_2: PositiveInt | None = None
     thinned_4: PositiveInt | None = None
     thinned_8: PositiveInt | None = None
+    exit_layer: NonNegativeInt | None = None
     protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
     protected: list[Head] = Field(default_factory=list)
     seed: int | None = None
@@ -246,6 +249,11 @@ class PruningPlan(Strict):
         if outside:
             found = f"is {self.selection.stage}, but layer {outside[0][0]} is treated"
             raise defect(WrongValue, "selection.stage", found, expected="the stage of every treated head")
+        if (first := self.selection.exit_layer) is not None:
+            blind = (TEXT_ONLY.name, REMOVED.name)
+            if first >= self.geometry.layers or any(one not in blind for row in self.treatments[first:] for one in row):
+                expected = "a layer from which on every head is text-only or removed"
+                raise defect(WrongValue, "selection.exit_layer", f"is {first}", expected=expected)
         for treatment in TREATMENTS.values():
             count, claimed = len(self.heads(treatment.name)), self.selection.count(treatment)
             if claimed is not None and claimed != count:

@@ -53,6 +53,7 @@ ORDER = {
         "vhserve.engine.kv_cache",
         "vhserve.engine.layer_plan",
         "vhserve.engine.attention",
+        "vhserve.engine.image_exit",
         "vhserve.engine.weights",
         "vhserve.engine.token_counters",
         "vhserve.engine.scheduler",

@@ -47,6 +47,10 @@ BLOCK_SIZE: Final = (
 )
 REMOVE: Final = "heads to remove: neither computed nor cached"
 TEXT_ONLY: Final = "heads, next in the order, that attend to text only"
+EXIT_LAYER: Final = (
+    "first layer, 0-based, of those in which every head that is not removed attends to text only, beside the numbers "
+    "above: image tokens are not computed from there on"
+)
 THINNED: Final = "heads, next in the order, that see and keep one image block in {}"
 EVICT: Final = "heads, next in the order, that see the image while the prompt is computed, and then drop it"
 EVICT_TO: Final = "the same, but that keep one image block in {}"

@@ -3,4 +3,15 @@
 Never writes files, and does not know how anything was measured.
 """
 
-__all__ = ["budget", "fit", "layout", "planner", "published_scores", "rankings", "savings", "summary", "units"]
+__all__ = [
+    "budget",
+    "fit",
+    "image_exit",
+    "layout",
+    "planner",
+    "published_scores",
+    "rankings",
+    "savings",
+    "summary",
+    "units",
+]

@@ -6,7 +6,7 @@ Does not know scores.
 import re
 from collections.abc import Iterable
 
-from profiles.errors import BudgetTooLarge, WrongValue
+from profiles.errors import BudgetTooLarge, ProtectedHeadTreated, WrongValue
 from profiles.geometry import ModelGeometry, stage_layers
 from profiles.names import STAGES, Granularity, StageOrAll
 from profiles.planning.units import unit_size
@@ -111,3 +111,51 @@ def check_budget(budget: int, stage: StageOrAll, total: int, free: int, protect_
         wrong = f"{budget} heads are to be treated, but only {free} of the {total} in {where} are unprotected"
         fix = f"lower the budget or --protect-top (now {protect_top:g})"
         raise BudgetTooLarge(wrong, expected=f"at most {free}", fix=fix)
+
+
+def check_exit_layer(
+    exit_layer: int | None, stage: StageOrAll, geometry: ModelGeometry, protected: set[tuple[int, int]], percent: float
+) -> list[tuple[int, int]]:
+    """Heads ``(layer, head)`` of the layers from an exit layer on; none without one.
+
+    Parameters
+    ----------
+    stage
+        Layers that heads may be chosen from.
+    protected, percent
+        Heads that are never treated, and the percentage of all heads that they were chosen as.
+
+    Raises
+    ------
+    WrongValue
+        There is no such layer, or it is none of the stage's.
+    ProtectedHeadTreated
+        A head of these layers is protected.
+    """
+    if exit_layer is None:
+        return []
+    layers = stage_layers(stage, geometry.layers)
+    behind = range(exit_layer, geometry.layers)
+    if not behind or exit_layer < 0:
+        raise WrongValue(
+            f"--exit-layer is {exit_layer}, and the model has {geometry.layers} layers",
+            expected=f"0 to {geometry.layers - 1}",
+            fix=f"give --exit-layer {2 * geometry.layers // 3}",
+        )
+    if not set(behind) <= set(layers):
+        raise WrongValue(
+            f"--exit-layer is {exit_layer}, and --stage {stage} is of layers {layers[0]} to {layers[-1]}",
+            expected="a stage with all layers from the exit on",
+            fix="give --stage all",
+        )
+    if refused := sorted(head for head in protected if head[0] in behind):
+        layer, head = refused[-1]
+        fix = "give --protect-top 0"
+        if layer + 1 < geometry.layers:
+            fix += f", or --exit-layer {layer + 1}"
+        raise ProtectedHeadTreated(
+            f"--exit-layer {exit_layer} treats layer {layer} head {head}, which --protect-top {percent:g} protects",
+            expected="no protected head behind the exit",
+            fix=fix,
+        )
+    return [(layer, head) for layer in behind for head in range(geometry.query_heads)]

@@ -26,18 +26,13 @@ def exit_layer(plan: PruningPlan) -> int | None:
     return first if any(layer >= first for layer in computed) else None
 
 
-def prefill_saved(plan: PruningPlan, text_tokens: int, image_tokens: int, image_blocks: int, block_size: int) -> float:
+def prefill_saved(plan: PruningPlan, dropped: float) -> float:
     """Share of the decoder layers' work on a prompt that image exit leaves out, all layers taken to cost alike.
 
     Parameters
     ----------
-    text_tokens, image_tokens
-        Of the prompt.
-    image_blocks
-        KV blocks that hold nothing but tokens of the image; of `block_size` tokens.
+    dropped
+        Share of the prompt's tokens that lie in image blocks.
     """
-    first = exit_layer(plan)
-    if first is None:
-        return 0.0
-    layers = plan.geometry.layers
-    return (layers - first) / layers * image_blocks * block_size / (text_tokens + image_tokens)
+    first, layers = exit_layer(plan), plan.geometry.layers
+    return 0.0 if first is None else (layers - first) / layers * dropped

@@ -15,13 +15,13 @@ from profiles.errors import MeansMissing, ProtectedHeadTreated, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll, TreatmentName
-from profiles.planning.budget import check_budget, check_multiple
+from profiles.planning.budget import check_budget, check_exit_layer, check_multiple
 from profiles.planning.layout import layer_layouts
 from profiles.planning.rankings import Table, unit_ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
 from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget, rule_for
-from profiles.treatments import FULL, REMOVED, TREATMENTS, budgeted
+from profiles.treatments import FULL, REMOVED, TEXT_ONLY, TREATMENTS, budgeted
 
 
 def make_plan(
@@ -37,6 +37,7 @@ def make_plan(
     rank_by: str = "score",
     block_size: int | None = None,
     avoid: Collection[tuple[int, int]] = (),
+    exit_layer: int | None = None,
 ) -> PruningPlan:
     """Choose heads by a ranking of the profile.
 
@@ -59,6 +60,9 @@ def make_plan(
         Tokens of the KV blocks that the plan is for; None: it does not say. Heads are chosen without it.
     avoid
         Heads that are not chosen either, nor any unit with one of them; for controls.
+    exit_layer
+        First layer, 0-based, of those in which every head that is not removed becomes text-only, beside the budgets, so
+        that image tokens need not be computed there (`profiles.planning.image_exit`). None: no layer.
     compensation
         ``mean``: put the removed heads' mean outputs into the plan.
 
@@ -67,7 +71,7 @@ def make_plan(
     BudgetTooLarge
         The stage, or its unprotected part, has fewer heads.
     ProtectedHeadTreated
-        ``top`` would treat a protected head.
+        ``top``, or `exit_layer`, would treat a protected head.
     WrongValue
         A budget is not a multiple of the unit, or a parameter is out of range.
     MeansMissing
@@ -91,12 +95,20 @@ def make_plan(
     everything = units(geometry, worth[REMOVED.name], granularity)
     treatments: list[list[TreatmentName]] = [[FULL.name] * geometry.query_heads for _ in range(geometry.layers)]
     size, taken = unit_size(geometry, granularity), set[tuple[int, int]]()
+    behind_exit = check_exit_layer(exit_layer, stage, geometry, protected, protect_top)
     for treatment, budget in counts.items():
+        if treatment == TEXT_ONLY.name:
+            rest = [head for head in behind_exit if head not in taken]
+            for layer, head in rest:
+                treatments[layer][head] = treatment
+            taken |= set(rest)
         if not budget:
             continue
         order = _order(everything, worth[treatment], stage, select, seed)
         pool = order if select == "top" else [unit for unit in order if _is_free(unit, protected)]
         pool = [unit for unit in pool if _is_free(unit, set(avoid))]
+        if treatment != REMOVED.name:
+            pool = [unit for unit in pool if _is_free(unit, set(behind_exit))]
         check_budget(sum(counts.values()), stage, len(order) * size, len(pool) * size, protect_top)
         chosen = [unit for unit in pool if _is_free(unit, taken)][: budget // size]
         _refuse_protected(chosen, protected, protect_top)
@@ -104,6 +116,7 @@ def make_plan(
             taken |= {(unit.layer, head) for head in unit.heads}
             for head in unit.heads:
                 treatments[unit.layer][head] = treatment
+    counts[TEXT_ONLY.name] = sum(row.count(TEXT_ONLY.name) for row in treatments)
     plan = PruningPlan(
         model=profile.model,
         geometry=geometry,
@@ -112,6 +125,7 @@ def make_plan(
             method=select,
             stage=stage,
             **counts_by_budget(counts),
+            exit_layer=exit_layer,
             protect_top=protect_top,
             protected=sorted(protected),
             seed=seed if select == "random" else None,

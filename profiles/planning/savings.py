@@ -55,7 +55,7 @@ def kv_bytes_per_image_token(
             -(-heads * width // (strides[name] or 1)) for name, heads in _kv_heads(plan).items() if strides[name]
         )
     start, size = prompt
-    blocks = _image_blocks(start, image, size)
+    blocks = image_blocks(start, image, size)
     held = {name: image - (blocks - one.count(blocks)) * size for name, one in kept.items()}
     return sum(ceil(heads * width * held[name] / image) for name, heads in _kv_heads(plan).items())
 
@@ -84,12 +84,12 @@ def kv_bytes_of_request(
     size = block_size or 1
     blocks = ceil((text_tokens + image_tokens) / size)
     if image_start is None:
-        image_blocks = max(0, image_tokens - size + 1) // size
+        dropped = max(0, image_tokens - size + 1) // size
     else:
-        image_blocks = _image_blocks(image_start, image_tokens, size)
+        dropped = image_blocks(image_start, image_tokens, size)
 
     def held(treatment: Treatment) -> int:
-        return blocks - image_blocks + treatment.kept(phase).count(image_blocks)
+        return blocks - dropped + treatment.kept(phase).count(dropped)
 
     tokens = sum(heads * held(TREATMENTS[name]) * size for name, heads in _kv_heads(plan).items())
     return tokens * 2 * plan.geometry.head_size * dtype_bytes
@@ -119,7 +119,7 @@ def weight_bytes_saved(plan: PruningPlan, dtype_bytes: int) -> int:
     return (len(plan.uncomputed) + kv_heads) * 2 * geometry.head_size * geometry.hidden_size * dtype_bytes
 
 
-def _image_blocks(start: int, image_tokens: int, block_size: int) -> int:
+def image_blocks(start: int, image_tokens: int, block_size: int) -> int:
     """Blocks that hold nothing but tokens of an image whose first token is at `start`."""
     return max(0, (start + image_tokens) // block_size - ceil(start / block_size))
 

@@ -7,8 +7,10 @@ from typing import TypedDict
 
 from profiles.geometry import stage_layers
 from profiles.names import STAGES, Stage, TreatmentName
+from profiles.planning.image_exit import exit_layer, prefill_saved
 from profiles.planning.savings import (
     ideal_concurrency,
+    image_blocks,
     kv_bytes_baseline,
     kv_bytes_per_image_token,
     kv_bytes_per_token,
@@ -37,6 +39,18 @@ class Prompt(TypedDict):
     image_tokens: int
 
 
+class ImageExit(TypedDict):
+    """Where tokens of image blocks leave the forward pass, as `profiles.planning.image_exit` says it.
+
+    `layer` is the first, 0-based, of `layers`, that does not compute them; `prefill_saved` the share of the decoder
+    layers' work on `Summary.prompt`.
+    """
+
+    layer: int
+    layers: int
+    prefill_saved: float
+
+
 class Summary(TypedDict):
     """Numbers of a plan for KV blocks of one size.
 
@@ -56,6 +70,7 @@ class Summary(TypedDict):
     usual_prompt: Prompt
     prompt: Prompt
     ideal_concurrency: float
+    image_exit: ImageExit | None
 
 
 def heads_by_stage(plan: PruningPlan) -> dict[Stage, dict[TreatmentName, int]]:
@@ -104,4 +119,14 @@ def summarise(
         "usual_prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": usual},
         "prompt": {"text_tokens": USUAL_TEXT_TOKENS, "image_tokens": image_tokens},
         "ideal_concurrency": ideal_concurrency(plan, USUAL_TEXT_TOKENS, image_tokens, block_size, USUAL_IMAGE_START),
+        "image_exit": _image_exit(plan, image_tokens, block_size),
     }
+
+
+def _image_exit(plan: PruningPlan, image_tokens: int, block_size: int) -> ImageExit | None:
+    first = exit_layer(plan)
+    if first is None:
+        return None
+    dropped = image_blocks(USUAL_IMAGE_START, image_tokens, block_size) * block_size
+    saved = prefill_saved(plan, dropped / (USUAL_TEXT_TOKENS + image_tokens))
+    return {"layer": first, "layers": plan.geometry.layers, "prefill_saved": saved}

@@ -406,6 +406,8 @@ def test_a_path_goes_down_to_the_entry(tmp_path: Path) -> None:
         ("plan", ("selection", "remove"), 4, WrongValue, "selection.remove"),
         ("plan", ("selection", "text_only"), 2, WrongValue, "selection.text_only"),
         ("plan", ("selection", "stage"), "early", WrongValue, "selection.stage"),
+        ("plan", ("selection", "exit_layer"), 2, WrongValue, "selection.exit_layer"),
+        ("plan", ("selection", "exit_layer"), 99, WrongValue, "selection.exit_layer"),
         ("plan", ("selection", "seed"), 1.5, WrongValue, "selection.seed"),
         ("plan", ("selection", "protect_top"), 101, WrongValue, "selection.protect_top"),
         ("plan", ("selection", "protected", 1), [3, 0], WrongValue, "selection.protected[1]"),

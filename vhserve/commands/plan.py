@@ -64,6 +64,7 @@ class Plan(BaseModel):
     evict_8: Budget | None = Field(None, description=words.EVICT_TO.format(8))
     evict_4: Budget | None = Field(None, description=words.EVICT_TO.format(4))
     evict_2: Budget | None = Field(None, description=words.EVICT_TO.format(2))
+    exit_layer: CountOrZero | None = Field(None, description=words.EXIT_LAYER)
     stage: StageOrAll = Field("late", description=words.STAGE)
     select: Select = Field("bottom", description=words.SELECT)
     rank_by: AutoRanking = Field(
@@ -126,6 +127,7 @@ class Plan(BaseModel):
             compensation=self.compensation,
             rank_by=rank_by,
             block_size=block_size,
+            exit_layer=self.exit_layer,
         )
         summary = summarise(plan, self.dtype, DTYPE_BYTES[self.dtype], block_size, self.image_tokens)
         savings = {phase: prompt_saving(plan, block_size, phase, self.image_tokens) for phase in PHASES}
@@ -156,7 +158,7 @@ class Plan(BaseModel):
         from profiles.errors import WrongValue
         from profiles.treatments import budgeted
 
-        if all(self._budget(one) is None for one in budgeted()):
+        if self.exit_layer is None and all(self._budget(one) is None for one in budgeted()):
             flags = ", ".join(f"--{one.flag}" for one in budgeted())
             raise WrongValue(
                 "no number of heads is given",
@@ -250,6 +252,9 @@ def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", g
         image = f"{prompt['image_tokens']:,}; the model's usual: {usual:,}"
     table.add_row("tokens of an image", image)
     request = f"prompts of {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
+    if (exit_ := summary["image_exit"]) is not None:
+        where = f"in front of layer {exit_['layer']} of {exit_['layers']}"
+        table.add_row("tokens of image blocks leave", f"{where}: {exit_['prefill_saved']:.1%} of a prompt's layers")
     answered, computed = savings["reply"].concurrency, savings["prompt"].concurrency
     table.add_row(request, f"{answered:.3f} times as many fit")
     if computed != answered:

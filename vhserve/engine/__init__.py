@@ -8,6 +8,7 @@ Does not know `calibrate` or the command line. A module imports only from the sa
 __all__ = [
     "attention",
     "checks",
+    "image_exit",
     "kv_cache",
     "layer_plan",
     "models",

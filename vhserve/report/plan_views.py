@@ -68,6 +68,8 @@ def chosen_by(plan: PruningPlan) -> str:
     seed = "" if selection.seed is None else f", seed {selection.seed}"
     kept = f"; the {selection.protect_top:g}% of all heads with the highest {ranked} are protected"
     together = "" if plan.granularity == "query_head" else "; heads of one KV head are treated together"
+    if selection.exit_layer is not None:
+        together += f"; those from layer {selection.exit_layer} on, that are not removed, are text-only"
     return (
         f"Chosen from {where}, {order[selection.method]}{seed}{kept if selection.protect_top else ''}{together}; "
         f"a removed head puts out {'zero' if plan.compensation.method == 'none' else 'its mean output'}."

@@ -73,6 +73,9 @@ DEFINITIONS: Final = {
         "while they are computed, with an image once they are (image_answered), and of as many text tokens.",
         ("prompt",),
     ),
+    "vhserve_image_exit_ratio": MetricDefinition(
+        "Share of the decoder layers, the last ones, that do not compute tokens of image blocks; 0 where all do."
+    ),
     "vhserve_plan_saving_ratio": MetricDefinition(
         "KV cache that the plan saves of the model's usual prompt with an image, as served, over what it promised "
         "(1: as promised); lower where KV blocks are larger than the plan's.",

@@ -30,6 +30,7 @@ _PLAN: Final = (
     "vhserve_heads",
     "vhserve_kv_cache_bytes_per_token",
     "vhserve_kv_cache_capacity_requests",
+    "vhserve_image_exit_ratio",
     "vhserve_plan_saving_ratio",
     "vhserve_plan_accuracy_ratio",
     "vhserve_plan_accuracy_samples",
@@ -45,6 +46,7 @@ def expose(
     registry: CollectorRegistry = REGISTRY,
     *,
     surgery: str = "",
+    image_exit: int | None = None,
 ) -> None:
     """Put the metrics of a plan into a registry.
 
@@ -58,6 +60,8 @@ def expose(
         The default one is what vLLM's `/metrics` shows.
     surgery
         How the engine has chosen the heads; empty where it is not known.
+    image_exit
+        First layer that does not compute tokens of image blocks; None where all do.
     """
     gauges = {name: collector(name, registry) for name in _PLAN}
     gauges["vhserve_plan_info"].labels(
@@ -80,6 +84,8 @@ def expose(
     per_token = gauges["vhserve_kv_cache_bytes_per_token"]
     per_token.labels(arm="baseline").set(plan.geometry.layers * plan.geometry.kv_heads * cell_bytes)
     per_token.labels(arm="pruned").set(kept_kv_heads(plan) * cell_bytes)
+    layers = plan.geometry.layers
+    gauges["vhserve_image_exit_ratio"].set(0 if image_exit is None else (layers - image_exit) / layers)
     gauges["vhserve_plan_saving_ratio"].set(saving_ratio(plan, block_size))
     if kv_capacity is not None:
         capacity_requests = gauges["vhserve_kv_cache_capacity_requests"]
@@ -111,9 +117,12 @@ def _expose_for(app: Any, plan: PruningPlan) -> None:
     served = ServedWith.of(config)
     surgery = engine_reports.get("surgery") or ""
     cell = cell_bytes(config, plan.geometry.head_size)
-    expose(plan, cell, served.block_size, _capacity(plan, config), surgery=surgery)
+    exit_layer = engine_reports.get("image_exit")
+    expose(plan, cell, served.block_size, _capacity(plan, config), surgery=surgery, image_exit=exit_layer)
     if api_server_rank(config) <= 0:
         how = surgery and f"; heads chosen by {surgery}"
+        if exit_layer is not None:
+            how += f"; tokens of image blocks leave in front of layer {exit_layer} of {plan.geometry.layers}"
         print(f"vhserve: {described(plan, *served)}{how}", file=sys.stderr, flush=True)
 
 

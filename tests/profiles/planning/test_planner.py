@@ -22,6 +22,7 @@ from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS
 from profiles.planning.budget import heads_of
+from profiles.planning.image_exit import exit_layer, prefill_saved
 from profiles.planning.layout import TreatedHeads, layer_layouts
 from profiles.planning.planner import make_plan, protected_heads
 from profiles.planning.rankings import group_ranking, unit_ranking
@@ -219,6 +220,38 @@ def test_whole_groups_are_protected_and_chosen_by_what_is_measured_of_groups() -
     assert by_group.heads("removed") == [(0, 0), (0, 1)]
     by_head = plan_for(profile, remove=2, protect_top=10, granularity="query_head")
     assert by_head.heads("removed") == [(0, 0), (0, 2)]
+
+
+def test_every_head_behind_the_exit_is_text_only_or_removed() -> None:
+    profile = profile_of(np.arange(16.0)[::-1].reshape(4, 4))
+    plan = plan_for(profile, remove=1, text_only=3, exit_layer=2)
+    assert plan.heads("removed") == [(3, 3)]
+    late = [(layer, head) for layer in (2, 3) for head in range(4)]
+    assert plan.heads("text_only") == sorted([(1, 1), (1, 2), (1, 3), *(head for head in late if head != (3, 3))])
+    assert (plan.selection.exit_layer, plan.selection.text_only, exit_layer(plan)) == (2, 10, 2)
+    assert prefill_saved(plan, 0.5) == 0.25
+    assert plan_for(profile, exit_layer=0).heads("text_only") == [divmod(head, 4) for head in range(16)]
+
+
+def test_where_no_exit_is() -> None:
+    profile = profile_of(np.arange(12.0)[::-1].reshape(3, 4))
+    assert exit_layer(plan_for(profile, text_only=3)) is None
+    assert exit_layer(plan_for(profile, remove=4)) is None  # an engine without text-only heads knows no image blocks
+    assert exit_layer(plan_for(profile, remove=4, text_only=4)) == 1
+    assert exit_layer(plan_for(profile, remove=4, evict=4)) is None
+    assert prefill_saved(plan_for(profile, text_only=3), 1.0) == 0
+
+
+def test_an_exit_that_cannot_be() -> None:
+    profile = profile_of(np.arange(12.0).reshape(3, 4))
+    for options, kind, saying in (
+        ({"exit_layer": 3}, WrongValue, "the model has 3 layers"),
+        ({"exit_layer": 1, "stage": "late"}, WrongValue, "give --stage all"),
+        ({"exit_layer": 1, "protect_top": 10}, ProtectedHeadTreated, "layer 2 head 3"),
+        ({"exit_layer": 1, "text_only": 5}, BudgetTooLarge, "4"),
+    ):
+        with pytest.raises(kind, match=saying):
+            plan_for(profile, **options)
 
 
 def test_units_of_a_grouped_query_model() -> None:
