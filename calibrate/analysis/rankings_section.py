@@ -4,13 +4,15 @@ Owns the figure. What was compared, and its words, are `calibrate.rankings.compa
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
 from profiles.store import load_as
+
+KINDS: Final = {"head": "heads", "kv_group": "KV groups", "group": "random groups"}
 
 
 def rankings_section(path: Path) -> Section:
@@ -64,7 +66,7 @@ def _drawn(result: Any) -> str:
                 axes.errorbar([one.rho], [y], xerr=None if ends is None else np.array(ends), fmt=marker, color=colour,
                               capsize=2, markersize=4)  # fmt: skip
             axes.axvline(0, color="#555555", linewidth=0.6)
-            axes.set(title=f"{kind}s, {outcome.replace('_', '-')}", xlabel="rho", xlim=(-1.05, 1.05))
+            axes.set(title=f"{KINDS[kind]}, {outcome.replace('_', '-')}", xlabel="rho", xlim=(-1.05, 1.05))
             axes.grid(axis="x", linewidth=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         grid[0].set_yticks(list(places.values()), [name.replace("_", " ") for name in places])

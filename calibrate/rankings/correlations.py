@@ -16,7 +16,7 @@ from calibrate.stats.rank_correlation import bootstrap, spearman
 from profiles.errors import RankingMissing
 from profiles.head_profile import HeadProfile
 from profiles.names import KNOWN_RANKINGS, Treated
-from profiles.planning.rankings import Table, ranking, ranking_names
+from profiles.planning.rankings import Table, group_ranking, ranking_names
 
 Floats = npt.NDArray[np.float64]
 RANDOM_ORDERS: Final = 1000
@@ -24,12 +24,17 @@ RANDOM_ORDERS: Final = 1000
 
 
 def tables_of(profile: HeadProfile, treatment: Treated) -> tuple[dict[str, Table], dict[str, str]]:
-    """The profile's rankings by name, each `(layers, query heads)`, higher = keep; and why the others are not there."""
+    """The profile's rankings by name, and why the others are not there.
+
+    Returns
+    -------
+    Tables `(layers, KV heads)`, higher = keep: what KV groups are worth, which in a multi-head model are heads.
+    """
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
     for name in dict.fromkeys((*KNOWN_RANKINGS, *ranking_names(profile))):
         try:
-            tables[name] = ranking(profile, name, treatment)
+            tables[name] = group_ranking(profile, name, treatment)
         except RankingMissing as error:
             absent[name] = error.wrong
     if "gradient" in tables:
@@ -50,10 +55,10 @@ def correlations(
     Parameters
     ----------
     tables
-        Rankings by name, each `(layers, query heads)`, higher = keep.
+        Rankings by name, each `(layers, KV heads)`, higher = keep.
     taken
-        Heads taken away, by kind, in the order of the variants of `answers`. What a ranking says of several heads is
-        the mean of what it says of each.
+        Units `(layer, KV head)` taken away, by kind, in the order of the variants of `answers`. What a ranking says of
+        several is the mean of what it says of each.
     seed
         Of the bootstrap and of the random rankings.
     """

@@ -12,7 +12,8 @@ from calibrate.stats.nothing_right import nothing_right
 from profiles.names import Treated
 from profiles.strict import Strict
 
-AblatedUnit = Literal["head", "group"]
+AblatedUnit = Literal["head", "kv_group", "group"]
+"""A single head, or KV group of a grouped-query model; or several of them, drawn at random."""
 LossMeasure = Literal["log_odds", "accuracy"]
 
 Rho = Annotated[float, Field(ge=-1, le=1)]
@@ -26,7 +27,7 @@ class Correlation(Strict):
     rho
         Above 0 where heads that the ranking likes better are worth more; None where either is the same for all.
     low, high
-        95% interval, by bootstrap of heads (or groups) and samples together.
+        95% interval, by bootstrap of heads (or KV groups, or random groups) and samples together.
     behind_best, behind_best_low, behind_best_high
         How far it lies behind the best ranking, on the same resamples.
     beats_random
@@ -82,7 +83,7 @@ class RankingComparison(MeasuredDocument):
     accuracy
         Of the whole model on the samples, 0 to 1.
     heads, groups
-        What taking away every single head, and every random group of heads, costs.
+        What taking away every single head, or KV group with all its query heads, and every random group of them, costs.
     rankings, absent
         Names of the rankings compared; and of those that the profile lacks, with the reason.
     """
@@ -97,6 +98,11 @@ class RankingComparison(MeasuredDocument):
     absent: dict[str, str]
     correlations: list[Correlation]
     random: list[RandomRankings]
+
+    @property
+    def single(self) -> AblatedUnit:
+        """What was taken away by itself."""
+        return self.correlations[0].kind if self.correlations else "head"
 
     def never_right(self) -> str | None:
         """The line for a whole model that answers nothing right; `None` where it does."""

@@ -8,12 +8,7 @@ from typing import Final
 from calibrate.ablation.tables import MINUS, NONE, Grid
 from calibrate.rankings.results import AblatedUnit, Correlation, LossMeasure, RandomRankings, RankingComparison
 
-COLUMNS: Final[tuple[tuple[AblatedUnit, LossMeasure], ...]] = (
-    ("head", "log_odds"),
-    ("head", "accuracy"),
-    ("group", "log_odds"),
-    ("group", "accuracy"),
-)
+HEADS: Final[dict[AblatedUnit, str]] = {"head": "heads", "kv_group": "KV groups"}
 
 NAMES = {
     "score": "score (the paper's)",
@@ -30,31 +25,40 @@ WORDS = {"log_odds": "log-odds", "accuracy": "accuracy"}
 def correlation_grid(result: RankingComparison) -> Grid:
     """Rankings, the best first, by what they are compared with: rho and its 95% interval."""
     cells = {(one.ranking, (one.kind, one.outcome)): one for one in result.correlations}
-    order = sorted(result.rankings, key=lambda name: -_number(cells[name, COLUMNS[0]].rho))
-    rows = [[[NAMES.get(name, name)], *(_cell(cells[name, column]) for column in COLUMNS)] for name in order]
+    columns = columns_of(result)
+    order = sorted(result.rankings, key=lambda name: -_number(cells[name, columns[0]].rho))
+    rows = [[[NAMES.get(name, name)], *(_cell(cells[name, column]) for column in columns)] for name in order]
     by_chance: dict[tuple[AblatedUnit, LossMeasure], RandomRankings] = {
         (one.kind, one.outcome): one for one in result.random
     }
-    rows.append([["random"], *(_chance(by_chance[column]) for column in COLUMNS)])
-    sizes = {"head": len(result.heads), "group": len(result.groups)}
-    heads = {"head": "heads", "group": f"groups of {result.settings['group_size']}"}
-    header = ["ranking", *(f"{sizes[kind]} {heads[kind]}, {WORDS[outcome]}" for kind, outcome in COLUMNS)]
+    rows.append([["random"], *(_chance(by_chance[column]) for column in columns)])
+    sizes = {result.single: len(result.heads), "group": len(result.groups)}
+    of = "" if result.single == "head" else f" {HEADS[result.single]}"
+    heads = {**HEADS, "group": f"{'groups' if not of else 'sets'} of {result.settings['group_size']}{of}"}
+    header = ["ranking", *(f"{sizes[kind]} {heads[kind]}, {WORDS[outcome]}" for kind, outcome in columns)]
     title = (
         f"Spearman's rank correlation with what {_done(result)} costs: {result.model.name} on {result.dataset.name}, "
         f"n = {result.samples} samples"
     )
-    note = "In parentheses 95%, by bootstrap of heads and samples; * above 97.5% of random rankings."
+    note = f"In parentheses 95%, by bootstrap of {HEADS[result.single]} and samples; * above 97.5% of random rankings."
     return Grid(title, header, rows, note)
 
 
+def columns_of(result: RankingComparison) -> list[tuple[AblatedUnit, LossMeasure]]:
+    """What rankings are compared with: what single heads or KV groups, and random groups, cost by each measure."""
+    kinds: tuple[AblatedUnit, ...] = (result.single, "group")
+    measures: tuple[LossMeasure, ...] = ("log_odds", "accuracy")
+    return [(kind, measure) for kind in kinds for measure in measures]
+
+
 def verdict(result: RankingComparison) -> str:
-    """Which ranking wins by the log-odds of single heads, whether surely, and where the paper's score stands."""
-    there = [one for one in result.correlations if (one.kind, one.outcome) == ("head", "log_odds")]
+    """Which ranking wins by the log-odds of single heads or KV groups, how surely, and where the paper's score is."""
+    there = [one for one in result.correlations if (one.kind, one.outcome) == (result.single, "log_odds")]
     known = [one for one in there if one.rho is not None]
     if not known:
-        return "No ranking can be compared: all heads are worth the same, or are ranked alike."
+        return f"No ranking can be compared: all {HEADS[result.single]} are worth the same, or are ranked alike."
     best = max(known, key=lambda one: _number(one.rho))
-    said = f"Best by single heads' log-odds: {_name(best)}, rho {_signed(best.rho)}"
+    said = f"Best by single {HEADS[result.single]}' log-odds: {_name(best)}, rho {_signed(best.rho)}"
     ties = [_name(one) for one in known if one is not best and _number(one.behind_best_low) <= 0]
     said += f"; not surely better than {', '.join(ties)}." if ties else "; surely better than all others."
     score = next((one for one in known if one.ranking == "score"), None)
@@ -66,7 +70,8 @@ def verdict(result: RankingComparison) -> str:
 
 
 def _done(result: RankingComparison) -> str:
-    return "taking heads away" if result.treatment == "removed" else "hiding the image from heads"
+    heads = HEADS[result.single]
+    return f"taking {heads} away" if result.treatment == "removed" else f"hiding the image from {heads}"
 
 
 def _name(one: Correlation) -> str:

@@ -18,17 +18,17 @@ from vhserve.option_types import PROFILE, Count, Samples
 class Rankings(MaskedRunOptions):
     """Measure which ranking of a profile finds the heads that matter, for `vhserve plan --rank-by`.
 
-    Takes every head away by itself, and random groups of heads together, measures what each costs in log-odds of the
-    right answer and in accuracy, and reports the rank correlation of every ranking with that. An interrupted run
-    continues where it stopped when it is started again with the same flags.
+    Takes every head (of a grouped-query model every KV group) away by itself, and random groups of them together,
+    measures what each costs in log-odds of the right answer and in accuracy, and reports the rank correlation of every
+    ranking with that. An interrupted run continues where it stopped when it is started again with the same flags.
     """
 
     profile: CliPositionalArg[Path] = Field(description=PROFILE)
     samples: Samples = 200
     out: Path = Field(Path("rankings.json"), description="results to write")
     treatment: Treated = Field("removed", description="what is done to the heads")
-    groups: Count = Field(64, description="random groups of heads")
-    group_size: Count = Field(8, description="heads of a group")
+    groups: Count = Field(64, description="random groups of heads, or of KV groups; 3 or more")
+    group_size: Count = Field(8, description="heads, or KV groups, of a random group")
     markdown: bool = Field(False, description="print the tables as Markdown")
 
     def cli_cmd(self) -> None:

@@ -19,7 +19,7 @@ from calibrate.rankings.comparison import compare_rankings
 from calibrate.rankings.correlations import tables_of
 from calibrate.rankings.groups import HeadGroups, draw_groups
 from calibrate.rankings.results import RankingComparison
-from calibrate.rankings.tables import COLUMNS, correlation_grid, verdict
+from calibrate.rankings.tables import columns_of, correlation_grid, verdict
 from calibrate.scoring.attention_rows import attention_rows
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from profiles.errors import BudgetTooLarge
@@ -100,7 +100,7 @@ def test_every_ranking_beats_random(result):
     assert len(result.rankings) == 9  # all that `--rank-by` takes, and the gradient as Michel et al. rank by it
     for name in result.rankings:
         of = {(one.kind, one.outcome): one for one in result.correlations if one.ranking == name}
-        assert len(of) == len(COLUMNS)
+        assert list(of) == columns_of(result)
         for column in (("head", "accuracy"), ("group", "log_odds"), ("group", "accuracy")):
             assert 0 < of[column].low < of[column].high
             if name == "gradient_by_layer" and column == ("group", "log_odds"):
@@ -143,7 +143,10 @@ def test_the_table_and_the_verdict_say_what_was_found(result):
     assert len(grid.rows) == len(result.rankings) + 1
     assert "30 heads, log-odds" in text
     assert "40 groups of 6, accuracy" in text
-    best = max((one for one in result.correlations if (one.kind, one.outcome) == COLUMNS[0]), key=lambda one: one.rho)
+    best = max(
+        (one for one in result.correlations if (one.kind, one.outcome) == columns_of(result)[0]),
+        key=lambda one: one.rho,
+    )
     assert verdict(result).startswith("Best by single heads' log-odds: ")
     assert f"rho {best.rho:+.2f}" in verdict(result)
 
@@ -166,11 +169,22 @@ def test_the_command(llava, tmp_path, capsys):
     assert main([*flags, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
-    assert len(document["heads"]) == llava.geometry.heads
+    geometry = llava.geometry
+    assert geometry.group_size > 1
+    groups = [[[layer, head] for head in geometry.group(kv)] for layer in range(geometry.layers) for kv in range(2)]
+    assert [one["heads"] for one in document["heads"]] == groups
+    assert all(len(one["heads"]) == 5 * geometry.group_size for one in document["groups"])
+    assert {one["kind"] for one in document["correlations"]} == {"kv_group", "group"}
     assert document["rankings"] == ["score", "image_weight", "concentration"]
     assert "effect" in document["absent"]
     assert main([*flags, "--markdown"]) == 0
-    assert "| score (the paper's) |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| score (the paper's) |" in printed
+    assert "| 8 KV groups, log-odds |" in printed
+    assert "4 sets of 5 KV groups, accuracy" in printed
     # Before a model is looked for.
-    assert main([*flags, "--group-size", str(llava.geometry.heads), "--model", "no-such-model"]) == 2
-    assert "--group-size" in capsys.readouterr().err
+    assert main([*flags, "--group-size", "8", "--model", "no-such-model"]) == 2
+    assert "groups have 8 KV groups, but the model has 8" in capsys.readouterr().err
+    for few in ("1", "2"):
+        assert main([*flags, "--groups", few, "--model", "no-such-model"]) == 2
+        assert f"--groups is {few}" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_profile_and_rankings_show_it(profile, llava_path, tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["rankings"] == ["score", "image_weight", "concentration", "box_weight", "text_weight"]
     of = {(one["ranking"], one["kind"], one["outcome"]): one["rho"] for one in document["correlations"]}
-    assert of["text_weight", "head", "log_odds"] == pytest.approx(of["image_weight", "head", "log_odds"])
+    assert of["text_weight", "kv_group", "log_odds"] == pytest.approx(of["image_weight", "kv_group", "log_odds"])
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_what_evicted_heads_lose_takes_answers_of_several_tokens(llava, profile,
     save(profile, path)
     flags = ["--samples", "6", "--out", str(out), "--block-size", "16"]
     ablating = ["ablate", str(path), "-k", "3", "--rows", "short", "--draws", "1", *flags]
-    for command in (ablating, ["rankings", str(path), "--groups", "2", "--group-size", "3", *flags]):
+    for command in (ablating, ["rankings", str(path), "--groups", "3", "--group-size", "3", *flags]):
         assert main([*command, "--treatment", "evict"]) == 2
         error = capsys.readouterr().err
         assert "6 of 6 samples" in error
@@ -80,7 +80,7 @@ def test_what_evicted_heads_lose_takes_answers_of_several_tokens(llava, profile,
     assert "not asked" not in told.err
 
 
-@pytest.mark.parametrize(("command", "flags"), [("ablate", ["-k", "3"]), ("rankings", [])])
+@pytest.mark.parametrize(("command", "flags"), [("ablate", ["-k", "3"]), ("rankings", ["--group-size", "2"])])
 def test_another_model_than_the_profile_s_is_refused_before_it_is_loaded(
     command, flags, profile, tmp_path, capsys, monkeypatch
 ):
@@ -96,7 +96,11 @@ def test_another_model_than_the_profile_s_is_refused_before_it_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"), [("ablate", ["-k", "3", "--rows", "short", "--draws", "1"]), ("rankings", ["--groups", "2"])]
+    ("command", "flags"),
+    [
+        ("ablate", ["-k", "3", "--rows", "short", "--draws", "1"]),
+        ("rankings", ["--groups", "3", "--group-size", "2"]),
+    ],
 )
 def test_a_model_that_is_never_right_is_said(command, flags, profile, tmp_path, capsys):
     Image.new("RGB", (72, 72), "red").save(tmp_path / "red.png")

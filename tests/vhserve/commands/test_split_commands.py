@@ -36,7 +36,7 @@ def test_one_file_from_calibrate_to_rankings(mine, llava_path, tmp_path, capsys)
     capsys.readouterr()
 
     table = ["ablate", str(profile_path), *given, "-k", "3", "--draws", "1", "--rows", "short"]
-    groups = ["rankings", str(profile_path), *given, "--groups", "2", "--group-size", "2", "--samples", "4"]
+    groups = ["rankings", str(profile_path), *given, "--groups", "3", "--group-size", "2", "--samples", "4"]
     for number, (command, split, shared) in enumerate(
         ((table, "measuring", 0), (groups, "measuring", 0), (table, "all", len(profile.dataset.pictures)))
     ):
