@@ -3,6 +3,7 @@
 Masks where the engine leaves out (`calibrate.masking`), so the two share no code that could be wrong in both.
 """
 
+import itertools
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,9 @@ class Oracle:
     def __init__(self, path: Path) -> None:
         self.model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
         self.processor = AutoProcessor.from_pretrained(path)
+        config = self.model.config
+        self.embedded = {config.image_token_id, getattr(config, "video_token_id", None)}
+        """Tokens that embeddings are put in the place of."""
 
     @torch.no_grad()
     def log_probs(
@@ -33,15 +37,15 @@ class Oracle:
     ) -> torch.Tensor:
         """Log-probabilities for each token of the reply, shape (tokens, vocabulary); of the whole model without a plan.
 
-        An image token in the reply, which transformers would take for the place of a picture, is the last one. Without
+        An image or video token in the reply, which would be taken for the place of one, is the last one. Without
         `replies` the reply is computed as more of the prompt.
         """
         inputs, media = self.inputs(prompt)
         prompt_ids = inputs.pop("input_ids")
         asked = prompt_ids[0].tolist()
         assert asked == self._embedded_in_image_tokens(answer.prompt_ids), "the two sides read the prompt differently"
-        said = [*answer.reply_ids, IMAGE_TOKEN]
-        ids = torch.tensor([asked + said[: said.index(IMAGE_TOKEN)]])
+        said = itertools.takewhile(lambda token: token not in self.embedded, answer.reply_ids)
+        ids = torch.tensor([[*asked, *said]])
         reply = ids.shape[1] - prompt_ids.shape[1]
         # What says something of each token says 0 of the reply's: that it is text.
         by_token = {key: one for key, one in inputs.items() if one.shape == prompt_ids.shape}
@@ -80,8 +84,7 @@ class Oracle:
     def _embeddings(self, placeholder: str, given: dict[str, Any]) -> int:
         """Embeddings of one picture or video, by the processor, which is given it alone."""
         ids = list(self.processor(text=[placeholder], **given)["input_ids"][0])
-        config = self.model.config
-        return sum(ids.count(token) for token in {config.image_token_id, getattr(config, "video_token_id", None)})
+        return sum(ids.count(token) for token in self.embedded)
 
     def difference(
         self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True
