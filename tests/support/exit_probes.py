@@ -69,3 +69,15 @@ def scored_prompts(engine: Any) -> list[tuple[EnginePrompt, Any]]:
         rows = [{token: one.logprob for token, one in row.items()} for row in found.prompt_logprobs[start:]]
         answers.append((image, Answer(ids[:start], 0, ids[start:], rows)))
     return answers
+
+
+def layer_of_exit(engine: Any) -> int | None:
+    """First layer behind the exit; None for no exit."""
+
+    def find(model: Any) -> int | None:
+        decoder = model.get_language_model()
+        layers = getattr(decoder, "model", decoder).layers
+        return next((number for number, layer in enumerate(layers) if hasattr(layer, "exit_stage")), None)
+
+    found: int | None = engine.apply_model(find)[0]
+    return found

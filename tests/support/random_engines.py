@@ -13,6 +13,7 @@ from partial_cases import SIZES, WORDS
 
 from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
+from profiles.treatments import FULL, TREATMENTS
 from vhserve.engine.kv_cache.capacity import groups_of
 
 PROMPTS = 6
@@ -38,12 +39,20 @@ class RandomEngine:
     job: Job
 
 
-def draw_engine(seed: int, models: dict[str, TinyModel]) -> RandomEngine:
-    """An engine that is asked six prompts cold, and all again with its prefix cache warm."""
+def draw_engine(seed: int, models: dict[str, TinyModel], *, image_exit: bool = False) -> RandomEngine:
+    """An engine that is asked six prompts cold, and all again with its prefix cache warm.
+
+    Parameters
+    ----------
+    image_exit
+        Whether no head of the last layers sees an image.
+    """
     rng = random.Random(seed)
     name = rng.choice(list(LENGTHS))
     model, length = models[name], LENGTHS[name]
     plan = draw_plan(rng, model)
+    if image_exit:
+        plan = draw_exit(rng, model, plan)
     prompts = tuple(draw_prompt(rng, SIZES if name == "next" else ((72, 72),)) for _ in range(PROMPTS))
     longest = sum(groups_of(plan, BLOCK).of.values()) * -(-length // BLOCK)
     settings = {
@@ -72,6 +81,18 @@ def draw_plan(rng: random.Random, model: TinyModel) -> PruningPlan:
     for head in range(geometry.group_size):
         given[0, head] = partial[0]
     heads = {name: [head for head, own in given.items() if own == name] for name in ("removed", *partial)}
+    return PruningPlan.manual(model.ref, geometry, granularity="kv_group", **heads)
+
+
+def draw_exit(rng: random.Random, model: TinyModel, plan: PruningPlan) -> PruningPlan:
+    """A plan of which every head from some layer on is text-only or removed, and one of these is text-only."""
+    geometry = model.geometry
+    first, size = rng.randrange(geometry.layers), geometry.group_size
+    heads = {name: [head for head in plan.heads(name) if head[0] < first] for name in TREATMENTS if name != FULL.name}
+    for layer in range(first, geometry.layers):
+        for group in range(geometry.kv_heads):
+            name = "text_only" if (layer, group) == (first, 0) else rng.choice(["text_only", "text_only", "removed"])
+            heads[name] += [(layer, head) for head in range(group * size, (group + 1) * size)]
     return PruningPlan.manual(model.ref, geometry, granularity="kv_group", **heads)
 
 

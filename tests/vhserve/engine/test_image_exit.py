@@ -3,14 +3,24 @@
 Float32; the largest difference in log-probability, over the 20 likeliest tokens of each step, stays below 1e-5.
 """
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_cases import Case, EngineRuns
-from engine_host import BLOCK, EngineHost, EnginePrompt, Round
+from engine_cases import Case, EngineRuns, worst_difference
+from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
 from partial_cases import EVERY, IMAGE_PLACES, asked, sized
+from random_engines import draw_engine
+from tiny_families import FAMILIES
+from transformers import AutoConfig
+
+from profiles.planning.image_exit import exit_layer
+from profiles.pruning_plan import PruningPlan
+from profiles.transformers_config import decoder_geometry
 
 pytestmark = pytest.mark.vllm
 
@@ -111,3 +121,49 @@ def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
 @pytest.mark.long
 def test_the_compiled_case_was_compiled(served: EngineRuns) -> None:
     assert served("torch_compile").facts["compiled"] > 0
+
+
+def exit_plan(model: TinyModel) -> PruningPlan:
+    """No head of the last half of the layers sees an image, and some of those before do."""
+    geometry = model.geometry
+    first, size = geometry.layers // 2, geometry.group_size
+    late = [(layer, head) for layer in range(first, geometry.layers) for head in range(geometry.query_heads)]
+    removed = [head for head in late if head[0] == geometry.layers - 1 and head[1] < size]
+    text_only = [(0, head) for head in range(size)] + [head for head in late if head not in removed]
+    return PruningPlan.manual(model.ref, geometry, granularity="kv_group", text_only=text_only, removed=removed)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "qwen3-vl" else [pytest.mark.long]) for name in FAMILIES]
+)
+def test_every_family(name: str, engine_host: EngineHost, tmp_path: Path) -> None:
+    path = FAMILIES[name].make(tmp_path / name)
+    model = TinyModel(path, decoder_geometry(AutoConfig.from_pretrained(path), 64), FAMILIES[name].architecture)
+    prompts = [
+        replace(one, image_size=(2 * one.image_size[0], 2 * one.image_size[1])) for one in FAMILIES[name].prompts
+    ]
+    plan, rounds = exit_plan(model), (Round(tuple(prompts), tokens=3), Round(tuple(prompts[:2]), tokens=3, reset=False))
+    settings = {"max_model_len": 2048, "max_num_batched_tokens": 96, "max_num_seqs": 4}
+    job = Job(str(path), plan.model_dump(mode="json"), rounds, settings, probe="exit_probes:layer_of_exit")
+    outcome = engine_host.run(job)
+    assert outcome.failure is None, outcome.failure[1]
+    worst = worst_difference(model.oracle, plan, rounds, outcome.answers)
+    print(f"{name}: largest difference {worst:.1e}")
+    assert worst < EXACT
+    levels = len(getattr(AutoConfig.from_pretrained(path).vision_config, "deepstack_visual_indexes", ()))
+    assert outcome.probed == max(model.geometry.layers // 2, levels)
+
+
+EXITS = int(os.environ.get("RANDOM_EXITS", "20"))
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.long] * (seed >= 3)) for seed in range(EXITS)])
+def test_random_engines_with_an_exit(seed: int, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+    """`RANDOM_EXITS` in the environment is how many."""
+    drawn = draw_engine(10_000 + seed, models, image_exit=True)
+    assert exit_layer(drawn.plan) is not None
+    outcome = engine_host.run(drawn.job)
+    assert outcome.failure is None, outcome.failure[1]
+    worst = worst_difference(models[drawn.model].oracle, drawn.plan, drawn.job.rounds, outcome.answers)
+    print(f"seed {seed}: largest difference {worst:.1e}")
+    assert worst < EXACT

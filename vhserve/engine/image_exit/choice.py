@@ -45,6 +45,8 @@ def _obstacle(decoder: nn.Module, vllm_config: VllmConfig) -> str:
         return "on a GPU the host does not know which rows are kept"
     if type(decoder).__name__ not in DECODERS:
         return f"what {type(decoder).__name__} does between layers is not known"
+    if any(getattr(one, "ada_rms_norm_t_cond", None) is not None for one in decoder.modules()):
+        return "its layers are given a time"
     if vllm_config.lora_config is not None:
         return "adapters are chosen by the row"
     if vllm_config.parallel_config.data_parallel_size > 1 and vllm_config.model_config.is_moe:

@@ -118,7 +118,7 @@ def _enter(stage: Stage, found_by: PartialAttention) -> None:
 def _first_layer(stock: type[nn.Module]) -> type[nn.Module]:
     class FirstOfStage(stock):  # type: ignore[misc, valid-type]
         def forward(
-            self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor | None
+            self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor | None, **_: None
         ) -> States:
             stage: Stage = self.exit_stage
             if torch.compiler.is_compiling():
@@ -132,7 +132,9 @@ def _first_layer(stock: type[nn.Module]) -> type[nn.Module]:
 @functools.cache
 def _passing_layer(stock: type[nn.Module]) -> type[nn.Module]:
     class PassedLayer(stock):  # type: ignore[misc, valid-type]
-        def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor) -> States:
+        def forward(
+            self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor, **_: None
+        ) -> States:
             return hidden_states, residual
 
     return PassedLayer
