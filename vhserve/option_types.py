@@ -61,6 +61,7 @@ GRANULARITY: Final = (
     "treat query heads one by one, or all of a KV head together, which alone frees its KV cache; kv_group for a "
     "grouped-query model if not given"
 )
+GRANULARITY_SHOWN: Final = "show query heads one by one, or KV groups; kv_group for a grouped-query model if not given"
 SERVE_ON: Final = "what the plan will be served on; auto is what the installed vLLM serves on"
 IMAGE_TOKENS: Final = (
     "tokens of the image to compute the savings for, from its first to its last; the model's usual ones if not given"

@@ -12,7 +12,7 @@ import numpy as np
 
 from profiles.chat_template import TemplateRef
 from profiles.errors import MeansMissing, ProtectedHeadTreated, WrongValue
-from profiles.geometry import stage_layers
+from profiles.geometry import ModelGeometry, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import CompensationMethod, Granularity, Select, StageOrAll, TreatmentName
 from profiles.planning.budget import check_budget, check_exit_layer, check_multiple
@@ -111,7 +111,7 @@ def make_plan(
             pool = [unit for unit in pool if _is_free(unit, set(behind_exit))]
         check_budget(sum(counts.values()), stage, len(order) * size, len(pool) * size, protect_top)
         chosen = [unit for unit in pool if _is_free(unit, taken)][: budget // size]
-        _refuse_protected(chosen, protected, protect_top)
+        _refuse_protected(chosen, protected, protect_top, geometry)
         for unit in chosen:
             taken |= {(unit.layer, head) for head in unit.heads}
             for head in unit.heads:
@@ -178,12 +178,16 @@ def _is_free(unit: Unit, others: set[tuple[int, int]]) -> bool:
     return others.isdisjoint((unit.layer, head) for head in unit.heads)
 
 
-def _refuse_protected(treated: list[Unit], protected: set[tuple[int, int]], protect_top: float) -> None:
+def _refuse_protected(
+    treated: list[Unit], protected: set[tuple[int, int]], protect_top: float, geometry: ModelGeometry
+) -> None:
     for unit in treated:
         if not _is_free(unit, protected):
+            group = unit.heads[0] // geometry.group_size
+            whole = geometry.group_size > 1 and unit.heads == tuple(geometry.group(group))
+            heads = geometry.group_name(group) if whole else f"heads {', '.join(map(str, unit.heads))}"
             raise ProtectedHeadTreated(
-                f"the top heads include layer {unit.layer} heads {', '.join(map(str, unit.heads))}, which "
-                f"--protect-top {protect_top:g} protects",
+                f"the top heads include layer {unit.layer} {heads}, which --protect-top {protect_top:g} protects",
                 expected="no protection with --select top, a control that means the very top",
                 fix="give --protect-top 0",
             )

@@ -55,7 +55,8 @@ class Summary(TypedDict):
     """Numbers of a plan for KV blocks of one size.
 
     `kv_bytes_per_image_token` and `ideal_concurrency` are for `prompt` and count blocks: what of an image shares one
-    with text, every head keeps. `usual_prompt` has the model's usual image. Ideal, because a server may have to pad
+    with text, every head keeps. `heads_together` is how many query heads are treated as one: those of a KV group with
+    granularity `kv_group`. `usual_prompt` has the model's usual image. Ideal, because a server may have to pad
     what unlike layers share (`profiles.planning.savings.ideal_concurrency`).
     """
 
@@ -64,6 +65,7 @@ class Summary(TypedDict):
     dtype: str
     block_size: int
     heads: dict[Stage, dict[TreatmentName, int]]
+    heads_together: int
     kv_bytes_per_token: KvBytes
     kv_bytes_per_image_token: KvBytes
     weight_bytes_saved: int
@@ -105,6 +107,7 @@ def summarise(
         "dtype": dtype,
         "block_size": block_size,
         "heads": heads_by_stage(plan),
+        "heads_together": plan.geometry.group_size if plan.granularity == "kv_group" else 1,
         "kv_bytes_per_token": {
             "baseline": baseline,
             "pruned": kv_bytes_per_token(plan, dtype_bytes),

@@ -32,6 +32,12 @@ _RANKED_BY_SCORE = (
     "answers lose without it; calibrate without --no-effects to rank by effect"
 )
 
+_MEASURED = ("effect", "gradient")
+_NOT_OF_GROUPS = (
+    "the profile has no {} of KV groups: a group is worth the mean of its query heads, though these may cancel; "
+    "calibrate again to measure groups"
+)
+
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -135,6 +141,8 @@ class Plan(BaseModel):
         save(plan, out)
         if self.rank_by == AUTO and rank_by != "effect":
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
+        if summary["heads_together"] > 1 and rank_by in _MEASURED and not profile.rankings[rank_by].group_tables:
+            print(f"vhserve: note: {_NOT_OF_GROUPS.format(rank_by)}", file=sys.stderr)
         for note in _block_notes(plan, profile, summary):
             print(f"vhserve: note: {note}", file=sys.stderr)
         if self.json_:
@@ -150,7 +158,8 @@ class Plan(BaseModel):
             return
         console = Console(highlight=False, soft_wrap=True)
         console.print(heads_table(summary), savings_table(summary, savings, groups, device), sep="\n")
-        console.print(f"Heads chosen by {rank_by.replace('_', ' ')}", markup=False)
+        units = "Heads" if summary["heads_together"] == 1 else "KV groups"
+        console.print(f"{units} chosen by {rank_by.replace('_', ' ')}", markup=False)
         measure = f"serve it, then `vhserve evaluate --base-url URL --attach {out}`"
         console.print(f"Not measured yet: {measure}", markup=False, soft_wrap=True)
 
@@ -173,22 +182,24 @@ class Plan(BaseModel):
 
 
 def heads_table(summary: "Summary") -> "Table":
-    """Heads by stage and treatment."""
+    """Heads by stage and treatment; of a plan by KV groups, groups."""
     from rich.markup import escape
 
     from calibrate.terminal_tables import FoldedTable
     from profiles.treatments import FULL, TREATMENTS
 
-    table = FoldedTable(title=f"Plan for {escape(summary['model'])}: heads by stage")
+    size = summary["heads_together"]
+    units = "heads" if size == 1 else f"KV groups of {size} query heads"
+    table = FoldedTable(title=f"Plan for {escape(summary['model'])}: {units} by stage")
     table.add_column("stage")
     stages = summary["heads"].values()
     treatments = [name for name in TREATMENTS if name == FULL.name or any(counts[name] for counts in stages)]
     for treatment in treatments:
         table.add_column(TREATMENTS[treatment].label, justify="right")
     for stage, counts in summary["heads"].items():
-        table.add_row(stage, *(str(counts[treatment]) for treatment in treatments))
+        table.add_row(stage, *(str(counts[treatment] // size) for treatment in treatments))
     table.add_section()
-    totals = (sum(counts[treatment] for counts in summary["heads"].values()) for treatment in treatments)
+    totals = (sum(counts[treatment] // size for counts in summary["heads"].values()) for treatment in treatments)
     table.add_row("all", *map(str, totals))
     return table
 

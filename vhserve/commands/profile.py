@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, get_subcommand
 
-from profiles.names import ImportedRanking, Treated
+from profiles.names import Granularity, ImportedRanking, Treated
 from vhserve.commands.flags import command
 from vhserve.commands.ranking_option import AnyRanking
-from vhserve.option_types import JSON, PROFILE, Count, CountOrZero
+from vhserve.option_types import GRANULARITY_SHOWN, JSON, PROFILE, Count, CountOrZero
 
 
 class Show(BaseModel):
@@ -22,6 +22,7 @@ class Show(BaseModel):
     table: AnyRanking = Field("score", description="what to draw; effect is that of --treatment")
     treatment: Treated = Field("removed", description="treatment whose effect is drawn")
     top: CountOrZero = Field(10, description="highest heads to list below the map")
+    granularity: Granularity | None = Field(None, description=GRANULARITY_SHOWN)
     values: bool = Field(False, description="write the numbers into the map, in per cent of the highest")
     json_: bool = Field(False, alias="json", description=JSON)
 
@@ -29,20 +30,23 @@ class Show(BaseModel):
         """Print the map, and the highest heads."""
         from rich.console import Console
 
-        from profiles.planning.rankings import ranking
+        from profiles.planning.rankings import group_ranking, ranking
         from profiles.store import load_profile
         from vhserve.report.profile_views import head_map, heads_table, table_document
 
         profile = load_profile(self.profile)
-        values = ranking(profile, self.table, self.treatment)
+        grouped = (self.granularity or profile.geometry.granularity) == "kv_group"
+        size = profile.geometry.group_size if grouped else 1
+        values = (group_ranking if size > 1 else ranking)(profile, self.table, self.treatment)
         if self.json_:
             print(table_document(profile, self.table, values))
             return
         console = Console(highlight=False, soft_wrap=True)
         title = f"{profile.model.name}: {self.table.replace('_', ' ')}, {profile.samples} samples"
-        console.print(head_map(values, title, numbers=self.values), soft_wrap=True)
+        units = "heads" if size == 1 else f"KV groups of {size} query heads"
+        console.print(head_map(values, title, numbers=self.values, units=units), soft_wrap=True)
         if self.top:
-            console.print(heads_table(values, self.top))
+            console.print(heads_table(values, self.top, size))
 
 
 class Diff(BaseModel):

@@ -32,17 +32,21 @@ _PROTECTED: Final = "@"
 
 
 def plan_map(plan: PruningPlan) -> Text:
-    """A row for each layer, a mark for each query head, and how many heads of the layer are treated."""
-    protected = set(plan.selection.protected)
-    text = Text("what becomes of each head, from left to right\n")
+    """A row for each layer, a mark for each query head, and how many heads of the layer are treated.
+
+    Of a plan by KV groups, a mark for each group, and how many groups.
+    """
+    protected, size = set(plan.selection.protected), unit_heads(plan)
+    unit = "head" if size == 1 else f"KV group ({size} query heads)"
+    text = Text(f"what becomes of each {unit}, from left to right\n")
     for layer, row in enumerate(plan.treatments):
         stage = stage_of(layer, len(plan.treatments))
         first = layer == stage_layers(stage, len(plan.treatments))[0]
         text.append(f"{stage if first else '':>6} {layer:3d} ")
-        for head, name in enumerate(row):
+        for head, name in list(enumerate(row))[::size]:
             text.append(_PROTECTED if (layer, head) in protected else _mark(name))
         counts = (
-            f"{row.count(one.name)} {one.label}"
+            f"{row.count(one.name) // size} {one.label}"
             for one in TREATMENTS.values()
             if one.name != FULL.name and one.name in row
         )
@@ -51,6 +55,11 @@ def plan_map(plan: PruningPlan) -> Text:
     legend = [f"{_mark(one.name)} {one.label}" for one in there]
     text.append(", ".join([*legend, *([f"{_PROTECTED} full and protected"] if protected else [])]) + "\n")
     return text
+
+
+def unit_heads(plan: PruningPlan) -> int:
+    """Query heads that the plan treats together: those of a KV group, or one."""
+    return plan.geometry.group_size if plan.granularity == "kv_group" else 1
 
 
 def _mark(treatment: str) -> str:
@@ -66,8 +75,10 @@ def chosen_by(plan: PruningPlan) -> str:
     ranked = selection.rank_by.replace("_", " ")
     order = {"bottom": f"lowest {ranked} first", "top": f"highest {ranked} first", "random": "at random"}
     seed = "" if selection.seed is None else f", seed {selection.seed}"
-    kept = f"; the {selection.protect_top:g}% of all heads with the highest {ranked} are protected"
-    together = "" if plan.granularity == "query_head" else "; heads of one KV head are treated together"
+    size = unit_heads(plan)
+    heads = "heads" if size == 1 else "KV groups"
+    kept = f"; the {selection.protect_top:g}% of all {heads} with the highest {ranked} are protected"
+    together = "" if size == 1 else f"; the {size} query heads of a KV group are treated together"
     if selection.exit_layer is not None:
         together += f"; those from layer {selection.exit_layer} on, that are not removed, are text-only"
     return (

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibrate.terminal_tables import FoldedTable
-from profiles.geometry import stage_layers, stage_of
+from profiles.geometry import run_name, stage_layers, stage_of
 from profiles.head_profile import HeadProfile
 from profiles.names import STAGES
 
@@ -29,7 +29,7 @@ _MARKS = " .:-=+*#%@"
 _LESS_MORE = "-~ +#"
 
 
-def head_map(values: Floats, title: str, *, numbers: bool = False) -> Text:
+def head_map(values: Floats, title: str, *, numbers: bool = False, units: str = "heads") -> Text:
     """A row for each layer, two characters for each head: colour, and a mark for eyes without colour.
 
     Parameters
@@ -38,6 +38,8 @@ def head_map(values: Floats, title: str, *, numbers: bool = False) -> Text:
         `(layers, heads)`; the highest is the brightest.
     numbers
         Write per cent of the highest instead of marks, three characters for each head.
+    units
+        What the columns are.
     """
     low, high = min(float(values.min()), 0.0), float(values.max())
     shares = (values - low) / (high - low) if high > low else np.zeros_like(values)
@@ -46,7 +48,7 @@ def head_map(values: Floats, title: str, *, numbers: bool = False) -> Text:
         return f"{100 * share:3.0f}" if numbers else 2 * _MARKS[min(int(share * len(_MARKS)), len(_MARKS) - 1)]
 
     text = _map(shares, title, _RISING, cell)
-    text.append(f"{_MARKS.strip()[0]} {low:.3g}  to  {_MARKS[-1]} {high:.3g}; heads from left to right\n")
+    text.append(f"{_MARKS.strip()[0]} {low:.3g}  to  {_MARKS[-1]} {high:.3g}; {units} from left to right\n")
     return text
 
 
@@ -95,15 +97,23 @@ def _colour(share: float, colours: Sequence[tuple[int, int, int]]) -> tuple[int,
     return red, green, blue
 
 
-def heads_table(values: Floats, top: int) -> Table:
-    """The `top` highest heads of `(layers, query heads)`, with their stage and value."""
-    table = FoldedTable(keys=2, title="Highest heads")
-    for name in ("layer", "head"):
+def heads_table(values: Floats, top: int, group_size: int = 1) -> Table:
+    """The `top` highest heads of `(layers, heads)`, with their stage and value.
+
+    Parameters
+    ----------
+    group_size
+        Above 1, `values` are of KV groups of so many query heads, `(layers, KV heads)`.
+    """
+    grouped = group_size > 1
+    table = FoldedTable(keys=2, title="Highest KV groups" if grouped else "Highest heads")
+    for name in ("layer", "group", "heads") if grouped else ("layer", "head"):
         table.add_column(name, justify="right")
     table.add_column("stage")
     table.add_column("value", justify="right")
     for layer, head in _order(values)[:top]:
-        table.add_row(str(layer), str(head), stage_of(layer, len(values)), f"{values[layer, head]:.4g}")
+        heads = [run_name(range(head * group_size, (head + 1) * group_size))] if grouped else []
+        table.add_row(str(layer), str(head), *heads, stage_of(layer, len(values)), f"{values[layer, head]:.4g}")
     return table
 
 

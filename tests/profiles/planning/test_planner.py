@@ -218,6 +218,8 @@ def test_whole_groups_are_protected_and_chosen_by_what_is_measured_of_groups() -
     by_group = plan_for(profile, remove=2, protect_top=10, granularity="kv_group")
     assert by_group.selection.protected == [(0, 2), (0, 3)]
     assert by_group.heads("removed") == [(0, 0), (0, 1)]
+    with pytest.raises(ProtectedHeadTreated, match=r"include layer 0 group 1 \(heads 2-3\), which"):
+        plan_for(profile, remove=2, protect_top=10, granularity="kv_group", select="top")
     by_head = plan_for(profile, remove=2, protect_top=10, granularity="query_head")
     assert by_head.heads("removed") == [(0, 0), (0, 2)]
 

@@ -117,6 +117,8 @@ def test_defaults_remove_the_lowest_late_heads(profile: Path, capsys: pytest.Cap
         "concurrency": pytest.approx(96 / 88),
         "concurrency_in_prefill": pytest.approx(96 / 88),
         "kv_cache_groups": 1,
+        "heads_together": 1,
+        "image_exit": None,
     }
 
 
@@ -145,6 +147,28 @@ def test_a_grouped_query_model_is_planned_by_kv_head(grouped: Path, capsys: pyte
     plan = load_plan(grouped.parent / "plan.json")
     assert plan.granularity == "kv_group"
     assert plan.heads("removed") == [(11, 0), (11, 1), (11, 2), (11, 3)]
+
+
+def test_tables_of_a_grouped_query_model_are_of_kv_groups(grouped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(grouped), "--remove", "4", "--text-only", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "KV groups of 4 query heads by stage" in printed
+    assert "KV groups chosen by score" in printed
+    (late,) = (line for line in printed.splitlines() if "late" in line.split())
+    assert [cell for cell in late.split() if cell.isdigit()] == ["6", "1", "1"]
+    assert main(["plan", "show", str(grouped.parent / "plan.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "what becomes of each KV group (4 query heads), from left to right" in shown
+    (last,) = (line for line in shown.splitlines() if line.startswith("        11 "))
+    assert last.split()[1:] == [".t", "1", "text-only,", "1", "removed"]
+    assert "10% of all KV groups with the highest score are protected" in " ".join(shown.split())
+    assert main(["profile", "show", str(grouped), "--top", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "KV groups of 4 query heads from left to right" in shown
+    assert "Highest KV groups" in shown
+    assert "4-7" in shown
+    assert main(["profile", "show", str(grouped), "--granularity", "query_head"]) == 0
+    assert "Highest heads" in capsys.readouterr().out
 
 
 def test_top_is_the_other_end(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
