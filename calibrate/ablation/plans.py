@@ -9,11 +9,12 @@ from typing import Final, Literal, NamedTuple
 
 from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from profiles.errors import WrongValue
-from profiles.geometry import stage_layers
+from profiles.geometry import ModelGeometry, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import STAGES, Ablated, Granularity, StageOrAll
 from profiles.planning.budget import heads_of
 from profiles.planning.planner import make_plan
+from profiles.planning.units import unit_size
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL
 
@@ -26,6 +27,13 @@ class RowLayout(NamedTuple):
 
     rows: tuple[tuple[AblationSelect, StageOrAll], ...]
     budgets: tuple[str, ...]
+
+    def budgets_of(self, geometry: ModelGeometry, granularity: Granularity) -> tuple[str, ...]:
+        """The budgets; numbers of heads as 1, 2 and 4 units where several heads are treated together."""
+        size = unit_size(geometry, granularity)
+        if size == 1 or any(budget.endswith("%") for budget in self.budgets):
+            return self.budgets
+        return tuple(str(units * size) for units in (1, 2, 4))
 
 
 TABLE: Final = RowLayout(

@@ -38,7 +38,7 @@ class Ablate(MaskedRunOptions):
     k: list[str] | None = Field(
         None,
         description="numbers of heads to treat, or percentages of each stage's heads, comma-separated; 4,8,16 if not "
-        "given, for a curve 12.5%,25%,… to 100%",
+        "given, or 1, 2 and 4 KV groups of a grouped-query model; for a curve 12.5%,25%,… to 100%",
     )
     rank_by: AnyRanking = Field(
         "score",
@@ -73,7 +73,7 @@ class Ablate(MaskedRunOptions):
         granularity = self.granularity or profile.geometry.granularity
         chosen = configurations(
             profile,
-            self.k or shape.budgets,
+            self.k or shape.budgets_of(profile.geometry, granularity),
             shape=shape,
             draws=self.draws,
             seed=self.seed,

@@ -9,7 +9,7 @@ from PIL import Image
 from profile_factories import profile_of
 from published_datasets import opened, pope
 
-from calibrate.ablation.plans import CURVE, SHORT, configurations
+from calibrate.ablation.plans import CURVE, SHORT, TABLE, configurations
 from calibrate.ablation.run import ablate
 from calibrate.ablation.tables import markdown, published_grid
 from calibrate.masking.masked_runs import MaskedRunSettings
@@ -17,7 +17,7 @@ from calibrate.masking.treatments import plan_treated
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.prompts import make_batch
 from calibrate.stats.nothing_right import nothing_right
-from profiles.geometry import stage_layers
+from profiles.geometry import ModelGeometry, stage_layers
 from profiles.store import save
 from vhserve.cli import main
 
@@ -170,3 +170,13 @@ def test_the_dataset_s_own_metric_stands_beside_the_accuracy(llava, profile, tmp
     assert text.startswith("**F1, share of yes, as the dataset's authors count")
     assert text.count("\n| ") == 2 + 1 + len(chosen)
     assert published_grid(result.model_copy(update={"metric": "accuracy"})) is None
+
+
+@pytest.mark.parametrize(
+    ("query_heads", "kv_heads", "expected"), [(8, 8, "4 8 16"), (28, 4, "7 14 28"), (8, 2, "4 8 16")]
+)
+def test_budgets_that_are_not_given_are_whole_kv_groups(query_heads, kv_heads, expected):
+    sizes = {"layers": 6, "head_size": 4, "hidden_size": 8, "image_tokens": 0}
+    geometry = ModelGeometry(query_heads=query_heads, kv_heads=kv_heads, **sizes)
+    assert list(TABLE.budgets_of(geometry, geometry.granularity)) == expected.split()
+    assert CURVE.budgets_of(geometry, geometry.granularity) == CURVE.budgets
