@@ -43,6 +43,8 @@ def _obstacle(decoder: nn.Module, vllm_config: VllmConfig) -> str:
     speculation: Any = vllm_config.speculative_config
     if not current_platform.is_cpu():
         return "on a GPU the host does not know which rows are kept"
+    if vllm_config.use_v2_model_runner:
+        return "Model Runner V2 does not say which requests ask for log-probabilities of their prompts"
     if type(decoder).__name__ not in DECODERS:
         return f"what {type(decoder).__name__} does between layers is not known"
     if any(getattr(one, "ada_rms_norm_t_cond", None) is not None for one in decoder.modules()):
