@@ -41,7 +41,10 @@ def set_up_serving() -> None:
     Removal
         With `serve_command`.
     """
-    from vllm.entrypoints.serve.utils import api_utils
+    try:
+        from vllm.entrypoints.common.startup import cli_env_setup
+    except ImportError:  # vLLM 0.32
+        from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 
-    set_up: Any = api_utils.cli_env_setup  # untyped
+    set_up: Any = cli_env_setup  # untyped
     set_up()

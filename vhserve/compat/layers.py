@@ -46,6 +46,24 @@ def attention_settings(attention: Any) -> dict[str, Any]:
     }
 
 
+def settled_block_size(vllm_config: Any) -> int:
+    """Tokens of a KV block, as the engine will have them; call this once the model's stock attention is built.
+
+    Symptom
+        Lanes are chosen for blocks of 16 tokens, and the engine has others, where no --block-size is given.
+    Cause
+        vLLM takes the size that its attention backends prefer when the model has been built (on CPUs, 0.32 does so
+        before, and 0.33 after).
+    Removal
+        vLLM settles the size before it builds the model.
+    """
+    from vllm.platforms import current_platform
+
+    current_platform.update_block_size_for_backend(vllm_config)
+    size: int = vllm_config.cache_config.block_size
+    return size
+
+
 def layer_in_batch(layer_name: str) -> Any:
     """An attention layer of the model that runs, by name.
 

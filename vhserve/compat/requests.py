@@ -228,12 +228,12 @@ def send_media_until_sent(engine_client: Any, unsent: Any) -> None:
     get, add_request = cache.get_and_update_item, engine_core.add_request_async
     after_processing = renderer.update_mm_cache_stats
 
-    def get_and_update_item(given: Any, key: str) -> Any:
-        item, prompt_updates = get(given, key)
+    def get_and_update_item(mm_item: Any, mm_hash: str) -> Any:
+        item, prompt_updates = get(mm_item, mm_hash)
         if item is None:
-            return unsent.get(key), prompt_updates
-        if cache.is_cached_item(key):
-            unsent.keep(key, item, MultiModalCache.get_item_size(item))
+            return unsent.get(mm_hash), prompt_updates
+        if cache.is_cached_item(mm_hash):
+            unsent.keep(mm_hash, item, MultiModalCache.get_item_size(item))
         return item, prompt_updates
 
     def update_mm_cache_stats() -> None:

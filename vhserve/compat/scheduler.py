@@ -24,9 +24,9 @@ def around_prefix_lookup(kv_cache_manager: Any, enter: Callable[[Any], AbstractC
     """
     stock = kv_cache_manager.get_computed_blocks
 
-    def get_computed_blocks(request: Any) -> Any:
+    def get_computed_blocks(request: Any, *rest: Any, **named: Any) -> Any:  # vLLM 0.33 gives the longest hit, too
         with enter(request):
-            return stock(request)
+            return stock(request, *rest, **named)
 
     kv_cache_manager.get_computed_blocks = get_computed_blocks
 
@@ -45,8 +45,8 @@ def end_chunks_early(scheduler: Any, limit: Callable[[Any, int, int], int]) -> N
     """
     stock = scheduler._reserve_prefill_lookahead
 
-    def reserve(request: Any, computed: int, tokens: int) -> int:
-        return limit(request, computed, stock(request, computed, tokens))
+    def reserve(request: Any, num_computed_tokens: int, num_new_tokens: int) -> int:
+        return limit(request, num_computed_tokens, stock(request, num_computed_tokens, num_new_tokens))
 
     scheduler._reserve_prefill_lookahead = reserve
 

@@ -14,7 +14,7 @@ from torch import nn
 from vllm.config import VllmConfig
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat.layers import forget_attention
+from vhserve.compat.layers import forget_attention, settled_block_size
 from vhserve.engine.attention.gathered_attention import GatheredAttention
 from vhserve.engine.attention.layer_attention import build_layer_attention
 from vhserve.engine.attention.step_compaction import StepCompactions
@@ -51,7 +51,7 @@ def prune(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> Sur
     FlagRefused
         vLLM has chosen an attention backend that cannot serve the plan.
     """
-    layers = layer_plans(plan, vllm_config.cache_config.block_size)
+    layers = layer_plans(plan, settled_block_size(vllm_config))
     sites = decoder_attention(decoder, plan)
     surgery = _choose(sites, plan, vllm_config)
     step_compactions = StepCompactions()

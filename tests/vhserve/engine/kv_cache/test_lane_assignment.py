@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
@@ -14,6 +13,11 @@ from profiles.planning.layout import LayerLayout, TreatedHeads
 from vhserve.engine.kv_cache import spec as kv_cache_spec
 from vhserve.engine.kv_cache.lane_assignment import LaneAssignment, assign_lanes, padded_layers
 from vhserve.engine.kv_cache.lanes import HeadCounts, Lanes, PromptBlocks, choose_lanes
+
+try:
+    from vllm.v1.core.kv_cache_planning import get_kv_cache_groups
+except ImportError:  # vLLM 0.32
+    from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 from vhserve.engine.kv_cache.spec import FullLaneSpec, PartialSpec
 
 LLAVA_15 = PromptBlocks.with_image(64, 576, 32)
