@@ -6,6 +6,7 @@ Owns its geometry (any registered model's, or any other) and a vocabulary of wor
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 
 from benchmarks import offline
@@ -16,7 +17,7 @@ from llava_parts import SPECIAL, llava_processor, word_tokenizer
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from calibrate.models.registry import KNOWN
+from calibrate.models.known import KNOWN
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
@@ -65,7 +66,7 @@ def geometry_of(name: str) -> Geometry:
     if name == "scaled-down":
         return SCALED_DOWN
     known = KNOWN[name]
-    hidden = known.query_heads * known.head_size
+    hidden = known.hidden_size
     # 2.6875 is Llama-2's ratio; Mistral's feed-forward is wider.
     intermediate = 14336 if known.kv_heads < known.query_heads else round(hidden * 2.6875 / 256) * 256
     return Geometry(
@@ -75,8 +76,8 @@ def geometry_of(name: str) -> Geometry:
         known.head_size,
         hidden,
         intermediate,
-        # Whole patches of a square: 48 x 48 stands in for LLaVA-1.6's.
-        image_tokens=2304 if known.image_tokens > 2304 else known.image_tokens,
+        # Whole patches of a square, of 48 x 48 at most.
+        image_tokens=isqrt(min(known.image_tokens, 2304)) ** 2,
         vision_layers=24,
         vision_hidden=1024,
     )

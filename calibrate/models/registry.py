@@ -1,99 +1,20 @@
-"""The models that are known by a short name, and what any model name stands for.
+"""What a model name stands for: `find` turns an alias, Hub id or path into something `from_pretrained` takes, or into a
+one-line error.
 
-Owns the table of the paper's nine models (Bi et al., CVPR 2025, table 1) and the demo model, and `find`, which turns an
-alias, Hub id or path into something `from_pretrained` takes or into a one-line error. Does not import torch or
-transformers, and loads no weights.
+The aliases are in `calibrate.models.known`; models without one need none. Does not import torch or transformers, and
+loads no weights.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from calibrate.demo import MODEL_DIR
 from calibrate.errors import UnknownModel, UnsupportedModel
 from calibrate.models.hub import NotOnHub, config_path
+from calibrate.models.known import ARCHITECTURES, KNOWN
 from profiles.errors import ModelBroken
 from profiles.suggestions import did_you_mean
-
-ARCHITECTURES: Final = {
-    "llava": "LlavaForConditionalGeneration",
-    "llava_next": "LlavaNextForConditionalGeneration",
-    "vipllava": "VipLlavaForConditionalGeneration",
-}
-"""Supported `model_type` values and the architecture each stands for."""
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """One row of the table.
-
-    Attributes
-    ----------
-    alias
-        What `--model` takes.
-    hub
-        Hub id; for the demo model, the folder that it is shipped in.
-    model_type
-        As `config.json` says it; `llava_llama` and `llava_phi` are LLaVA's own format, which transformers cannot read.
-    layers, query_heads, kv_heads, head_size
-        Geometry of the decoder.
-    image_tokens
-        Tokens of one image; LLaVA-1.6 varies with its shape, and this is a square one's, the most there are.
-    resolution
-        Pixels along a side of what the vision tower sees; LLaVA-1.6 sees a square image's tiles so.
-    """
-
-    alias: str
-    hub: str
-    model_type: str
-    layers: int
-    query_heads: int
-    kv_heads: int
-    head_size: int
-    image_tokens: int
-    resolution: int
-
-    @property
-    def origin(self) -> str:
-        """Where it comes from, in words for a table."""
-        return "shipped with vhserve" if self.alias == "demo" else self.hub
-
-    @property
-    def architecture(self) -> str | None:
-        """Class in transformers; `None` when it has none."""
-        return ARCHITECTURES.get(self.model_type)
-
-    @property
-    def loadable(self) -> bool:
-        """Whether transformers and vLLM can read it, and `vhserve` can calibrate and serve it."""
-        return self.model_type in ARCHITECTURES
-
-    @property
-    def note(self) -> str:
-        """Why it cannot be loaded; empty when it can."""
-        return "" if self.loadable else "on the Hub in LLaVA's own format only: convert it to transformers' first"
-
-
-# Geometry from each checkpoint's config.json. The paper's table gives 24 x 32 for the two small ViP-LLaVA models;
-# their configurations say 32 layers.
-KNOWN: Final = {
-    model.alias: model
-    for model in (
-        KnownModel("demo", str(MODEL_DIR), "llava", 12, 8, 8, 32, 144, 96),
-        KnownModel("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 128, 576, 336),
-        KnownModel("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 40, 40, 40, 128, 576, 336),
-        KnownModel("llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", 32, 32, 32, 128, 2928, 672),
-        KnownModel("llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next", 40, 40, 40, 128, 2928, 672),
-        KnownModel(
-            "llava-1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", 32, 32, 8, 128, 2928, 672
-        ),
-        KnownModel("vip-llava-7b", "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 128, 576, 336),
-        KnownModel("vip-llava-13b", "llava-hf/vip-llava-13b-hf", "vipllava", 40, 40, 40, 128, 576, 336),
-        KnownModel("vip-llava-llama-3-8b", "mucai/vip-llava-llama-3-8b", "llava_llama", 32, 32, 8, 128, 576, 336),
-        KnownModel("vip-llava-phi-3-3.8b", "mucai/vip-llava-phi-3-mini-3.8B", "llava_phi", 32, 32, 32, 96, 576, 336),
-    )
-}
 
 
 @dataclass(frozen=True)

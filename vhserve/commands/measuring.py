@@ -261,7 +261,8 @@ def decoder_sizes(name: str, revision: str | None = None, preferred: str | None 
     UserError
         As `calibrate.models.registry.find`.
     """
-    from calibrate.models.registry import KNOWN, find
+    from calibrate.models.known import KNOWN
+    from calibrate.models.registry import find
     from profiles.geometry import ModelGeometry
     from profiles.transformers_config import decoder_geometry
 
@@ -272,7 +273,7 @@ def decoder_sizes(name: str, revision: str | None = None, preferred: str | None 
             query_heads=known.query_heads,
             kv_heads=known.kv_heads,
             head_size=known.head_size,
-            hidden_size=known.query_heads * known.head_size,
+            hidden_size=known.hidden_size,
             image_tokens=known.image_tokens,
         )
     from profiles.torchvision_import import ensure_torchvision

@@ -6,22 +6,19 @@ import sys
 
 import pytest
 import torch
+from published_models import family_of, published_config, published_processor
 from pydantic_settings import CliApp
-from transformers import (
-    AutoModelForImageTextToText,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaNextConfig,
-    MistralConfig,
-    Phi3Config,
-    VipLlavaConfig,
-)
+from tiny_families import FAMILIES
+from tiny_families.parts import IMAGE
+from transformers import AutoModelForImageTextToText
 
 from calibrate.errors import ModelOffline, UnknownModel, UnsupportedModel
+from calibrate.models.criterion import check_heads
 from calibrate.models.decoder import decoder_layers
+from calibrate.models.image_tokens import USUAL_PICTURE
+from calibrate.models.known import KNOWN
 from calibrate.models.loading import geometry_of
-from calibrate.models.registry import KNOWN, find, resolve
+from calibrate.models.registry import find, resolve
 from profiles.errors import ModelBroken
 from vhserve.commands.models import Models
 
@@ -36,8 +33,9 @@ def line(error) -> str:
     return str(error.value)
 
 
-def test_the_table_has_the_nine_models_of_the_paper_and_the_demo():
-    assert KNOWN.keys() == PAPER | {"demo"}
+def test_the_table_has_the_nine_models_of_the_paper_and_the_demo_and_every_tested_family():
+    assert PAPER | {"demo"} <= KNOWN.keys()
+    assert {family_of(alias) for alias in KNOWN} - {None} == FAMILIES.keys()
     assert len({model.hub for model in KNOWN.values()}) == len(KNOWN)
 
 
@@ -51,47 +49,43 @@ def test_every_row_is_of_one_piece(model):
 BILLIONS = {
     "llava-1.5-7b": 7.1, "llava-1.5-13b": 13.4, "llava-1.6-7b": 7.1, "llava-1.6-13b": 13.4, "llava-1.6-mistral-7b": 7.6,
     "vip-llava-7b": 7.1, "vip-llava-13b": 13.4, "vip-llava-llama-3-8b": 8.4, "vip-llava-phi-3-3.8b": 4.1,
+    "qwen3-vl-8b": 8.77, "internvl3.5-1b": 1.1, "internvl3.5-2b": 2.3, "internvl3.5-4b": 4.7, "internvl3.5-8b": 8.5,
 }  # fmt: skip
-"""Parameters of each, vision tower included: decoder as its publisher counts it, and 0.3 for CLIP ViT-L."""
+"""Parameters of those whose number is published, vision tower included."""
 
 
-@pytest.mark.parametrize("alias", sorted(PAPER))
-def test_every_model_of_the_paper_builds_with_its_real_size(alias):
+@pytest.mark.parametrize("alias", [alias for alias in KNOWN if alias != "demo"])
+def test_every_model_builds_with_its_real_size(alias, tmp_path):
     """On the meta device, because weights can't be had here: the table says what transformers builds."""
     row = KNOWN[alias]
-    config = real_size(alias)
-    geometry = geometry_of(config)
-    for field in ("layers", "query_heads", "kv_heads", "head_size", "image_tokens"):
+    config = published_config(alias)
+    is_current = family_of(alias) is not None
+    processor = published_processor(alias, tmp_path) if is_current else None
+    if is_current:
+        config.image_token_id = IMAGE
+        assert row.picture == USUAL_PICTURE
+    geometry = geometry_of(config, processor)
+    for field in ("layers", "query_heads", "kv_heads", "head_size", "hidden_size", "image_tokens"):
         assert getattr(geometry, field) == getattr(row, field), field
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
+    check_heads(alias, model)
     attentions = [layer.self_attn for layer in decoder_layers(model)]
     assert len(attentions) == row.layers
     for attention in attentions:
         assert attention.o_proj.in_features == row.query_heads * row.head_size
-    parameters = sum(weight.numel() for weight in model.parameters())
-    assert parameters / 1e9 == pytest.approx(BILLIONS[alias], rel=0.02)
+    if alias in BILLIONS:
+        parameters = sum(weight.numel() for weight in model.parameters())
+        assert parameters / 1e9 == pytest.approx(BILLIONS[alias], rel=0.04)
+    assert row.architecture in {None, type(model).__name__}
 
 
-def real_size(alias: str):
-    """The configuration of a model, from the sizes that its decoder's publisher gives."""
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
-        patch_size=14, projection_dim=768,
-    )  # fmt: skip
-    kind = {"llava_next": LlavaNextConfig, "llava": LlavaConfig}.get(KNOWN[alias].model_type, VipLlavaConfig)
-    if "mistral" in alias:
-        text = MistralConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=32064)
-    elif "llama-3" in alias:
-        text = LlamaConfig(intermediate_size=14336, num_key_value_heads=8, vocab_size=128256)
-    elif "phi-3" in alias:
-        text = Phi3Config(pad_token_id=0)
-    elif "13b" in alias:
-        sizes = {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40}
-        text = LlamaConfig(**sizes, intermediate_size=13824, vocab_size=32064)
-    else:
-        text = LlamaConfig(vocab_size=32064)
-    return kind(vision_config=vision, text_config=text)
+@pytest.mark.parametrize("alias", [alias for alias, row in KNOWN.items() if row.loadable and family_of(alias)])
+def test_the_table_s_way_of_surgery_is_one_that_its_family_is_tested_with(alias):
+    """tests/vhserve/engine/test_families.py slices each family's tiny checkpoint, and fails where it cannot."""
+    family = FAMILIES[family_of(alias)]
+    assert KNOWN[alias].surgery == "slice"
+    assert family.architecture == KNOWN[alias].architecture
 
 
 def test_a_folder_resolves_to_itself(llava_path):
