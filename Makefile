@@ -9,6 +9,7 @@ SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Nothing outside the checkout is changed, caches included.
 export VLLM_CACHE_ROOT ?= $(CURDIR)/.cache/vllm
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+export VHSERVE_TEST_CACHE ?= $(CURDIR)/.cache/tests
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help

@@ -42,7 +42,7 @@ class OnIndex:
 
     def __init__(self, version: str) -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = home / "vhserve-tests" / f"vllm-{version}"
+        self.folder = Path(os.environ.get("VHSERVE_TEST_CACHE") or home / "vhserve-tests") / f"vllm-{version}"
         self.version = version
 
     def read(self, path: str) -> str | None:

@@ -1,6 +1,7 @@
 """The criterion on modules of vLLM's own: what a decoder's attention must be, and where heads can be cut out."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ def refused(model: str, defect: str, treatment: str) -> str | None:
     from vhserve.engine.weights.decoder_attention import decoder_attention
     from vhserve.errors import ModelNotServable
 
-    plan = PruningPlan.manual(MODEL, GEOMETRY, **{treatment: [(0, 0), (0, 1)]}, granularity="kv_group")
+    geometry = GEOMETRY.model_copy(update={"kv_heads": 1 if defect == "one KV head" else 2})
+    heads = [(0, head) for head in range(geometry.query_heads // geometry.kv_heads)]
+    plan = PruningPlan.manual(MODEL, geometry, **{treatment: heads}, granularity="kv_group")
     try:
         found = decoder_attention(decoder(model, defect), plan)
     except ModelNotServable as error:
@@ -62,7 +65,9 @@ def decoder(model: str, defect: str) -> Any:
     )
     from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.layers.attention import Attention
-    from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
+    from vllm.model_executor.layers.attention.mla_attention import MLAAttention
+    from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+    from vllm.model_executor.layers.mamba.short_conv import ShortConv
     from vllm.utils.network_utils import get_distributed_init_method, get_open_port
     from vllm.v1.attention.backend import AttentionType
 
@@ -83,11 +88,19 @@ def decoder(model: str, defect: str) -> Any:
             own, name = defect if index == 1 else "", f"model.layers.{index}.self_attn.attn"
             built, module = nn.Module(), nn.Module()
             kind = OtherAttention if own == "another class" else Attention
-            kwargs = {"num_kv_heads": 2, "cache_config": config.cache_config, **options.get(own, {})}
+            kv_heads = 1 if defect == "one KV head" else 2
+            kwargs = {"num_kv_heads": kv_heads, "cache_config": config.cache_config, **options.get(own, {})}
             module.qkv_proj = QKVParallelLinear(96, 32, 4, 2, bias=False)
             module.o_proj = RowParallelLinear(4 * 32, 96, bias=False)
             module.q_size, module.kv_size = 4 * 32, 2 * 32  # type: ignore[assignment]
-            if own != "no attention":
+            if own == "linear attention":
+                sizes = SimpleNamespace(conv_L_cache=3, conv_bias=False)
+                module.attn = ShortConv(sizes, 96, index, cache_config=config.cache_config, prefix=name)
+            elif own == "latent attention":
+                up = ColumnParallelLinear(64, 4 * 64, bias=False)
+                sizes = {"qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "kv_lora_rank": 64}
+                module.attn = MLAAttention(4, 48**-0.5, q_lora_rank=None, kv_b_proj=up, prefix=name, **sizes)
+            elif own != "no attention":
                 module.attn = kind(4, 32, 32**-0.5, prefix=name, **kwargs)
             if own == "shared cache":
                 module.attn.kv_sharing_target_layer_name = "model.layers.0.self_attn.attn"
@@ -110,6 +123,9 @@ def decoder(model: str, defect: str) -> Any:
 
 REFUSED = {
     "another class": "OtherAttention",
+    "latent attention": "MLAAttention; expected vLLM's own attention over keys and values of every head",
+    "linear attention": "ShortConv; expected vLLM's own attention over keys and values of every head",
+    "one KV head": "its 4 query heads share one KV head",
     "encoder": "a decoder's attention",
     "alibi": "ALiBi",
     "sinks": "attention sinks",
@@ -140,7 +156,7 @@ def test_a_decoder_of_vllm_s_own_attention_passes(treatment: str, asked: Callabl
 def test_what_fails_is_named_with_its_layer(defect: str, asked: Callable[..., Any]) -> None:
     said = asked(refused, defect, "removed")
     assert REFUSED[defect] in said
-    assert "layer 1" in said or defect == "no attention"
+    assert "layer 1" in said or defect in {"no attention", "one KV head"}
 
 
 @pytest.mark.parametrize("defect", ONLY_REMOVED)
