@@ -15,6 +15,7 @@ __all__ = [
     "hub",
     "image_spans",
     "image_tokens",
+    "known",
     "layer_additions",
     "loading",
     "measurable",
