@@ -221,7 +221,7 @@ def parsed(*flags: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ([], {"limit_mm_per_prompt": {"image": 8}, "shutdown_timeout": 30, "max_num_queued_reqs": 1024}),
+        ([], {"limit_mm_per_prompt": {"image": 8, "video": 1}, "shutdown_timeout": 30, "max_num_queued_reqs": 1024}),
         (["--limit-mm-per-prompt", '{"image": 2}'], {"limit_mm_per_prompt": {"image": 2}}),
         (["--limit-mm-per-prompt.image", "3"], {"limit_mm_per_prompt": {"image": 3}}),
         (["--shutdown-timeout", "0"], {"shutdown_timeout": 0}),
