@@ -88,6 +88,7 @@ ONE_WORD_TWO_MEANINGS = {
     "--table",  # to draw, or to compare
     "--top",  # the same
     "--treatment",  # the same, or what is done
+    "--granularity",  # what is shown, what is treated
 }
 """Flags whose words differ between commands, because what they mean does."""
 
