@@ -15,7 +15,8 @@ FLAG_DEFAULTS: Final[dict[str, Any]] = {
     "limit_mm_per_prompt": {"image": 8, "video": 1},
     "shutdown_timeout": 30,
 }
-"""Defaults of vLLM's flags: images and videos of one prompt (vLLM: 999), seconds to drain in after SIGTERM (vLLM: 0)."""
+"""Defaults of vLLM's flags: images and videos of one prompt (vLLM: 999), seconds
+to drain in after SIGTERM (vLLM: 0)."""
 
 MAX_QUEUED_BATCHES: Final = 4
 """Requests that may wait or run, as a multiple of what all engines run at once; vLLM: any number."""
