@@ -22,7 +22,7 @@ from profiles.transformers_config import decoder_geometry
 
 pytestmark = pytest.mark.vllm
 
-ENGINES = int(os.environ.get("RANDOM_FAMILY_ENGINES", "24"))
+ENGINES = int(os.environ.get("RANDOM_FAMILY_ENGINES", "10"))
 SHORT = 1
 SEEDS = [pytest.param(seed, marks=pytest.mark.long) if seed >= SHORT else seed for seed in range(ENGINES)]
 
