@@ -38,6 +38,11 @@ def draw_groups(geometry: ModelGeometry, groups: HeadGroups) -> list[list[tuple[
     return [sorted(divmod(int(unit), geometry.kv_heads) for unit in units) for units in drawn]
 
 
+def usual_size(geometry: ModelGeometry) -> int:
+    """Units of a random group where nobody says how many: 8, or all but one of a smaller model."""
+    return max(1, min(8, _units(geometry) - 1))
+
+
 def check_groups(geometry: ModelGeometry, groups: HeadGroups) -> None:
     """Refuse groups that leave a model no head, and fewer than can be ranked.
 

@@ -14,7 +14,7 @@ from vhserve.server.metric_definitions import DEFINITIONS
 promql = pytest.importorskip("promql_parser", reason="not installed; `make test-deploy` installs it")
 
 
-UNWATCHED = {"vhserve_plan_accuracy_samples", "vhserve_server_info"}
+UNWATCHED = {"vhserve_image_exit_ratio", "vhserve_plan_accuracy_samples", "vhserve_server_info"}
 """Series that are for looking up, not for watching."""
 
 

@@ -28,18 +28,20 @@ class Rankings(MaskedRunOptions):
     out: Path = Field(Path("rankings.json"), description="results to write")
     treatment: Treated = Field("removed", description="what is done to the heads")
     groups: Count = Field(64, description="random groups of heads, or of KV groups; 3 or more")
-    group_size: Count = Field(8, description="heads, or KV groups, of a random group")
+    group_size: Count | None = Field(
+        None, description="heads, or KV groups, of a random group; 8 if not given, or all but one of a smaller model's"
+    )
     markdown: bool = Field(False, description="print the tables as Markdown")
 
     def cli_cmd(self) -> None:
         """Compare, write the results, and print the table."""
         from rich.console import Console
 
-        from calibrate.rankings.groups import HeadGroups, check_groups
+        from calibrate.rankings.groups import HeadGroups, check_groups, usual_size
         from profiles.store import load_profile
 
         profile = load_profile(self.profile)
-        groups = HeadGroups(self.groups, self.group_size, self.seed)
+        groups = HeadGroups(self.groups, self.group_size or usual_size(profile.geometry), self.seed)
         check_groups(profile.geometry, groups)
         name = self.model or profile.model.name
         outputs: dict[Path, str | None] = {self.out: "vhserve.ranking-comparison"}
