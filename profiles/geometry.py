@@ -92,6 +92,15 @@ def run_name(heads: range) -> str:
     return f"{heads[0]}-{heads[-1]}" if len(heads) > 1 else str(heads[0])
 
 
+def unit_words(size: int) -> str:
+    """What heads are called that are treated, ranked or counted `size` query heads at a time.
+
+    >>> unit_words(1), unit_words(4)
+    ('heads', 'KV groups of 4 query heads')
+    """
+    return "heads" if size == 1 else f"KV groups of {size} query heads"
+
+
 def stage_layers(stage: StageOrAll, layers: int) -> range:
     """Layers of a stage: thirds ``[0, L//3)``, ``[L//3, 2L//3)``, ``[2L//3, L)`` (the paper's split).
 

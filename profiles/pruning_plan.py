@@ -310,6 +310,11 @@ class PruningPlan(Strict):
         return sorted(head for one in TREATMENTS.values() if not one.computed for head in self.heads(one.name))
 
     @property
+    def heads_together(self) -> int:
+        """Query heads that the plan treats as one: those of a KV group, or 1."""
+        return self.geometry.group_size if self.granularity == "kv_group" else 1
+
+    @property
     def has_partial_heads(self) -> bool:
         """Whether a head is computed and does not see, or keep, every image block."""
         return any(one.is_masked and self.heads(one.name) for one in TREATMENTS.values())

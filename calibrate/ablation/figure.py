@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from calibrate.ablation.results import Ablation, AblationRow
-from calibrate.ablation.tables import of_family
+from calibrate.ablation.tables import of_family, units_of, untreated
 from calibrate.ablation.treatments import phrase_of
 from calibrate.datasets.families import ALL
 from calibrate.drawing import SERIES, new_figure, svg
@@ -28,7 +28,7 @@ def accuracy_curve(ablation: Ablation) -> str:
             where = "all layers" if stage == "all" else f"{stage} layers"
             panel.set(
                 title=where,
-                xlabel=f"share of the heads of {where}, {phrase_of(ablation.treatment)} (%)",
+                xlabel=f"share of the {units_of(ablation)} of {where}, {phrase_of(ablation.treatment)} (%)",
             )
         panels[0].set(ylabel=f"accuracy (%), n = {ablation.samples}, 95% interval", ylim=(-2, 102))
         handles, labels = panels[0].get_legend_handles_labels()
@@ -39,7 +39,7 @@ def accuracy_curve(ablation: Ablation) -> str:
 def _draw_stage(axes: Axes, ablation: Ablation, rows: list[AblationRow]) -> None:
     base = of_family(ablation.baseline, ALL)
     axes.axhspan(100 * base.low, 100 * base.high, color="#999999", alpha=0.3, linewidth=0)
-    axes.axhline(100 * base.accuracy, color="#555555", linewidth=0.8, linestyle="--", label="no head")
+    axes.axhline(100 * base.accuracy, color="#555555", linewidth=0.8, linestyle="--", label=untreated(ablation))
     for number, select in enumerate(dict.fromkeys(row.select for row in rows)):
         colour, marker = SERIES[number]
         label = _LABELS[select].format(ablation.rank_by.replace("_", " "))

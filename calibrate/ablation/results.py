@@ -4,7 +4,7 @@ Owns the schema and how right and wrong answers become figures. Does not know ho
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -86,15 +86,20 @@ class Ablation(MeasuredDocument):
 
     Attributes
     ----------
+    heads_together
+        Query heads of a KV group, where whole groups were treated; None where heads were treated one by one.
     treatment
         What was done to heads.
     metric
         How the dataset's authors count (`calibrate.datasets.metrics`).
     """
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"heads_together"})
+
     format: Literal["vhserve.ablation"] = "vhserve.ablation"
     version: Literal[1] = 1
     granularity: Granularity
+    heads_together: PositiveInt | None = None
     rank_by: RankingName
     treatment: Ablated
     metric: Metric

@@ -64,6 +64,7 @@ def _results(
     answers: Answers,
 ) -> Ablation:
     families, baseline = answers.families, answers.right[0]
+    size = chosen[0].plan.heads_together
     return Ablation(
         model=loaded.ref,
         profile_digest=profile.digest,
@@ -71,6 +72,7 @@ def _results(
         samples=len(families),
         broken=list(dataset.broken),
         granularity=chosen[0].plan.granularity,
+        heads_together=size if size > 1 else None,
         rank_by=chosen[0].plan.selection.rank_by,
         treatment=chosen[0].how,
         block_size=run.block_size,

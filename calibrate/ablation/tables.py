@@ -43,7 +43,7 @@ class Grid:
 
 
 def stage_grid(ablation: Ablation) -> Grid:
-    """The paper's table: one row for each way to choose heads, one column for each number of heads."""
+    """The paper's table: one row for each way to choose heads, or KV groups, one column for each number of them."""
     ks = sorted({row.k for row in ablation.rows})
     base = of_family(ablation.baseline, ALL)
     rows = [[["none"], *[[_percent(base.accuracy), _interval(base.low, base.high)]] * len(ks)]]
@@ -51,8 +51,9 @@ def stage_grid(ablation: Ablation) -> Grid:
         cells = [_cell([of_family(row.figures, ALL) for row in chosen if row.k == k]) for k in ks]
         rows.append([[label], *cells])
     subject = _subject(ablation)
-    title = f"Accuracy with k heads {phrase_of(ablation.treatment)}: {subject}"
-    return Grid(title, ["heads", *(f"k = {k}" for k in ks)], rows, _note(rows))
+    several = "k heads" if ablation.heads_together is None else "KV groups"
+    title = f"Accuracy with {several} {phrase_of(ablation.treatment)}: {subject}"
+    return Grid(title, [units_of(ablation), *(_number(ablation, k) for k in ks)], rows, _note(rows))
 
 
 def share_grid(ablation: Ablation) -> Grid:
@@ -64,8 +65,8 @@ def share_grid(ablation: Ablation) -> Grid:
         found = [[of_family(row.figures, ALL) for row in chosen if row.share == share] for share in shares]
         rows.append([[label], *(_brief(draws) for draws in found)])
     subject = _subject(ablation)
-    header = ["heads", *(f"{100 * share:g}%" for share in shares)]
-    title = f"Accuracy with a share of the heads {phrase_of(ablation.treatment)}: {subject}"
+    header = [units_of(ablation), *(f"{100 * share:g}%" for share in shares)]
+    title = f"Accuracy with a share of the {units_of(ablation)} {phrase_of(ablation.treatment)}: {subject}"
     return Grid(title, header, rows, _note(rows))
 
 
@@ -79,7 +80,7 @@ def published_grid(ablation: Ablation) -> Grid | None:
     for label, chosen in _groups(ablation):
         rows.append([[label], *(_published(names, [row.published for row in chosen if row.k == k]) for k in ks)])
     title = f"{', '.join(names.values())}, as the dataset's authors count: {_subject(ablation)}"
-    return Grid(title, ["heads", *(f"k = {k}" for k in ks)], rows)
+    return Grid(title, [units_of(ablation), *(_number(ablation, k) for k in ks)], rows)
 
 
 def family_grid(ablation: Ablation) -> Grid:
@@ -91,7 +92,27 @@ def family_grid(ablation: Ablation) -> Grid:
         if draws := [row for row in chosen if row.k == k]:
             means = [_mean([of_family(row.figures, family).accuracy for row in draws]) for family in families]
             rows.append([[label], *([_percent(mean)] for mean in means)])
-    return Grid(f"By question family, {k} heads {phrase_of(ablation.treatment)}", ["heads", *families], rows)
+    treated = f"{k} heads" if ablation.heads_together is None else _number(ablation, k)
+    title = f"By question family, {treated} {phrase_of(ablation.treatment)}"
+    return Grid(title, [units_of(ablation), *families], rows)
+
+
+def units_of(ablation: Ablation) -> str:
+    """What was treated at once."""
+    return "heads" if ablation.heads_together is None else "KV groups"
+
+
+def untreated(ablation: Ablation) -> str:
+    """What the whole model is called beside rows of treated heads."""
+    return "no head" if ablation.heads_together is None else "no KV group"
+
+
+def _number(ablation: Ablation, k: int) -> str:
+    """A number of heads treated, in KV groups where whole groups were."""
+    if ablation.heads_together is None:
+        return f"k = {k}"
+    groups = k // ablation.heads_together
+    return f"{groups} KV group{'s' if groups > 1 else ''} ({k} heads)"
 
 
 def drawn(grid: Grid) -> Table:

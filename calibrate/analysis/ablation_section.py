@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from calibrate.ablation.figure import accuracy_curve
 from calibrate.ablation.results import Ablation, AblationRow, ComparedFigures
-from calibrate.ablation.tables import SIGNIFICANT, Grid, of_family
+from calibrate.ablation.tables import SIGNIFICANT, Grid, of_family, units_of, untreated
 from calibrate.ablation.treatments import phrase_of
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.words import number, percent
@@ -18,19 +18,20 @@ def ablation_section(ablation: Ablation) -> Section:
     """Loss of accuracy of every row and family, with intervals and paired tests."""
     never = ablation.never_right()
     heads = len({(row.select, row.stage, row.k) for row in ablation.rows})
+    units = units_of(ablation)
     return Section(
         name="ablation",
         title="What heads are worth: ablation",
-        look_for=f"Heads are {phrase_of(ablation.treatment)}, chosen by {ablation.rank_by.replace('_', ' ')}. Each "
-        "cell of the table is what that costs in accuracy against the whole model on the same samples, in percentage "
-        "points, "
-        "with its 95% interval (Newcombe's method 10); `n.s.`: not significant, McNemar's exact p is 0.05 or more. Of "
-        "random draws, mean and range. In the paper the top heads of early layers cost most, those of late layers "
-        "little, and random ones least. Many cells are tested: one in twenty is significant by chance alone.",
+        look_for=f"{units[0].upper()}{units[1:]} are {phrase_of(ablation.treatment)}, chosen by "
+        f"{ablation.rank_by.replace('_', ' ')}. Each cell of the table is what that costs in accuracy against the "
+        "whole model on the same samples, in percentage points, with its 95% interval (Newcombe's method 10); `n.s.`: "
+        "not significant, McNemar's exact p is 0.05 or more. Of random draws, mean and range. In the paper the top "
+        "heads of early layers cost most, those of late layers little, and random ones least. Many cells are tested: "
+        "one in twenty is significant by chance alone.",
         figures=[
             Drawing(
                 accuracy_curve(ablation),
-                "Accuracy over the share of heads treated, a panel for each stage",
+                f"Accuracy over the share of {units} treated, a panel for each stage",
                 f"{ablation.samples:,} samples of all families; grey is the whole model.",
             )
         ],
@@ -41,21 +42,23 @@ def ablation_section(ablation: Ablation) -> Section:
 
 
 def groups(ablation: Ablation) -> dict[str, list[AblationRow]]:
-    """Rows by what the paper calls their category, random draws together."""
+    """Rows by what the paper calls their category, with the number of heads or KV groups, random draws together."""
     found: dict[str, list[AblationRow]] = {}
     for row in ablation.rows:
-        found.setdefault(f"{row.stage} {row.select} {row.k}", []).append(row)
+        number = row.k // (ablation.heads_together or 1)
+        found.setdefault(f"{row.stage} {row.select} {number}", []).append(row)
     return found
 
 
 def _table(ablation: Ablation) -> Grid:
     families = [one.family for one in ablation.baseline]
-    rows = [[["no head"], *([percent(one.accuracy)] for one in ablation.baseline)]]
+    rows = [[[untreated(ablation)], *([percent(one.accuracy)] for one in ablation.baseline)]]
     for name, draws in groups(ablation).items():
         rows.append([[name], *(_cell([of_family(row.figures, family) for row in draws]) for family in families)])
     return Grid(
-        f"Accuracy of the whole model, and what treating heads costs in points (n = {ablation.samples:,})",
-        ["heads", *families],
+        f"Accuracy of the whole model, and what treating {units_of(ablation)} costs in points "
+        f"(n = {ablation.samples:,})",
+        [units_of(ablation), *families],
         rows,
     )
 
@@ -73,7 +76,7 @@ def _cell(draws: Sequence[ComparedFigures]) -> list[str]:
 
 def _rows(ablation: Ablation) -> list[CsvRow]:
     rows: list[CsvRow] = [
-        {"category": "no head", "family": one.family, "samples": one.samples, "accuracy": one.accuracy}
+        {"category": untreated(ablation), "family": one.family, "samples": one.samples, "accuracy": one.accuracy}
         for one in ablation.baseline
     ]
     for name, draws in groups(ablation).items():

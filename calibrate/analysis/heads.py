@@ -14,7 +14,7 @@ from calibrate.analysis.jackknife import jackknife_arrays
 from calibrate.analysis.section import CsvRow, Section
 from calibrate.analysis.tallies import Means, Measured
 from calibrate.drawing import SERIES, Drawing, new_figure, svg
-from profiles.geometry import stage_layers, stage_of
+from profiles.geometry import run_name, stage_layers, stage_of
 from profiles.names import STAGES
 
 Array = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float64]
 FAINT: Final = 0.05
 """Image weight below which a head's concentration says little: it spreads what it hardly gives."""
 TOP: Final = 5
-"""Heads of each stage that the page lists."""
+"""Heads, or KV groups, of each stage that the page lists."""
 
 
 def narrowness(means: Means) -> Array:
@@ -145,8 +145,13 @@ def layers_section(measured: Measured) -> Section:
     )
 
 
-def top_section(measured: Measured) -> Section:
+def top_section(measured: Measured, group_size: int = 1) -> Section:
     """The heads with the highest scores of each stage.
+
+    Parameters
+    ----------
+    group_size
+        Above 1, KV groups of so many query heads are listed, each with the means of its heads.
 
     Raises
     ------
@@ -156,11 +161,18 @@ def top_section(measured: Measured) -> Section:
     means = measured.means()
     if means is None:
         raise ValueError("nothing was measured")
-    score, layers = means.score, len(means.score)
+    layers = len(means.score)
+
+    def grouped(table: Array) -> Array:
+        return table.reshape(layers, -1, group_size).mean(2)
 
     def scores(folds: Sequence[int]) -> Array | None:
         one = measured.means(folds=folds)
-        return None if one is None else one.score
+        return None if one is None else grouped(one.score)
+
+    score, image_weight, concentration = map(grouped, (means.score, means.image_weight, means.concentration))
+    box_weight = None if means.box_weight is None else grouped(means.box_weight)
+    unit, units = ("head", "heads") if group_size == 1 else ("kv_group", "KV groups")
 
     found = jackknife_arrays(measured, scores)
     rows: list[CsvRow] = []
@@ -172,33 +184,37 @@ def top_section(measured: Measured) -> Section:
                 "stage": stage,
                 "rank_in_stage": 1 + sum(row["stage"] == stage for row in rows),
                 "layer": layer,
-                "head": head,
+                unit: head,
                 "score": float(score[layer, head]),
                 "low": None if found is None or found.low is None else float(found.low[layer, head]),
                 "high": None if found is None or found.high is None else float(found.high[layer, head]),
-                "image_weight": float(means.image_weight[layer, head]),
-                "concentration": float(means.concentration[layer, head]),
-                "box_weight": None if means.box_weight is None else float(means.box_weight[layer, head]),
+                "image_weight": float(image_weight[layer, head]),
+                "concentration": float(concentration[layer, head]),
+                "box_weight": None if box_weight is None else float(box_weight[layer, head]),
             }
         )
     shown = [row for stage in STAGES for row in rows if row["stage"] == stage and int(str(row["rank_in_stage"])) <= TOP]
+    place = ["head"] if group_size == 1 else ["group", "heads"]
     return Section(
         name="top-heads",
-        title="Top heads of each stage",
-        look_for="The heads with the highest score (layer factor times weight times concentration), over all families. "
+        title=f"Top {units} of each stage",
+        look_for=f"The {units} with the highest score (layer factor times weight times concentration"
+        f"{'' if group_size == 1 else f', the mean over {group_size} query heads'}), over all families. "
         "The score favours low layers by its definition, so that scores of different stages do not compare; image "
-        "weight and concentration do. All heads are in the CSV file.",
+        f"weight and concentration do. All {units} are in the CSV file.",
         rows=rows,
         table=Grid(
-            f"Top {TOP} heads of each stage",
-            ["stage", "layer", "head", "score", "95% interval", "image weight", "concentration", "box weight"],
-            [[[cell] for cell in _cells(row)] for row in shown],
+            f"Top {TOP} {units} of each stage",
+            ["stage", "layer", *place, "score", "95% interval", "image weight", "concentration", "box weight"],
+            [[[cell] for cell in _cells(row, unit, group_size)] for row in shown],
         ),
     )
 
 
-def _cells(row: CsvRow) -> list[str]:
+def _cells(row: CsvRow, unit: str, group_size: int) -> list[str]:
     interval = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
     box = "" if row["box_weight"] is None else f"{row['box_weight']:.3f}"
     numbers = [f"{row['score']:.4f}", interval, f"{row['image_weight']:.3f}", f"{row['concentration']:.3f}", box]
-    return [str(row["stage"]), str(row["layer"]), str(row["head"]), *numbers]
+    first = int(str(row[unit])) * group_size
+    heads = [] if group_size == 1 else [run_name(range(first, first + group_size))]
+    return [str(row["stage"]), str(row["layer"]), str(row[unit]), *heads, *numbers]

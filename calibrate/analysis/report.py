@@ -62,7 +62,7 @@ def make_report(
         answers_section(measured),
         layers_section(measured),
         scatter_section(measured),
-        top_section(measured),
+        top_section(measured, loaded.geometry.group_size),
         lens_section(measured),
         families_section(measured, ablation),
         models_section(loaded.ref.name, measured, variants, others),

@@ -107,7 +107,7 @@ def summarise(
         "dtype": dtype,
         "block_size": block_size,
         "heads": heads_by_stage(plan),
-        "heads_together": plan.geometry.group_size if plan.granularity == "kv_group" else 1,
+        "heads_together": plan.heads_together,
         "kv_bytes_per_token": {
             "baseline": baseline,
             "pruned": kv_bytes_per_token(plan, dtype_bytes),

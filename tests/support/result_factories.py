@@ -55,6 +55,33 @@ def profile() -> HeadProfile:
     )
 
 
+def grouped_profile() -> HeadProfile:
+    """The same with two query heads for each KV head, and effects, which rank groups otherwise than heads."""
+    rows = [[float(24 - 4 * layer - head) for head in range(4)] for layer in range(6)]
+    groups = [[float(2 * layer + group) for group in range(2)] for layer in range(6)]
+    effect = Ranking(
+        tables=dict.fromkeys(("removed", "text_only"), rows),
+        group_tables={"removed": groups, "text_only": groups[::-1]},
+    )
+    geometry = GEOMETRY.model_copy(update={"kv_heads": 2})
+    one = profile()
+    return one.model_copy(update={"geometry": geometry, "rankings": one.rankings | {"effect": effect}})
+
+
+def grouped_plan() -> PruningPlan:
+    """A late KV group removed, one protected."""
+    treatments = [["full"] * 4 for _ in range(6)]
+    treatments[5][2:] = ["removed"] * 2
+    return PruningPlan(
+        model=MODEL,
+        geometry=grouped_profile().geometry,
+        profile_digest=grouped_profile().digest,
+        selection=Selection(method="bottom", stage="late", remove=2, protect_top=4.0, protected=[(0, 0), (0, 1)]),
+        granularity="kv_group",
+        treatments=treatments,
+    )
+
+
 def plan() -> PruningPlan:
     """Two late heads removed, one protected."""
     treatments = [["full"] * 4 for _ in range(6)]

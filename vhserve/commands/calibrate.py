@@ -65,7 +65,7 @@ class Calibrate(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, 
             print(json.dumps({"profile": str(self.out), **summarise(profile)}, indent=2))
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(_stage_table(profile), _head_table(profile), sep="\n")
+        console.print(_stage_table(profile), head_table(profile), sep="\n")
         skipped = f", {profile.samples_skipped} skipped as broken" if profile.samples_skipped else ""
         console.print(f"{profile.samples} samples{skipped}", markup=False)
 
@@ -91,21 +91,25 @@ class Calibrate(ResultOptions, ExecutionOptions, FamiliesOption, SampleOptions, 
 
 
 def summarise(profile: "HeadProfile") -> dict[str, Any]:
-    """What stands out in a profile: means by stage, and the heads with the highest scores."""
+    """What stands out in a profile: means by stage, and the heads, or KV groups, with the highest scores."""
     from profiles.geometry import stage_layers, stage_of
     from profiles.names import STAGES
-    from profiles.planning.rankings import ranking
+    from profiles.planning.rankings import group_ranking
 
-    layers = profile.geometry.layers
-    scores = profile.scores()
-    tables = {name: ranking(profile, name).tolist() for name in ("image_weight", "concentration", "score")}
+    layers, size = profile.geometry.layers, profile.geometry.group_size
+    tables = {name: group_ranking(profile, name).tolist() for name in ("image_weight", "concentration", "score")}
     stages = {}
     for stage in STAGES:
         rows = stage_layers(stage, layers)
         stages[stage] = {name: _mean([table[layer] for layer in rows]) for name, table in tables.items()}
-    order = sorted(((-scores[i, j], i, j) for i, j in _heads(profile)))[:TOP]
+    order = sorted((-score, i, j) for i, row in enumerate(tables["score"]) for j, score in enumerate(row))[:TOP]
     top = [
-        {"layer": i, "head": j, "stage": stage_of(i, layers), **{name: table[i][j] for name, table in tables.items()}}
+        {
+            "layer": i,
+            **({"head": j} if size == 1 else {"group": j, "heads": list(profile.geometry.group(j))}),
+            "stage": stage_of(i, layers),
+            **{name: table[i][j] for name, table in tables.items()},
+        }
         for _, i, j in order
     ]
     return {
@@ -118,10 +122,6 @@ def summarise(profile: "HeadProfile") -> dict[str, Any]:
         "stages": stages,
         "top": top,
     }
-
-
-def _heads(profile: "HeadProfile") -> list[tuple[int, int]]:
-    return [(i, j) for i in range(profile.geometry.layers) for j in range(profile.geometry.query_heads)]
 
 
 def _mean(rows: list[list[float]]) -> float | None:
@@ -144,16 +144,21 @@ def _stage_table(profile: "HeadProfile") -> "Table":
     return table
 
 
-def _head_table(profile: "HeadProfile") -> "Table":
+def head_table(profile: "HeadProfile") -> "Table":
+    """The heads with the highest scores, or the KV groups."""
     from calibrate.terminal_tables import FoldedTable
+    from profiles.geometry import unit_words
+    from vhserve.report.profile_views import place_cells, place_names
 
-    table = FoldedTable(keys=2, title="Most visual heads")
-    for name in ("layer", "head"):
+    size = profile.geometry.group_size
+    table = FoldedTable(keys=2, title=f"Most visual {unit_words(size)}")
+    for name in place_names(size):
         table.add_column(name, justify="right")
     table.add_column("stage")
     for name in ("image weight", "concentration", "score"):
         table.add_column(name, justify="right")
     for head in summarise(profile)["top"]:
         numbers = (f"{head[name]:.3f}" for name in ("image_weight", "concentration", "score"))
-        table.add_row(str(head["layer"]), str(head["head"]), head["stage"], *numbers)
+        place = place_cells(head["layer"], head["head"] if size == 1 else head["group"], size)
+        table.add_row(*place, head["stage"], *numbers)
     return table

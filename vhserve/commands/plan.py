@@ -186,11 +186,11 @@ def heads_table(summary: "Summary") -> "Table":
     from rich.markup import escape
 
     from calibrate.terminal_tables import FoldedTable
+    from profiles.geometry import unit_words
     from profiles.treatments import FULL, TREATMENTS
 
     size = summary["heads_together"]
-    units = "heads" if size == 1 else f"KV groups of {size} query heads"
-    table = FoldedTable(title=f"Plan for {escape(summary['model'])}: {units} by stage")
+    table = FoldedTable(title=f"Plan for {escape(summary['model'])}: {unit_words(size)} by stage")
     table.add_column("stage")
     stages = summary["heads"].values()
     treatments = [name for name in TREATMENTS if name == FULL.name or any(counts[name] for counts in stages)]

@@ -1,6 +1,7 @@
 """`vhserve profile show|diff|import`: the flags, and what is printed.
 
-Maps and comparisons are in `vhserve.report.profile_views`, formats of other projects in `profiles.planning`.
+Maps are in `vhserve.report.profile_views`, comparisons in `profile_comparison` there, formats of other projects in
+`profiles.planning`.
 """
 
 from pathlib import Path
@@ -30,6 +31,7 @@ class Show(BaseModel):
         """Print the map, and the highest heads."""
         from rich.console import Console
 
+        from profiles.geometry import unit_words
         from profiles.planning.rankings import group_ranking, ranking
         from profiles.store import load_profile
         from vhserve.report.profile_views import head_map, heads_table, table_document
@@ -43,8 +45,7 @@ class Show(BaseModel):
             return
         console = Console(highlight=False, soft_wrap=True)
         title = f"{profile.model.name}: {self.table.replace('_', ' ')}, {profile.samples} samples"
-        units = "heads" if size == 1 else f"KV groups of {size} query heads"
-        console.print(head_map(values, title, numbers=self.values, units=units), soft_wrap=True)
+        console.print(head_map(values, title, numbers=self.values, units=unit_words(size)), soft_wrap=True)
         if self.top:
             console.print(heads_table(values, self.top, size))
 
@@ -58,6 +59,7 @@ class Diff(BaseModel):
     second_table: AnyRanking | None = Field(None, description="table of the second profile, if it is another")
     treatment: Treated = Field("removed", description="treatment whose effect is compared")
     top: Count = Field(10, description="heads that have changed most to list, and highest ones to count in common")
+    granularity: Granularity | None = Field(None, description=GRANULARITY_SHOWN)
     json_: bool = Field(False, alias="json", description=JSON)
 
     def cli_cmd(self) -> None:
@@ -65,25 +67,31 @@ class Diff(BaseModel):
         from rich.console import Console
 
         from profiles.errors import WrongShape
-        from profiles.planning.rankings import ranking
+        from profiles.geometry import unit_words
+        from profiles.planning.rankings import group_ranking, ranking
         from profiles.store import load_profile
-        from vhserve.report.profile_views import compared, difference_map, difference_table
+        from vhserve.report.profile_comparison import compared, difference_map, difference_table
 
         profiles = [load_profile(path) for path in (self.first, self.second)]
         names = (self.table, self.second_table or self.table)
-        first, second = (ranking(profile, name, self.treatment) for profile, name in zip(profiles, names, strict=True))
+        geometry = profiles[0].geometry
+        grouped = (self.granularity or geometry.granularity) == "kv_group"
+        size = geometry.group_size if grouped else 1
+        rows = group_ranking if grouped else ranking
+        first, second = (rows(profile, name, self.treatment) for profile, name in zip(profiles, names, strict=True))
         if first.shape != second.shape:
+            units = "heads" if size == 1 else "KV groups"
             raise WrongShape(
-                f"{self.second}: has {second.shape[0]} layers of {second.shape[1]} heads",
+                f"{self.second}: has {second.shape[0]} layers of {second.shape[1]} {units}",
                 expected=f"{first.shape[0]} layers of {first.shape[1]}, as {self.first} has",
                 fix="give profiles of one geometry",
             )
-        comparison = compared(profiles, names, first, second, self.top)
+        comparison = compared(profiles, names, first, second, self.top, size)
         if self.json_:
             print(comparison.model_dump_json(indent=2))
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(difference_map(first, second), soft_wrap=True)
+        console.print(difference_map(first, second, unit_words(size)), soft_wrap=True)
         console.print(difference_table(comparison))
 
 

@@ -19,27 +19,29 @@ from profiles.treatments import TREATMENTS
 from vhserve.demo.results import DemoArmResult
 
 
-def head_map(values: npt.NDArray[np.float64], label: str) -> str:
-    """Draw a value of every head, `(layers, query heads)`, layers down and heads across; darker is lower.
+def head_map(values: npt.NDArray[np.float64], label: str, group_size: int = 1) -> str:
+    """Draw a value of every head, `(layers, heads)`, layers down and heads across; darker is lower.
 
-    Colours follow the square root: scores fall with the layer by definition, and late layers would else all be black.
+    With a `group_size` above 1 the values are of KV groups of so many query heads, `(layers, KV heads)`. Colours
+    follow the square root: scores fall with the layer by definition, and late layers would else all be black.
     """
     layers, heads = values.shape
     with new_figure(*_map_size(layers, heads, 1.1)) as figure:
         axes = figure.add_subplot()
         mesh = axes.pcolormesh(values, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=float(values.max()) or 1.0))
         figure.colorbar(mesh, ax=axes, label=label)
-        _lay_out(axes, layers, heads, "white")
+        _lay_out(axes, layers, heads, "white", group_size)
         return svg(figure)
 
 
 def treatment_map(plan: PruningPlan) -> str:
-    """Draw what a plan does with every head; dots mark the protected ones."""
-    layers, heads = plan.geometry.layers, plan.geometry.query_heads
+    """Draw what a plan does with every head, or with every KV group that it treats at once; dots: protected."""
+    layers, size = plan.geometry.layers, plan.heads_together
+    heads = plan.geometry.query_heads // size
     with new_figure(*_map_size(layers, heads, 1.5)) as figure:
         axes = figure.add_subplot()
         for layer, row in enumerate(plan.treatments):
-            for head, name in enumerate(row):
+            for head, name in enumerate(row[::size]):
                 treatment = TREATMENTS[name]
                 axes.add_patch(
                     Rectangle(
@@ -52,7 +54,7 @@ def treatment_map(plan: PruningPlan) -> str:
                         linewidth=0.4,
                     )
                 )
-        protected = plan.selection.protected
+        protected = sorted({(layer, head // size) for layer, head in plan.selection.protected})
         if protected:
             axes.plot(
                 [head + 0.5 for _, head in protected], [layer + 0.5 for layer, _ in protected], "k.", label="protected"
@@ -65,7 +67,7 @@ def treatment_map(plan: PruningPlan) -> str:
         dots, _ = axes.get_legend_handles_labels()
         figure.legend(handles=[*marks, *dots], loc="outside right upper", frameon=False)
         axes.set(xlim=(0, heads), ylim=(0, layers))
-        _lay_out(axes, layers, heads, "black")
+        _lay_out(axes, layers, heads, "black", size)
         return svg(figure)
 
 
@@ -99,10 +101,10 @@ def _map_size(layers: int, heads: int, beside: float) -> tuple[float, float]:
     return heads * cell + 1.0 + beside, layers * cell + 0.9
 
 
-def _lay_out(axes: Axes, layers: int, heads: int, line: str) -> None:
+def _lay_out(axes: Axes, layers: int, heads: int, line: str, group_size: int) -> None:
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set(xlabel="head", ylabel="layer")
+    axes.set(xlabel="head" if group_size == 1 else f"KV group, {group_size} query heads each", ylabel="layer")
     for setter, count in ((axes.set_xticks, heads), (axes.set_yticks, layers)):
         step = -(-count // 16)
         setter([place + 0.5 for place in range(0, count, step)], [str(place) for place in range(0, count, step)])

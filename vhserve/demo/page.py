@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from calibrate.drawing import Drawing
 from profiles.head_profile import HeadProfile
 from profiles.names import Treated
-from profiles.planning.rankings import ranking
+from profiles.planning.rankings import group_ranking
 from profiles.pruning_plan import PruningPlan
 from vhserve.demo.figures import accuracy_plot, head_map, treatment_map
 from vhserve.demo.headline import headline
@@ -50,36 +50,46 @@ def render(results: DemoResults, profile: HeadProfile, plans: Mapping[str, Pruni
 
 
 def _score_map(profile: HeadProfile) -> Drawing:
+    size = profile.geometry.group_size
+    label = "score (higher: looks more at the picture)"
+    whose = "Head scores" if size == 1 else f"Scores of KV groups, mean over {size} query heads"
     return Drawing(
-        head_map(profile.scores(), "score (higher: looks more at the picture)"),
-        "Heat map of head scores by layer and head",
-        f"Head scores, mean of {profile.samples} samples. White lines part early, middle and late layers.",
+        head_map(group_ranking(profile, "score"), label, size),
+        f"Heat map of {'head ' if size == 1 else ''}scores by layer and {_unit(size)}",
+        f"{whose}, mean of {profile.samples} samples. White lines part early, middle and late layers.",
     )
 
 
 def _treatments(name: str, plan: PruningPlan) -> Drawing:
+    unit = _unit(plan.heads_together)
     return Drawing(
         treatment_map(plan),
-        f"Map of treatments by layer and head of {name}",
-        f"What the plan of {name} does with each head. Dots: protected.",
+        f"Map of treatments by layer and {unit} of {name}",
+        f"What the plan of {name} does with each {unit}. Dots: protected.",
     )
 
 
 def _effect_maps(profile: HeadProfile) -> list[Drawing]:
     if "effect" not in profile.rankings:
         return []
+    size = profile.geometry.group_size
+    unit = _unit(size)
     maps: tuple[tuple[Treated, str, str], ...] = (
-        ("removed", "removing each head", "change if removed (nats)"),
-        ("text_only", "hiding the image from each head", "change if text-only (nats)"),
+        ("removed", f"removing each {unit}", "change if removed (nats)"),
+        ("text_only", f"hiding the image from each {unit}", "change if text-only (nats)"),
     )
     return [
         Drawing(
-            head_map(ranking(profile, "effect", treatment), label),
-            f"Heat map of what {doing} would do, by layer and head",
+            head_map(group_ranking(profile, "effect", treatment), label, size),
+            f"Heat map of what {doing} would do, by layer and {unit}",
             f"What {doing} would do to the log-odds of the right answer, to first order.",
         )
         for treatment, doing, label in maps
     ]
+
+
+def _unit(size: int) -> str:
+    return "head" if size == 1 else "KV group"
 
 
 def _facts(results: DemoResults, plans: Mapping[str, PruningPlan]) -> list[tuple[str, str]]:

@@ -3,4 +3,4 @@
 Does not know how anything was measured, and calls no server.
 """
 
-__all__ = ["analysis_page", "html", "plan_views", "profile_views"]
+__all__ = ["analysis_page", "html", "plan_views", "profile_comparison", "profile_views"]

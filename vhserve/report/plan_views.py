@@ -36,7 +36,7 @@ def plan_map(plan: PruningPlan) -> Text:
 
     Of a plan by KV groups, a mark for each group, and how many groups.
     """
-    protected, size = set(plan.selection.protected), unit_heads(plan)
+    protected, size = set(plan.selection.protected), plan.heads_together
     unit = "head" if size == 1 else f"KV group ({size} query heads)"
     text = Text(f"what becomes of each {unit}, from left to right\n")
     for layer, row in enumerate(plan.treatments):
@@ -57,11 +57,6 @@ def plan_map(plan: PruningPlan) -> Text:
     return text
 
 
-def unit_heads(plan: PruningPlan) -> int:
-    """Query heads that the plan treats together: those of a KV group, or one."""
-    return plan.geometry.group_size if plan.granularity == "kv_group" else 1
-
-
 def _mark(treatment: str) -> str:
     return _MARKS.get(treatment, treatment[0])
 
@@ -75,7 +70,7 @@ def chosen_by(plan: PruningPlan) -> str:
     ranked = selection.rank_by.replace("_", " ")
     order = {"bottom": f"lowest {ranked} first", "top": f"highest {ranked} first", "random": "at random"}
     seed = "" if selection.seed is None else f", seed {selection.seed}"
-    size = unit_heads(plan)
+    size = plan.heads_together
     heads = "heads" if size == 1 else "KV groups"
     kept = f"; the {selection.protect_top:g}% of all {heads} with the highest {ranked} are protected"
     together = "" if size == 1 else f"; the {size} query heads of a KV group are treated together"

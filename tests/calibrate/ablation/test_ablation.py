@@ -1,5 +1,6 @@
 """The ablation against the slow way: every configuration by full forward passes of its own."""
 
+import json
 import signal
 from dataclasses import replace
 
@@ -9,10 +10,10 @@ import torch
 from profile_factories import profile_of
 
 from calibrate.ablation.figure import accuracy_curve
-from calibrate.ablation.plans import TABLE, configurations
+from calibrate.ablation.plans import SHORT_CURVE, TABLE, configurations
 from calibrate.ablation.results import Ablation, compared, figures
 from calibrate.ablation.run import ablate
-from calibrate.ablation.tables import drawn, family_grid, markdown, stage_grid
+from calibrate.ablation.tables import drawn, family_grid, markdown, share_grid, stage_grid
 from calibrate.ablation.treatments import ABLATION_TREATMENTS
 from calibrate.datasets import Dataset, Sample, open_dataset
 from calibrate.errors import OutOfDeviceMemory, StateMismatch
@@ -226,7 +227,9 @@ def test_tables_show_the_figures(whole):
     stages, families = stage_grid(result), family_grid(result)
     text = markdown(stages)
     lines = text.splitlines()
-    assert lines[2] == "| heads | k = 3 | k = 6 |"
+    assert lines[2] == "| KV groups | 1 KV group (3 heads) | 2 KV groups (6 heads) |"
+    assert stages.title.startswith("Accuracy with KV groups removed")
+    assert families.title == "By question family, 2 KV groups (6 heads) removed"
     assert [line.split(" | ")[0] for line in lines[4:] if line.startswith("|")] == [
         "| none",
         *(f"| {select} {stage}" for select, stage in TABLE.rows),
@@ -240,7 +243,7 @@ def test_tables_show_the_figures(whole):
     assert f"| {100 * np.mean(draws):.1f}%<br>" in random
     (early,) = (line for line in lines if line.startswith("| others early"))
     assert early.endswith("| \N{EN DASH} |")  # six others of six heads are none
-    assert families.header == ["heads", *(one.family for one in result.baseline)]
+    assert families.header == ["KV groups", *(one.family for one in result.baseline)]
     weak = [one.p >= 0.05 for row in result.rows for one in row.figures[:1]]
     assert any(weak)
     assert "n.s." in text
@@ -251,3 +254,17 @@ def test_tables_show_the_figures(whole):
             cell = line.split(" | ")[1 + (row.k == 6)]
             assert ("n.s." in cell) == (row.figures[0].p >= 0.05)
     assert drawn(stages).row_count == 1 + len(TABLE.rows)
+    by_heads = result.model_copy(update={"heads_together": None})
+    assert stage_grid(by_heads).header == ["heads", "k = 3", "k = 6"]
+    assert stage_grid(by_heads).title.startswith("Accuracy with k heads removed")
+    assert share_grid(by_heads).header[0] == family_grid(by_heads).header[0] == "heads"
+    assert share_grid(result).title.startswith("Accuracy with a share of the KV groups removed")
+
+
+def test_the_document_says_what_was_treated_at_once(whole, llava, profile, dataset, tmp_path):
+    result, out = whole
+    assert result.heads_together == json.loads(out.read_text())["heads_together"] == 3
+    chosen = configurations(profile, ["4"], shape=SHORT_CURVE, draws=1, seed=0, granularity="query_head")
+    run = MaskedRunSettings(tmp_path / "heads.json", batch_size=6, show_progress=False)
+    assert ablate(llava, profile, dataset, chosen, run).heads_together is None
+    assert "heads_together" not in json.loads(run.out.read_text())

@@ -22,6 +22,7 @@ from calibrate.ablation.results import Ablation
 from calibrate.analysis.ablating import head_profile, run_ablation
 from calibrate.analysis.accuracy_section import accuracy_section, answers_count
 from calibrate.analysis.concatenated import ConcatenatedDataset
+from calibrate.analysis.heads import top_section
 from calibrate.analysis.lens import logit_lens, settled
 from calibrate.analysis.measure import analysis_loop, measure
 from calibrate.analysis.report import make_report
@@ -272,6 +273,22 @@ def test_the_report_of_the_planted_model(planted, planted_run, planted_ablation)
     assert "drawn-box" not in sections
     verdicts = {finding.title: finding.verdict for finding in report.findings}
     assert verdicts["Visual heads are a model family's own"] == "not measured"
+
+
+def test_top_heads_of_a_grouped_query_model_are_kv_groups(planted_run):
+    """The means of what is shown of single heads."""
+    _, measured = planted_run
+    heads, groups = top_section(measured), top_section(measured, 5)
+    assert (heads.title, groups.title) == ("Top heads of each stage", "Top KV groups of each stage")
+    assert groups.table.header[:4] == ["stage", "layer", "group", "heads"]
+    single = {(row["layer"], row["head"]): row for row in heads.rows}
+    assert len(groups.rows) == len(single) / 5
+    for row in groups.rows:
+        own = [single[row["layer"], head] for head in range(5)]
+        for name in ("score", "image_weight", "concentration", "box_weight"):
+            assert row[name] == pytest.approx(sum(one[name] for one in own) / 5)
+        assert row["kv_group"] == 0
+    assert [cell for (cell,) in groups.table.rows[0]][2:4] == ["0", "0-4"]
 
 
 def test_several_datasets_are_kept_apart(planted, tmp_path):

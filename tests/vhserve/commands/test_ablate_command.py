@@ -127,7 +127,7 @@ def test_a_curve_is_a_table_and_a_figure(llava, profile, tmp_path, capsys):
     flags = ["ablate", str(path), "--samples", "5", "--curve", "-k", "50%,100%", "--draws", "2", "--out", str(out)]
     assert main([*flags, "--treatment", "text_only", "--figure", str(figure), "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| heads | 50% | 100% |"
+    assert lines[2] == "| KV groups | 50% | 100% |"
     assert [line.split(" | ")[0] for line in lines[5:] if line.startswith("|")] == [
         f"| {select} {stage}" for select, stage in CURVE.rows
     ]

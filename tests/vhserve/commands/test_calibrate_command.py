@@ -8,11 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from result_factories import grouped_profile
+from result_factories import profile as profile_of_heads
 
-from profiles.planning.rankings import ranking
+from profiles.planning.rankings import group_ranking, ranking
 from profiles.store import load_profile
 from vhserve.cli import main
+from vhserve.commands.calibrate import head_table, summarise
 
+SHOWN = ("image_weight", "concentration", "score")
 FLAGS = ["calibrate", "--dtype", "float32", "--device", "cpu", "--seed", "5"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -94,6 +98,20 @@ def test_bad_input_gets_one_line_and_exit_code_2(arguments, words, llava_path, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_stands_out_is_heads_or_kv_groups(size):
+    one = grouped_profile() if size == 2 else profile_of_heads()
+    values = one.scores().reshape(6, -1, size).mean(2)
+    first, *_, last = summarise(one)["top"]
+    place = {"head": 0} if size == 1 else {"group": 0, "heads": [0, 1]}
+    assert first == {"layer": 0, "stage": "early", **place, **dict.fromkeys(SHOWN, values[0, 0])}
+    assert last["score"] == np.sort(values.ravel())[-10]
+    stages = {stage: means["score"] for stage, means in summarise(one)["stages"].items()}
+    assert stages == pytest.approx({"early": 20.5 / 30, "middle": 12.5 / 30, "late": 4.5 / 30})
+    headings = [column.header for column in head_table(one).columns]
+    assert headings[:3] == (["layer", "head", "stage"] if size == 1 else ["layer", "group", "heads"])
+
+
 def test_an_unwritable_path_is_told_before_the_model_is_looked_for(tmp_path, capsys):
     assert main(["calibrate", "--model", "no such model", "--out", str(tmp_path / "no" / "profile.json")]) == 2
     assert "profile.json" in capsys.readouterr().err
@@ -106,10 +124,11 @@ def test_what_it_prints(llava_path, tmp_path, capsys):
     shown, progress = capsys.readouterr()
     assert "calibrating" in progress
     profile = load_profile(out)
-    scores = profile.scores()
-    layer, head = np.unravel_index(scores.argmax(), scores.shape)
-    first = next(line for line in shown.splitlines() if f"{scores.max():.3f}" in line and line.count("│") == 7)
-    assert [cell.strip() for cell in first.split("│")[1:3]] == [str(layer), str(head)]
+    scores = group_ranking(profile, "score")  # two KV heads for six query heads
+    layer, group = np.unravel_index(scores.argmax(), scores.shape)
+    first = next(line for line in shown.splitlines() if f"{scores.max():.3f}" in line and line.count("│") == 8)
+    assert [cell.strip() for cell in first.split("│")[1:4]] == [str(layer), str(group), ["0-2", "3-5"][group]]
+    assert "Most visual KV groups of 3 query heads" in shown
     assert all(stage in shown for stage in ("early", "middle", "late"))
     assert "9 samples" in shown
     assert progress.splitlines()[-1] == f"vhserve: wrote {out}"

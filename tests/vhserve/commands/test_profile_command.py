@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_factories import GEOMETRY, profile
+from result_factories import GEOMETRY, grouped_profile, profile
 from rich.console import Console
 from scipy.stats import pearsonr, spearmanr
 
+from profiles.planning.rankings import group_ranking
 from profiles.ranking import Ranking
 from profiles.store import load_profile, save
 from vhserve.cli import main
-from vhserve.report.profile_views import difference_map, head_map
+from vhserve.report.profile_comparison import difference_map
+from vhserve.report.profile_views import head_map
 
 SHAPE = (GEOMETRY.layers, GEOMETRY.query_heads)
 
@@ -86,6 +88,29 @@ def test_diff_is_scipy_s_correlation(saved: Path, other: Path, capsys: pytest.Ca
         assert one["values"] == [first[tuple(one["head"])], second[tuple(one["head"])]]
     assert main(["profile", "diff", str(saved), str(saved)]) == 0
     assert "Spearman +1.000" in capsys.readouterr().out
+
+
+def test_diff_of_a_grouped_query_model_compares_kv_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what was measured of groups, which here rank otherwise than their heads."""
+    path = tmp_path / "grouped.json"
+    save(grouped_profile(), path)
+    flags = ["profile", "diff", str(path), str(path), "--table", "effect", "--second-table", "score"]
+    assert main([*flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    effects, scores = group_ranking(grouped_profile(), "effect"), profile().scores().reshape(6, 2, 2).mean(2)
+    assert (found["heads"], found["heads_together"]) == (12, 2)
+    assert found["spearman"] == pytest.approx(spearmanr(effects.ravel(), scores.ravel()).statistic)
+    assert all(one["values"] == [effects[tuple(one["head"])], scores[tuple(one["head"])]] for one in found["moved"])
+    assert main(flags) == 0
+    shown = capsys.readouterr().out
+    assert "KV groups of 2 query heads from left to right" in shown
+    assert "n = 12 KV groups" in " ".join(shown.split())
+    layer, group = found["moved"][0]["head"]
+    assert re.search(rf"│ +{layer} │ +{group} │ +{2 * group}-{2 * group + 1} │", shown)
+    assert main([*flags, "--json", "--granularity", "query_head"]) == 0
+    heads = json.loads(capsys.readouterr().out)
+    assert (heads["heads"], heads["heads_together"]) == (24, 1)
+    assert heads["spearman"] == pytest.approx(1)
 
 
 def test_import_adds_scores_to_rank_by(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

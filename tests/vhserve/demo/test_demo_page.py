@@ -7,10 +7,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from html_pages import Page
-from result_factories import demo_results, plan, profile
+from result_factories import demo_results, grouped_plan, grouped_profile, plan, profile
 from rich.console import Console
 
+from profiles.planning.rankings import group_ranking
 from profiles.ranking import Ranking
+from vhserve.demo.figures import head_map, treatment_map
 from vhserve.demo.headline import headline
 from vhserve.demo.page import render
 from vhserve.demo.results import DemoResults
@@ -177,6 +179,24 @@ def test_effects_are_drawn_where_they_were_measured() -> None:
     measured = profile().model_copy(update={"rankings": profile().rankings | {"effect": effect}})
     pages = [Page(render(demo_results(), one, {})) for one in (profile(), measured)]
     assert ["hiding the image" in page.text for page in pages] == [False, True]
+
+
+def test_maps_are_of_kv_groups_in_a_grouped_query_model(page: Page) -> None:
+    measured = grouped_profile()
+    grouped = Page(render(demo_results(), measured, {"pruned": grouped_plan()}))
+    drawn = [base64.b64decode(address.split(",", 1)[1]).decode() for address in grouped.addresses]
+    removed = group_ranking(measured, "effect", "removed")
+    assert removed.shape == (6, 2)
+    assert head_map(removed, "change if removed (nats)", 2) in drawn
+    assert head_map(group_ranking(measured, "effect", "text_only"), "change if text-only (nats)", 2) in drawn
+    assert head_map(group_ranking(measured, "score"), "score (higher: looks more at the picture)", 2) in drawn
+    assert treatment_map(grouped_plan()) in drawn
+    # Sides of a field: a group of two heads is one, as broad as a head was.
+    fields = [treatment_map(one).count("stroke: #666666") for one in (plan(), grouped_plan())]
+    assert fields[0] - fields[1] >= 6 * 4 - 6 * 2
+    assert "removing each KV group" in grouped.text
+    assert "with each KV group" in grouped.text
+    assert "KV group" not in page.text
 
 
 def test_terminal_table_shows_the_same_cells() -> None:
