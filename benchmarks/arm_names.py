@@ -1,20 +1,33 @@
-"""What an arm of a benchmark is, by its name: stock vLLM, or a plan for a share of the heads; and its KV cache's type.
+"""What an arm of a benchmark is, by its name: stock vLLM, or a plan for a share of the heads; and what is added to it.
 
-Owns the names. Does not know how an arm is run or what is measured.
+Owns the names. Does not know how an arm is run, on which machine, or what is measured.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from profiles.names import TreatmentName
 from profiles.treatments import REMOVED, TEXT_ONLY, budgeted
+
+CACHES: Final[Mapping[str, str]] = {
+    "fp8": "fp8",
+    "fp8h": "fp8_per_token_head",
+    "int8": "int8_per_token_head",
+    "int4": "int4_per_token_head",
+}
+"""KV cache types of vLLM (`--kv-cache-dtype`) by what is added to an arm's name."""
+
+GATHER: Final = "gather"
+ADDED: Final = (*CACHES, GATHER)
 
 HELP = (
     "comma list of stock; FLAG:SHARE of each layer's heads, by the flags of `vhserve plan` ("
     + ", ".join(one.flag for one in budgeted() if one is not REMOVED)
     + "); removed:HEADS of the last third of the layers; exit:LAYER, from which on all heads are text-only; several "
-    "of these joined by /; each with +fp8 for an FP8 KV cache, and a plan's with +gather for heads chosen behind the "
-    "weights"
+    "of these joined by /; each with +fp8 for an FP8 KV cache, or +fp8h, +int8 or +int4 for one with a scale for each "
+    "token and head, and a plan's with +gather for heads chosen behind the weights"
 )
 
 
@@ -30,8 +43,8 @@ class ArmName:
         Heads that are removed from the last third of the layers.
     exit_layer
         First layer, 0-based, of those whose heads are all text-only.
-    fp8
-        Whether its KV cache is FP8.
+    cache
+        Type of its KV cache as vLLM calls it; `auto` is the model's.
     gather
         Whether heads are chosen behind the weights, and not cut out of them.
     """
@@ -40,7 +53,7 @@ class ArmName:
     shares: dict[TreatmentName, float] = field(default_factory=dict)
     removed: int = 0
     exit_layer: int | None = None
-    fp8: bool = False
+    cache: str = "auto"
     gather: bool = False
 
     @property
@@ -61,9 +74,13 @@ def parse(text: str) -> ArmName:
     ------
     argparse.ArgumentTypeError
     """
-    kinds, *extras = text.split("+")
-    if unknown := [extra for extra in extras if extra not in ("fp8", "gather")]:
-        raise argparse.ArgumentTypeError(f"{text!r} has +{unknown[0]}: expected +fp8, +gather or nothing")
+    kinds, *added = text.split("+")
+    if unknown := [one for one in added if one not in ADDED]:
+        known = ", ".join(f"+{one}" for one in ADDED)
+        raise argparse.ArgumentTypeError(f"{text!r} has +{unknown[0]}: expected {known} or nothing")
+    caches = [CACHES[one] for one in added if one in CACHES]
+    if len(caches) > 1 or len(set(added)) < len(added):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected one KV cache type, and nothing twice")
     shares, removed, exit_layer = {}, 0, None
     for kind in [] if kinds == "stock" else kinds.split("/"):
         flag, _, number = kind.partition(":")
@@ -77,11 +94,12 @@ def parse(text: str) -> ArmName:
                 shares[treatments[flag].name] = float(number)
         except (KeyError, ValueError):
             raise argparse.ArgumentTypeError(f"{text!r} is no arm: expected {HELP}") from None
-    arm = ArmName(text, shares, removed, exit_layer, fp8="fp8" in extras, gather="gather" in extras)
-    if arm.gather and arm.is_stock:
-        raise argparse.ArgumentTypeError(f"{text!r} has no plan to gather heads by: expected {HELP}")
     if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or min(removed, exit_layer or 0) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected shares above 0 that make up at most 1")
+    cache = caches[0] if caches else "auto"
+    arm = ArmName(text, shares, removed, exit_layer, cache=cache, gather=GATHER in added)
+    if arm.gather and arm.is_stock:
+        raise argparse.ArgumentTypeError(f"{text!r} has no plan to gather heads by: expected {HELP}")
     return arm
 
 

@@ -21,7 +21,8 @@ from profiles.torchvision_import import ensure_torchvision
 ensure_torchvision()  # before transformers
 
 from benchmarks import dummy_model, offline  # noqa: E402
-from benchmarks.arm import Arm, Workload  # noqa: E402
+from benchmarks.arm import Arm  # noqa: E402
+from benchmarks.workloads import Workload  # noqa: E402
 from profiles.geometry import ModelRef  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
 from profiles.pruning_plan import PruningPlan  # noqa: E402

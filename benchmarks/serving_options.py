@@ -1,4 +1,4 @@
-"""Flags of `python -m benchmarks.serving`. Does not know what is done with them."""
+"""Flags of benchmarks that start engines of dummy weights. Does not know what is done with them."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +7,11 @@ from benchmarks import arm_names, sizes
 
 
 def parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Of `python -m benchmarks.serving`."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=description)
     sizes.add_flags(made)
-    made.add_argument(
-        "--arms", type=arm_names.parse_list, default="stock,text-only:0.75,evict:0.75,evict:1", help=arm_names.HELP
-    )
-    made.add_argument("--concurrency", type=sizes.numbers, default="1,8,32", help="comma list")
+    add_engine_flags(made, arms="stock,text-only:0.75,evict:0.75,evict:1")
+    made.add_argument("--concurrency", type=sizes.numbers, default="1,8,32", help="comma list; 0 for none")
     made.add_argument("--images", type=sizes.numbers, default="1", help="comma list of images in a prompt")
     made.add_argument("--output", type=sizes.numbers, default="64", help="comma list of tokens to generate")
     made.add_argument("--text-tokens", type=int, default=70)
@@ -26,6 +25,17 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
         help="an arm that is slower than this share of its best is not measured at more requests at once",
     )
     made.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after these")
+    made.add_argument("--capacity", action="store_true", help="also count the requests that the KV cache holds at once")
+    made.add_argument(
+        "--prefill", type=int, default=0, metavar="PROMPTS", help="also time prompts alone, so many in a turn"
+    )
+    made.add_argument("--out", type=Path, default=Path("benchmark"), help="path without suffix")
+    return made
+
+
+def add_engine_flags(made: argparse.ArgumentParser, arms: str) -> None:
+    """Add the flags that `engines.start` reads, but for those of the prompts."""
+    made.add_argument("--arms", type=arm_names.parse_list, default=arms, help=arm_names.HELP)
     made.add_argument("--threads", type=int, help="of each engine on CPUs; vLLM's default if not given")
     made.add_argument("--cpu-time", action="store_true", help="seconds of CPU, for busy machines; with --threads 1")
     made.add_argument("--kv-gib", type=float, default=0.5, help="KV cache of each arm")
@@ -38,6 +48,3 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--eager", action="store_true", help="neither torch.compile nor CUDA graphs")
     made.add_argument("--attention-backend", help="as vLLM calls it")
     made.add_argument("--gpu-memory", type=float, default=0.3, help="share of the GPU for each arm")
-    made.add_argument("--capacity", action="store_true", help="also count requests before the first preemption")
-    made.add_argument("--out", type=Path, default=Path("benchmark"), help="path without suffix")
-    return made

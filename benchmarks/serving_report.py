@@ -1,19 +1,27 @@
-"""What `benchmarks.serving` makes of its turns: medians, ratios of arms, each arm's best, tables and the plot.
+"""What `benchmarks.serving` makes of its turns: medians, ratios of arms, each arm's best, and a line for each turn.
 
-A turn is one arm's run of a workload, as a dictionary. Does not know engines.
+A turn is one arm's run of a workload, as a dictionary. Does not know engines, tables or plots.
 """
 
 import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks import arm_names
+
 Turn = dict[str, Any]
+Row = dict[str, Any]
 Cell = tuple[int, int, int]
 """Images, reply tokens and requests at once."""
 
 
-def summaries(turns: list[Turn], references: list[str]) -> list[dict[str, Any]]:
+def update(report: dict[str, Any]) -> None:
+    """Set a report's `runs` and `overview` to what its turns say by now."""
+    report["runs"] = summaries(report["turns"], report["references"])
+    report["overview"] = overview(report)
+
+
+def summaries(turns: list[Turn], references: list[str]) -> list[Row]:
     """Medians over the repeats of every arm in every cell, and its ratios to the arms that it is compared with.
 
     Parameters
@@ -27,14 +35,20 @@ def summaries(turns: list[Turn], references: list[str]) -> list[dict[str, Any]]:
         cells.setdefault((cell, turn["arm"]), []).append(turn)
     made = []
     for (cell, arm), own in cells.items():
-        others = {one: cells[cell, one] for one in references if one != arm and (cell, one) in cells}
+        others = {one: cells[cell, one] for one in references_of(arm, references) if (cell, one) in cells}
         made.append(
             _summary(arm, cell, own) | {"ratios": {name: ratios(own, theirs) for name, theirs in others.items()}}
         )
     return made
 
 
-def _summary(arm: str, cell: Cell, turns: list[Turn]) -> dict[str, Any]:
+def references_of(arm: str, references: Iterable[str]) -> list[str]:
+    """The arms that one is compared with: not itself, and stock vLLM with no plan."""
+    stock = arm_names.parse(arm).is_stock
+    return [one for one in references if one != arm and (arm_names.parse(one).is_stock or not stock)]
+
+
+def _summary(arm: str, cell: Cell, turns: list[Turn]) -> Row:
     images, output, concurrency = cell
     rates = [rate(turn) for turn in turns]
     return {
@@ -49,7 +63,7 @@ def _summary(arm: str, cell: Cell, turns: list[Turn]) -> dict[str, Any]:
         "first_token": statistics.median(median_of(turn, "first_token") for turn in turns),
         "per_token": statistics.median(median_of(turn, "per_token") for turn in turns),
         "preemptions": statistics.median(turn["preemptions"] for turn in turns),
-        "most_answering": max(turn["most_answering"] for turn in turns),
+        "most_held": max(turn["most_held"] for turn in turns),
     }
 
 
@@ -58,39 +72,95 @@ def rate(turn: Turn) -> float:
     return float(turn["output_tokens"] / turn["seconds"])
 
 
+def prefill_rate(turn: Turn) -> float:
+    """Prompt tokens a second, of prompts alone."""
+    return float(turn["prompt_tokens"] / turn["seconds"])
+
+
 def median_of(turn: Turn, figure: str) -> float:
     """Of the requests' own figures; 0 where replies have no second token."""
     return statistics.median(turn[figure]) if turn[figure] else 0.0
 
 
+def ratio(own: Iterable[Turn], theirs: Iterable[Turn], figure: Callable[[Turn], float]) -> list[float]:
+    """The ratio of medians, and the least and greatest within a repeat; empty without a repeat that both have."""
+    by_repeat = {turn["repeat"]: figure(turn) for turn in theirs}
+    each = [(figure(turn), by_repeat[turn["repeat"]]) for turn in own if by_repeat.get(turn["repeat"])]
+    if not each:
+        return []
+    within = sorted(a / b for a, b in each)
+    middle = statistics.median(a for a, _ in each) / statistics.median(b for _, b in each)
+    return [middle, within[0], within[-1]]
+
+
 def ratios(own: list[Turn], theirs: list[Turn]) -> dict[str, list[float]]:
-    """Of throughput and time per token: the ratio of medians, and the least and greatest within a turn."""
-
-    def compared(figure: Callable[[Turn], float]) -> list[float]:
-        by_repeat = {turn["repeat"]: figure(turn) for turn in theirs}
-        each = [(figure(turn), by_repeat[turn["repeat"]]) for turn in own if by_repeat.get(turn["repeat"])]
-        if not each:
-            return []
-        within = sorted(a / b for a, b in each)
-        middle = statistics.median(a for a, _ in each) / statistics.median(b for _, b in each)
-        return [middle, within[0], within[-1]]
-
-    return {"throughput": compared(rate), "per_token": compared(lambda turn: median_of(turn, "per_token"))}
+    """Of throughput and time per token."""
+    return {
+        "throughput": ratio(own, theirs, rate),
+        "per_token": ratio(own, theirs, lambda turn: median_of(turn, "per_token")),
+    }
 
 
-def bests(runs: list[dict[str, Any]], references: list[str]) -> list[dict[str, Any]]:
-    """Each arm at the number of requests at once where its median throughput is greatest, and the ratios of bests."""
-    best: dict[tuple[int, int, str], dict[str, Any]] = {}
-    for run in runs:
-        key = (run["images"], run["output"], run["arm"])
-        if key not in best or run["tokens_per_second"] > best[key]["tokens_per_second"]:
-            best[key] = run
-    made = []
-    for (images, output, _), run in best.items():
-        own = run["tokens_per_second"]
-        others = {name: best[images, output, name] for name in references if (images, output, name) in best}
-        made.append(run | {"of_bests": {name: own / other["tokens_per_second"] for name, other in others.items()}})
-    return made
+def overview(report: dict[str, Any]) -> list[Row]:
+    """A row for every arm, number of images and length of reply: what it holds, and how fast it is at what.
+
+    Each figure is `None`, and each ratio missing, where it was not measured:
+
+    - `held`: requests that the KV cache holds at once with their prompt computed; `held_of` its ratios
+    - `prefill`: prompt tokens a second, median; `prefill_of`
+    - `decode`: seconds for an output token of one request at a time, median; `decode_of`
+    - `best`: output tokens a second at `best_at`, the number of requests at once where their median is greatest;
+      `best_of`, to each reference at its own best
+
+    Ratios are by the name of the reference: the ratio of medians, and the least and greatest within a repeat.
+    """
+    cells = {(one["images"], one["output"]): None for one in report["turns"]}
+    cells |= {(one["images"], None): None for one in (*report["capacity"], *report["prefill"])} if not cells else {}
+    return [_overview(report, arm, images, output) for images, output in cells for arm in report["arms"]]
+
+
+def _overview(report: dict[str, Any], arm: str, images: int, output: int | None) -> Row:
+    held = {one["arm"]: one["requests"] for one in report["capacity"] if one["images"] == images}
+    prefills = [one for one in report["prefill"] if one["images"] == images]
+    runs = [one for one in report["runs"] if (one["images"], one["output"]) == (images, output)]
+    best = {run["arm"]: run for run in sorted(runs, key=_goodness)}
+
+    def turns(of: str, concurrency: int) -> list[Turn]:
+        cell = (of, images, output, concurrency)
+        return [one for one in report["turns"] if (one["arm"], *_cell(one)) == cell]
+
+    def prefill(of: str) -> list[Turn]:
+        return [one for one in prefills if one["arm"] == of]
+
+    def per_token(turn: Turn) -> float:
+        return median_of(turn, "per_token")
+
+    others = references_of(arm, report["references"])
+    ones = turns(arm, 1)
+    row: Row = {"arm": arm, "images": images, "output": output, "held": held.get(arm)}
+    row["held_of"] = {name: held[arm] / held[name] for name in others if held.get(name) and arm in held}
+    row["prefill"] = statistics.median(map(prefill_rate, prefill(arm))) if prefill(arm) else None
+    row["prefill_of"] = {name: ratio(prefill(arm), prefill(name), prefill_rate) for name in others if prefill(name)}
+    row["decode"] = statistics.median(map(per_token, ones)) if ones else None
+    row["decode_of"] = {name: ratio(ones, turns(name, 1), per_token) for name in others if ones and turns(name, 1)}
+    row |= {"best": None, "best_at": None, "best_of": {}}
+    if own := best.get(arm):
+        row |= {"best": own["tokens_per_second"], "best_at": own["concurrency"]}
+        mine = turns(arm, own["concurrency"])
+        row["best_of"] = {
+            name: ratio(mine, turns(name, best[name]["concurrency"]), rate) for name in others if name in best
+        }
+    for figure in ("prefill_of", "decode_of", "best_of"):
+        row[figure] = {name: of for name, of in row[figure].items() if of}
+    return row
+
+
+def _goodness(run: Row) -> tuple[float, int]:
+    return float(run["tokens_per_second"]), -int(run["concurrency"])
+
+
+def _cell(turn: Turn) -> Cell:
+    return turn["images"], turn["output"], turn["concurrency"]
 
 
 def describe_turn(turn: Turn) -> str:
@@ -98,66 +168,21 @@ def describe_turn(turn: Turn) -> str:
         f"{turn['arm']:>16}  images {turn['images']}  output {turn['output']}  concurrency "
         f"{turn['concurrency']:>3}  turn {turn['repeat'] + 1}: {rate(turn):8.2f} tokens/s  first token "
         f"{median_of(turn, 'first_token'):6.2f} s  {1000 * median_of(turn, 'per_token'):6.1f} ms/token  "
-        f"preemptions {turn['preemptions']}  answered at once {turn['most_answering']}  {turn['seconds']:.0f} s"
+        f"preemptions {turn['preemptions']}  held at once {turn['most_held']}  {turn['seconds']:.0f} s"
+    )
+
+
+def describe_prefill(turn: Turn) -> str:
+    return (
+        f"{turn['arm']:>16}  images {turn['images']}  {turn['requests']} prompts  turn {turn['repeat'] + 1}: "
+        f"{prefill_rate(turn):8.0f} prompt tokens/s  {turn['seconds']:.2f} s in {turn['steps']} steps"
     )
 
 
 def describe_capacity(counted: dict[str, Any]) -> str:
-    end = "before the first preemption" if counted["preemptions"] else "and nothing was preempted"
+    end = "the next found no room" if counted["full"] else "all that were sent"
+    each = f"{statistics.median(counted['blocks']):g} blocks each" if counted["blocks"] else "none"
     return (
-        f"{counted['arm']:>16}  images {counted['images']}  output {counted['output']}: {counted['most_answering']} "
-        f"requests answered at once, {counted['most_computed']} prompts computed, {end}"
+        f"{counted['arm']:>16}  images {counted['images']}: {counted['requests']} requests held with their prompts "
+        f"computed, {each}, {counted['free']} of {counted['usable']} blocks free; {end}"
     )
-
-
-def tables(report: dict[str, Any]) -> str:
-    """What was counted, the medians of every cell and each arm at its best, a line each."""
-    lines = [describe_capacity(counted) for counted in report["capacity"]]
-    for run in report["runs"]:
-        line = (
-            f"{run['arm']:>16}  images {run['images']}  output {run['output']}  concurrency {run['concurrency']:>3}: "
-            f"{run['tokens_per_second']:8.2f} tokens/s ({min(run['each']):.2f} to {max(run['each']):.2f})  "
-            f"first token {run['first_token']:.2f} s  {1000 * run['per_token']:.1f} ms/token  "
-            f"preemptions {run['preemptions']:g}"
-        )
-        for name, compared in run["ratios"].items():
-            for figure, of in compared.items():
-                if of:
-                    line += f"\n{'':>18}{of[0]:.3f} x {name}'s {figure} ({of[1]:.3f} to {of[2]:.3f})"
-        lines.append(line)
-    for run in bests(report["runs"], report["references"]):
-        compared = ", ".join(f"{ratio:.2f} x {name}'s best" for name, ratio in run["of_bests"].items())
-        lines.append(
-            f"{run['arm']:>16}  images {run['images']}  output {run['output']}  best at {run['concurrency']:>3}: "
-            f"{run['tokens_per_second']:8.2f} tokens/s  {compared}"
-        )
-    return "\n".join(lines)
-
-
-def plot(report: dict[str, Any], path: Path) -> None:
-    """Throughput over concurrency, a panel for each pair of images and output length."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = sorted({(run["images"], run["output"]) for run in report["runs"]})
-    if not panels:
-        return
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.6), squeeze=False)
-    for axis, (images, output) in zip(axes[0], panels, strict=True):
-        for name in report["arms"]:
-            runs = sorted(
-                (run["concurrency"], run["tokens_per_second"])
-                for run in report["runs"]
-                if (run["arm"], run["images"], run["output"]) == (name, images, output)
-            )
-            axis.plot([at for at, _ in runs], [speed for _, speed in runs], "o-", label=name)
-        axis.set_xscale("log", base=2)
-        axis.set_ylim(bottom=0)
-        axis.set_title(f"{images} image(s), {output} tokens out")
-        axis.set_xlabel("requests at once")
-        axis.set_ylabel("output tokens/s")
-    axes[0][0].legend(fontsize="small")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)

@@ -1,0 +1,101 @@
+"""The engine of an arm: its plan, its vLLM settings, and its start as a process of its own.
+
+Does not know what is measured.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import dummy_model, offline
+from benchmarks.arm import Arm
+from benchmarks.arm_names import ArmName
+from profiles.pruning_plan import PruningPlan
+
+
+@contextmanager
+def running(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path) -> Iterator[dict[str, Arm]]:
+    """The arms of `args.arms` by name, each up or on its way; killed, whatever they do, where the block ends early.
+
+    Parameters
+    ----------
+    args
+        With the flags of `serving_options.add_engine_flags`, and `images`, `output` (both lists) and `text_tokens` of
+        the longest prompt and reply.
+    """
+    model = dummy_model.write(folder / "model", geometry)
+    environment = offline.environment(folder / "plugin")
+    if args.threads:
+        environment |= {"OMP_NUM_THREADS": str(args.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    arms: dict[str, Arm] = {}
+    try:
+        for name in args.arms:
+            arms[name.text] = start(name, args, geometry, model, environment, folder / f"{len(arms)}.log")
+        yield arms
+    except BaseException:
+        for arm in arms.values():
+            arm.kill()
+        raise
+    for arm in arms.values():
+        arm.close()
+
+
+def start(
+    name: ArmName,
+    args: argparse.Namespace,
+    geometry: dummy_model.Geometry,
+    model: Path,
+    environment: dict[str, str],
+    log: Path,
+) -> Arm:
+    """Start an arm; on a GPU wait until its engine is up, as one that starts beside another measures its memory."""
+    import torch
+
+    plan = plan_of(name, geometry)
+    given = None if plan is None else plan.model_dump(mode="json")
+    print(f"starting {name.text} ...", flush=True)
+    arm = Arm(name.text, settings(name, args, geometry, model), given, environment, log)
+    if torch.cuda.is_available():
+        arm.wait()
+    return arm
+
+
+def settings(name: ArmName, args: argparse.Namespace, geometry: dummy_model.Geometry, model: Path) -> dict[str, Any]:
+    """Keywords of `vllm.LLM` for an arm, and `surgery`; `args` are of `serving_options.add_engine_flags`."""
+    import torch
+
+    longest = args.text_tokens + max(args.images) * geometry.image_tokens + max(args.output) + 32
+    made: dict[str, Any] = {
+        "model": str(model),
+        "load_format": "dummy",
+        "dtype": args.dtype,
+        "kv_cache_dtype": name.cache,
+        "enable_prefix_caching": False,
+        "max_model_len": args.max_model_len or longest,
+        "max_num_seqs": args.max_num_seqs,
+        "kv_cache_memory_bytes": int(args.kv_gib * 2**30),
+        "mm_processor_cache_gb": 0,
+        "watermark": args.watermark,
+        "limit_mm_per_prompt": {"image": max(1, *args.images)},
+        "disable_log_stats": True,
+        "enforce_eager": args.eager or not torch.cuda.is_available(),
+    }
+    if torch.cuda.is_available():
+        made["gpu_memory_utilization"] = args.gpu_memory
+    else:
+        made["block_size"] = 32
+    for setting in ("block_size", "max_num_batched_tokens", "attention_backend"):
+        if getattr(args, setting):
+            made[setting] = getattr(args, setting)
+    if name.gather:
+        made["surgery"] = "gather"
+    return made
+
+
+def plan_of(name: ArmName, geometry: dummy_model.Geometry) -> PruningPlan | None:
+    """The plan of an arm; `None` of stock."""
+    if name.is_stock:
+        return None
+    return dummy_model.plan(geometry, name.shares, removed=name.removed, exit_layer=name.exit_layer)
