@@ -86,9 +86,9 @@ def main(address: str) -> None:
     from profiles.store import plan_from_dict
     from vhserve.server.serving import engine_overrides
 
-    surgery = settings.pop("surgery", "auto")
+    surgery, admission = settings.pop("surgery", "auto"), settings.pop("admission", "reckon")
     if plan is not None:
-        settings = settings | engine_overrides(plan_from_dict(plan, source="benchmark"), surgery)
+        settings = settings | engine_overrides(plan_from_dict(plan, source="benchmark"), surgery, admission)
     engine = LLM(**settings)
     connection.send(facts(engine))
     while True:

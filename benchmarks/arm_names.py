@@ -20,14 +20,16 @@ CACHES: Final[Mapping[str, str]] = {
 """KV cache types of vLLM (`--kv-cache-dtype`) by what is added to an arm's name."""
 
 GATHER: Final = "gather"
-ADDED: Final = (*CACHES, GATHER)
+STOCK_ADMISSION: Final = "stock-admission"
+ADDED: Final = (*CACHES, GATHER, STOCK_ADMISSION)
 
 HELP = (
     "comma list of stock; FLAG:SHARE of each layer's heads, by the flags of `vhserve plan` ("
     + ", ".join(one.flag for one in budgeted() if one is not REMOVED)
     + "); removed:HEADS of the last third of the layers; exit:LAYER, from which on all heads are text-only; several "
     "of these joined by /; each with +fp8 for an FP8 KV cache, or +fp8h, +int8 or +int4 for one with a scale for each "
-    "token and head, and a plan's with +gather for heads chosen behind the weights"
+    "token and head, and a plan's with +gather for heads chosen behind the weights, and +stock-admission for requests "
+    "that are admitted as vLLM does"
 )
 
 
@@ -47,6 +49,8 @@ class ArmName:
         Type of its KV cache as vLLM calls it; `auto` is the model's.
     gather
         Whether heads are chosen behind the weights, and not cut out of them.
+    stock_admission
+        Whether requests are admitted as by vLLM, and not by what replies will need; stock's always are.
     """
 
     text: str
@@ -55,6 +59,7 @@ class ArmName:
     exit_layer: int | None = None
     cache: str = "auto"
     gather: bool = False
+    stock_admission: bool = False
 
     @property
     def is_stock(self) -> bool:
@@ -97,9 +102,11 @@ def parse(text: str) -> ArmName:
     if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 or min(removed, exit_layer or 0) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected shares above 0 that make up at most 1")
     cache = caches[0] if caches else "auto"
-    arm = ArmName(text, shares, removed, exit_layer, cache=cache, gather=GATHER in added)
+    arm = ArmName(text, shares, removed, exit_layer, cache, GATHER in added, STOCK_ADMISSION in added)
     if arm.gather and arm.is_stock:
         raise argparse.ArgumentTypeError(f"{text!r} has no plan to gather heads by: expected {HELP}")
+    if arm.stock_admission and arm.is_stock:
+        raise argparse.ArgumentTypeError(f"{text!r} has no plan, and vLLM's admission anyway: expected {HELP}")
     return arm
 
 

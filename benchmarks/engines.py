@@ -63,7 +63,7 @@ def start(
 
 
 def settings(name: ArmName, args: argparse.Namespace, geometry: dummy_model.Geometry, model: Path) -> dict[str, Any]:
-    """Keywords of `vllm.LLM` for an arm, and `surgery`; `args` are of `serving_options.add_engine_flags`."""
+    """Keywords of `vllm.LLM`, `surgery` and `admission` of an arm; `args` are of `serving_options.add_engine_flags`."""
     import torch
 
     longest = args.text_tokens + max(args.images) * geometry.image_tokens + max(args.output) + 32
@@ -91,6 +91,8 @@ def settings(name: ArmName, args: argparse.Namespace, geometry: dummy_model.Geom
             made[setting] = getattr(args, setting)
     if name.gather:
         made["surgery"] = "gather"
+    if name.stock_admission:
+        made["admission"] = "stock"
     return made
 
 

@@ -119,10 +119,26 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             most=1,
         ),
         Panel(
-            "Preemptions",
-            "Requests that lost their KV cache to others.",
+            "Preemptions and waits",
+            "Requests that lost their KV cache to others, and those that waited so that none does.",
             "ops",
-            (Query("sum by (instance) (rate(vllm:num_preemptions_total{#}[$__rate_interval]))", "{{instance}}"),),
+            (
+                Query(
+                    "sum by (instance) (rate(vllm:num_preemptions_total{#}[$__rate_interval]))",
+                    "preempted {{instance}}",
+                ),
+                Query(
+                    "sum by (instance) (rate(vhserve_admission_waits_total{#}[$__rate_interval]))",
+                    "waited {{instance}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Reply length",
+            "Tokens that nine replies of ten do not exceed, as admission reckons with them.",
+            "short",
+            (Query("max by (instance) (vhserve_admission_reply_tokens{#})", "{{instance}}"),),
+            width=6,
         ),
         Panel(
             "Prompt tokens",
@@ -133,6 +149,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 Query("sum(rate(vhserve_text_tokens_total{#}[$__rate_interval]))", "text"),
                 Query("sum(rate(vllm:generation_tokens_total{#}[$__rate_interval]))", "generated"),
             ),
+            width=6,
         ),
         Panel(
             "Image blocks not kept",
@@ -145,6 +162,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 )
                 for name in ("skipped", "evicted")
             ),
+            width=6,
         ),
         Panel(
             "Prefix cache hits",
@@ -157,6 +175,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                     "{{instance}}",
                 ),
             ),
+            width=6,
             most=1,
         ),
         Panel(

@@ -51,6 +51,7 @@ ORDER = {
         "vhserve.engine.checks",
         "vhserve.engine.plugin",
         "vhserve.engine.kv_cache",
+        "vhserve.engine.admission",
         "vhserve.engine.layer_plan",
         "vhserve.engine.attention",
         "vhserve.engine.image_exit",

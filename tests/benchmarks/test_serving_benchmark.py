@@ -47,6 +47,7 @@ def test_names_join_kinds() -> None:
     assert arm_names.parse("text-only:0.75/exit:4").exit_layer == 4
     assert not arm_names.parse("exit:0").is_text_only
     assert arm_names.parse("text-only:0.25+fp8+gather").gather
+    assert arm_names.parse("text-only:0.75/exit:4+stock-admission").stock_admission
     assert arm_names.parse("stock").is_stock
     assert arm_names.parse("stock").cache == "auto"
     assert [one.text for one in arm_names.parse_list("stock,evict:1")] == ["stock", "evict:1"]
@@ -67,6 +68,7 @@ def test_names_join_kinds() -> None:
         "removed:-1",
         "stock,stock",
         "stock+gather",
+        "stock+stock-admission",
     ],
 )
 def test_a_mistake_in_a_name_is_refused(text: str) -> None:

@@ -14,6 +14,7 @@ from oracle import Oracle, TinyModel
 
 from profiles.names import Granularity
 from profiles.pruning_plan import Compensation, PruningPlan
+from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.checks.surgery_choice import AskedSurgery
 
 Heads = Mapping[int, Sequence[int]]
@@ -30,7 +31,7 @@ class Case:
         Heads of further treatments, by name.
     mean
         Whether removed heads are compensated for by (random) means.
-    rounds, settings, patches, probe, surgery
+    rounds, settings, patches, probe, surgery, admission
         As in `engine_host.Job`.
     """
 
@@ -45,6 +46,7 @@ class Case:
     patches: tuple[str, ...] = ()
     probe: str = ""
     surgery: AskedSurgery = "auto"
+    admission: Admission = "reckon"
 
     def plan(self, model: TinyModel) -> PruningPlan:
         heads, compensation = pairs(self.removed), Compensation()
@@ -63,7 +65,16 @@ class Case:
 
     def job(self, model: TinyModel) -> Job:
         plan = self.plan(model).model_dump(mode="json")
-        return Job(str(model.path), plan, self.rounds, self.settings, self.patches, self.probe, self.surgery)
+        return Job(
+            str(model.path),
+            plan,
+            self.rounds,
+            self.settings,
+            self.patches,
+            self.probe,
+            self.surgery,
+            self.admission,
+        )
 
 
 class EngineRuns:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.checks.surgery_choice import AskedSurgery
 
 BLOCK = 32
@@ -62,7 +63,7 @@ class Job:
         Names of functions in `PATCHES`, in force while the engine lives.
     probe
         `module:function` to call with the engine after the rounds; what it returns becomes `EngineOutcome.probed`.
-    surgery
+    surgery, admission
         As of `vhserve serve`.
     """
 
@@ -73,6 +74,7 @@ class Job:
     patches: tuple[str, ...] = ()
     probe: str = ""
     surgery: AskedSurgery = "auto"
+    admission: Admission = "reckon"
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def run(job: Job) -> EngineOutcome:
             stack.enter_context(PATCHES[patch](captured))
         try:
             if job.plan is not None:
-                settings |= engine_overrides(plan_from_dict(job.plan), job.surgery)
+                settings |= engine_overrides(plan_from_dict(job.plan), job.surgery, job.admission)
             engine = LLM(model=job.model, **settings | job.settings)
         except (UserError, ValueError) as error:
             cleanup_dist_env_and_memory()

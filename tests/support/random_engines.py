@@ -14,6 +14,7 @@ from partial_cases import SIZES, WORDS
 from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL, TREATMENTS
+from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.kv_cache.capacity import groups_of
 
 PROMPTS = 6
@@ -65,7 +66,10 @@ def draw_engine(seed: int, models: dict[str, TinyModel], *, image_exit: bool = F
     }
     rounds = (Round(prompts, tokens=rng.choice([2, 20, 70])), Round(prompts, tokens=2, reset=False))
     patches = ("async_scheduling",) if settings["async_scheduling"] else ()
-    return RandomEngine(name, plan, Job(str(model.path), plan.model_dump(mode="json"), rounds, settings, patches))
+    # Most are preempted with stock admission, and none without.
+    admission: Admission = "stock" if random.Random(f"admission {seed}").random() < 0.8 else "reckon"
+    job = Job(str(model.path), plan.model_dump(mode="json"), rounds, settings, patches, admission=admission)
+    return RandomEngine(name, plan, job)
 
 
 def draw_plan(rng: random.Random, model: TinyModel) -> PruningPlan:

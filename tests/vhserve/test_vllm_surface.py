@@ -27,6 +27,8 @@ REPLACED = {
     "update_mm_cache_stats": ("vllm.renderers.base", "BaseRenderer"),
     "add_request_async": ("vllm.v1.engine.core_client", "AsyncMPClient"),
     "get_computed_blocks": ("vllm.v1.core.kv_cache_manager", "KVCacheManager"),
+    "allocate_slots": ("vllm.v1.core.kv_cache_manager", "KVCacheManager"),
+    "_free_request": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "_reserve_prefill_lookahead": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "strip_covered_mm_data": ("vllm.v1.core.sched.output", None),
     "wait_for_completion_or_failure": ("vllm.entrypoints.cli.serve", None),
@@ -241,6 +243,18 @@ def test_what_is_put_in_place_of_a_function_takes_what_that_is_given(release: Re
     if own.positional[:1] == ("runner",):  # put on the class, so `self` is given
         own = replace(own, positional=own.positional[1:], required=own.required - {"runner"})
     assert own.why_not_in_place_of(stock) is None
+
+
+def test_a_waiting_request_is_given_blocks_with_the_arguments_that_admission_reads(release: Release) -> None:
+    module, owner = REPLACED["_free_request"]
+    found = release.find(module, owner or "")
+    assert found
+    calls = [
+        {argument.arg for argument in node.keywords}
+        for node in ast.walk(found[1])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "allocate_slots"
+    ]
+    assert any({"has_scheduled_reqs", "new_computed_blocks"} <= given for given in calls)
 
 
 USED = (

@@ -43,6 +43,11 @@ class Serve(BaseModel):
         description="how the plan's heads are chosen: slice cuts the others out of the weights, gather leaves the "
         "weights as they are, for quantised ones, adapters and any model; auto slices where it can",
     )
+    admission: Literal["reckon", "stock"] = Field(
+        "reckon",
+        description="which waiting requests are taken in with a plan: reckon takes those that will have room until "
+        "their end, by the lengths of earlier replies; stock, as vLLM does, those whose prompts fit",
+    )
     max_request_bytes: int = Field(
         32 << 20, gt=0, le=1 << 40, description="longer request bodies are refused with status 413"
     )
@@ -148,7 +153,7 @@ class Serve(BaseModel):
         if arguments.served_model_name is None:
             arguments.served_model_name = [self.model]
         if plan is not None and found is not None:
-            serving.apply_plan(arguments, plan, self.surgery)
+            serving.apply_plan(arguments, plan, self.surgery, self.admission)
             folder = pin(found, arguments)
             if folder != found.folder:
                 check_model(plan, self.model, folder, self.surgery)

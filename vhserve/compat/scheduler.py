@@ -1,4 +1,5 @@
-"""The scheduler and its KV cache managers: look-up of prefixes, ends of chunks, image data, counts of a step.
+"""The scheduler and its KV cache managers: look-up of prefixes, admission, ends of chunks and of requests, image data,
+counts of a step.
 
 Does not know plans or treatments. Importing it is cheap.
 """
@@ -49,6 +50,51 @@ def end_chunks_early(scheduler: Any, limit: Callable[[Any, int, int], int]) -> N
         return limit(request, num_computed_tokens, stock(request, num_computed_tokens, num_new_tokens))
 
     scheduler._reserve_prefill_lookahead = reserve
+
+
+def around_admission(kv_cache_manager: Any, admits: Callable[[Any, Any], bool]) -> None:
+    """Give a waiting request blocks only if `admits(request, blocks of its cached prefix)`, unless nothing runs.
+
+    Symptom
+        Requests are preempted, and computed anew, when those beside them have grown.
+    Cause
+        A waiting request is given blocks if there are as many as its prompt needs, whatever replies will need. There is
+        no hook; the scheduler takes None of `allocate_slots` to mean that the request, and those behind it, must wait.
+    Removal
+        vLLM has a hook for admission, or reckons with replies itself.
+
+    The method is replaced on the instance. It is called for running requests, too, which pass.
+    """
+    from vllm.v1.request import RequestStatus
+
+    stock = kv_cache_manager.allocate_slots
+
+    def allocate_slots(request: Any, *args: Any, **named: Any) -> Any:
+        is_waiting = request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+        if is_waiting and named["has_scheduled_reqs"] and not admits(request, named["new_computed_blocks"]):
+            return None
+        return stock(request, *args, **named)
+
+    kv_cache_manager.allocate_slots = allocate_slots
+
+
+def at_request_end(scheduler: Any, ended: Callable[[Any], None]) -> None:
+    """Call `ended(request)` when a request ends, by itself or not, before its blocks are freed.
+
+    Symptom
+        A scheduler's subclass doesn't see how long replies were.
+    Cause
+        They end inside of `update_from_output`, and aborted ones elsewhere; what both call is not public.
+    Removal
+        vLLM has a hook for the end of a request.
+    """
+    stock = scheduler._free_request
+
+    def free_request(request: Any, *args: Any, **named: Any) -> Any:
+        ended(request)
+        return stock(request, *args, **named)
+
+    scheduler._free_request = free_request
 
 
 def keep_image_data() -> None:

@@ -1,11 +1,12 @@
 """Owns what runs inside vLLM's processes: a plan's weights, attention, KV cache and scheduling.
 
 Does not know `calibrate` or the command line. A module imports only from the same subpackage and from those before it:
-`checks`, `kv_cache`, `layer_plan`, `attention`, `weights`, `token_counters`, `scheduler`, `vip_llava`, `models`;
-`plugin` imports `checks` alone.
+`checks`, `kv_cache`, `admission`, `layer_plan`, `attention`, `weights`, `token_counters`, `scheduler`, `vip_llava`,
+`models`; `plugin` imports `checks` alone.
 """
 
 __all__ = [
+    "admission",
     "attention",
     "checks",
     "image_exit",

@@ -1,4 +1,5 @@
-"""Schedulers for engines with a plan: vLLM's own, with token counters, and with what partial heads' KV cache needs.
+"""Schedulers for engines with a plan: vLLM's own, with token counters, admission that reckons with replies, and what
+partial heads' KV cache needs.
 
 Owns how requests reach the managers (all live ones for allocation, the current one for prefix-cache lookup), and where
 heads evict, that no step computes tokens of a prompt and of its reply, and that no reply becomes a prompt. vLLM's
@@ -17,6 +18,8 @@ from vllm.v1.request import Request
 
 from vhserve.compat.requests import refuse_sessions
 from vhserve.compat.scheduler import around_prefix_lookup, end_chunks_early, keep_image_data
+from vhserve.engine.admission.mixin import AdmissionMixin
+from vhserve.engine.checks.admission_choice import RECKON, asked_admission
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.kv_cache.capacity import capacity
 from vhserve.engine.kv_cache.manager import bind, lookup_for, partial_managers
@@ -58,19 +61,19 @@ def tokens_of_one_phase(request: Request, computed: int, tokens: int) -> int:
     return left if request.num_tokens > request.num_prompt_tokens and 0 < left < tokens else tokens
 
 
-class TokenCountersScheduler(TokenCountersMixin, Scheduler):
+class TokenCountersScheduler(AdmissionMixin, TokenCountersMixin, Scheduler):
     """vLLM's scheduler with token counters."""
 
 
-class TokenCountersAsyncScheduler(TokenCountersMixin, AsyncScheduler):
+class TokenCountersAsyncScheduler(AdmissionMixin, TokenCountersMixin, AsyncScheduler):
     """vLLM's async scheduler with token counters."""
 
 
-class PartialScheduler(PartialMixin, TokenCountersMixin, Scheduler):
+class PartialScheduler(AdmissionMixin, PartialMixin, TokenCountersMixin, Scheduler):
     """vLLM's scheduler with token counters and KV cache groups of partial heads."""
 
 
-class PartialAsyncScheduler(PartialMixin, TokenCountersMixin, AsyncScheduler):
+class PartialAsyncScheduler(AdmissionMixin, PartialMixin, TokenCountersMixin, AsyncScheduler):
     """vLLM's async scheduler with token counters and KV cache groups of partial heads."""
 
 
@@ -83,6 +86,10 @@ def plan_scheduler(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, **kw
         groups, usable = count_groups(kv_cache_config), kv_cache_config.num_blocks - 1
         logger.info("%s", capacity(groups, usable, plan.geometry.image_tokens, vllm_config.cache_config.block_size))
         scheduler_class = PartialAsyncScheduler if asynchronous else PartialScheduler
+    if asked_admission(vllm_config.additional_config) == RECKON:
+        logger.info("Requests are admitted while the replies of all that run will find room (--admission reckon)")
+    else:
+        logger.info("Requests are admitted by their prompts alone (--admission stock)")
     scheduler: Any = scheduler_class(vllm_config=vllm_config, kv_cache_config=kv_cache_config, **kwargs)
     scheduler.span_rule = plan.span_rule
     return cast(Scheduler, scheduler)

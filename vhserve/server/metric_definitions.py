@@ -108,6 +108,16 @@ DEFINITIONS: Final = {
         "cache groups of evicted heads; a preempted sequence counts again.",
         kind="counter",
     ),
+    "vhserve_admission_waits_total": MetricDefinition(
+        "Sequences whose prompts had room, and that waited since replies were reckoned to need it; a preempted one "
+        "counts again. 0 with --admission stock.",
+        kind="counter",
+    ),
+    "vhserve_admission_reply_tokens": MetricDefinition(
+        "Tokens that nine replies of ten do not exceed, by the last ones; the engine's longest sequence while too few "
+        "have ended to say. 0 with --admission stock.",
+        kind="latest",
+    ),
     "vhserve_requests_total": MetricDefinition(
         "Ends of requests: sequences that ended by a stop or at their length, requests whose client went away (abort), "
         "that failed inside the server (error), or that it did not take (refused: status 4xx and 503).",

@@ -21,6 +21,8 @@ from vhserve.compat.processes import end_child_processes_with_this_one, mend_chi
 from vhserve.compat.start_signals import end_soon_while_starting
 from vhserve.devices import block_size_on, check_block_size, serving_device
 from vhserve.engine.checks import partial_options
+from vhserve.engine.checks.admission_choice import KEY as ADMISSION_KEY
+from vhserve.engine.checks.admission_choice import RECKON, Admission
 from vhserve.engine.checks.architectures import served_by, vision_language
 from vhserve.engine.checks.error_relay import raise_relayed_errors
 from vhserve.engine.checks.plan_transport import KEY, pack_plan
@@ -33,7 +35,9 @@ from vhserve.server.middleware import middleware_names
 from vhserve.server.settings import ServerSettings, attach
 
 
-def engine_overrides(plan: PruningPlan, surgery: AskedSurgery = "auto") -> dict[str, Any]:
+def engine_overrides(
+    plan: PruningPlan, surgery: AskedSurgery = "auto", admission: Admission = RECKON
+) -> dict[str, Any]:
     """Arguments that make vLLM serve a plan: keywords of `vllm.LLM`, attributes of its parsed command line.
 
     Raises
@@ -42,9 +46,12 @@ def engine_overrides(plan: PruningPlan, surgery: AskedSurgery = "auto") -> dict[
     """
     layer_layouts(plan)
     check_architecture(plan.model.architecture)
+    asked: dict[str, Any] = {} if surgery == "auto" else {SURGERY_KEY: surgery}
+    if admission != RECKON:
+        asked[ADMISSION_KEY] = admission
     return {
         "hf_overrides": {"architectures": [served_by(plan.model.architecture)]},
-        "additional_config": {KEY: pack_plan(plan), **({} if surgery == "auto" else {SURGERY_KEY: surgery})},
+        "additional_config": {KEY: pack_plan(plan), **asked},
         "scheduler_cls": partial_options.SCHEDULER,
         **partial_options.overrides(plan),
     }
@@ -93,7 +100,9 @@ def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
     return arguments
 
 
-def apply_plan(arguments: Namespace, plan: PruningPlan, surgery: AskedSurgery = "auto") -> None:
+def apply_plan(
+    arguments: Namespace, plan: PruningPlan, surgery: AskedSurgery = "auto", admission: Admission = RECKON
+) -> None:
     """Make a parsed command line load and run a plan, in the plan's KV blocks; what the user overrides elsewhere stays.
 
     Raises
@@ -107,7 +116,7 @@ def apply_plan(arguments: Namespace, plan: PruningPlan, surgery: AskedSurgery = 
     check_surgery_flags(surgery, arguments)
     partial_options.check_flags(plan, arguments)
     _set_block_size(arguments, plan)
-    ours = engine_overrides(plan, surgery)
+    ours = engine_overrides(plan, surgery, admission)
     for flag, attribute, key in (
         ("--hf-overrides", "hf_overrides", "architectures"),
         ("--additional-config", "additional_config", KEY),

@@ -20,7 +20,10 @@ _TOTALS = {
     "text_tokens": "vhserve_text_tokens_total",
     "image_blocks_skipped": "vhserve_image_blocks_skipped_total",
     "image_blocks_evicted": "vhserve_image_blocks_evicted_total",
+    "admission_waits": "vhserve_admission_waits_total",
 }
+
+_LATEST = {"admission_reply_tokens": "vhserve_admission_reply_tokens"}
 
 _ENDS = {
     FinishReason.STOP: "stop",
@@ -43,7 +46,7 @@ class PlanStatLogger(AggregateStatLoggerBase):
         config = vllm_config.additional_config
         self.with_plan = isinstance(config, dict) and KEY in config
         if self.with_plan:
-            for name in _TOTALS.values():
+            for name in (*_TOTALS.values(), *_LATEST.values()):
                 collector(name)
             for outcome in OUTCOMES:
                 collector("vhserve_requests_total").labels(outcome=outcome)
@@ -61,7 +64,10 @@ class PlanStatLogger(AggregateStatLoggerBase):
             return
         if scheduler_stats is not None:
             for name, count in take_counts(scheduler_stats).items():
-                collector(_TOTALS[name]).inc(count)
+                if name in _LATEST:
+                    collector(_LATEST[name]).set(count)
+                else:
+                    collector(_TOTALS[name]).inc(count)
         if iteration_stats is not None:
             for sequence in iteration_stats.finished_requests:
                 if outcome := _ENDS.get(sequence.finish_reason):

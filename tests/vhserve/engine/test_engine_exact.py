@@ -33,7 +33,12 @@ CASES = {
     "biases_in_a_checkpoint_of_two_files": Case("biased", {0: (0, 1), 1: (1, 2, 4), 3: tuple(range(6))}, mean=True),
     "chunked_prefill": Case("mha", UNEVEN, settings={"max_num_batched_tokens": 48, "max_num_seqs": 4}),
     "preemption": Case(
-        "mha", UNEVEN, mean=True, rounds=(Round(PROMPTS * 2, tokens=40),), settings={"num_gpu_blocks_override": 22}
+        "mha",
+        UNEVEN,
+        mean=True,
+        rounds=(Round(PROMPTS * 2, tokens=40),),
+        settings={"num_gpu_blocks_override": 22},
+        admission="stock",
     ),
     "async_scheduling": Case("gqa", {1: (0, 1)}, settings={"async_scheduling": True}, patches=("async_scheduling",)),
     "llava_next": Case(

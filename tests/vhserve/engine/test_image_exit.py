@@ -52,6 +52,7 @@ CASES = {
         rounds=(Round(IMAGE_PLACES[:3] * 2, tokens=36),),
         settings={"num_gpu_blocks_override": 34, "max_model_len": 256},
         probe="",
+        admission="stock",
     ),
     "async_scheduling": exit_case(settings={"async_scheduling": True}, patches=("async_scheduling",)),
     "evicted_before": exit_case(other={"evict": {0: (0,), 2: (0, 2)}, "thinned:2": {1: (4,)}}),

@@ -67,6 +67,7 @@ NEXT_HEADS: dict[str, Heads] = {"evict": {0: (2, 3), 1: (0, 1)}, "evict:8": {1: 
 SMALL_POOL: dict[str, Any] = {
     "rounds": (Round(IMAGE_PLACES[:3] * 2, tokens=80), Round(IMAGE_PLACES[:3] * 2, tokens=80, reset=False)),
     "settings": {"num_gpu_blocks_override": 34, "max_model_len": 256},
+    "admission": "stock",
 }
 
 CASES = {
@@ -100,6 +101,7 @@ CASES = {
         settings={"num_gpu_blocks_override": 22, "max_model_len": 224, "async_scheduling": True},
         patches=("async_scheduling",),
         probe="partial_probes:reuse",
+        admission="stock",
     ),
     "one_prompt_and_a_bit": partial_case(
         "mha",
@@ -107,6 +109,7 @@ CASES = {
         rounds=(),
         settings={"num_gpu_blocks_override": 15, "max_model_len": 192, "long_prefill_token_threshold": CHUNK},
         probe="partial_probes:half_computed_prompts",
+        admission="stock",
     ),
     "grouped_queries": partial_case(
         "gqa",

@@ -80,6 +80,7 @@ def test_requests_leave_nothing_behind(
         (),
         settings,
         probe=f"text_only_probes:many_requests_{requests}",
+        admission="stock",
     )
     outcome = engine_host.run(job)
     assert outcome.failure is None

@@ -63,6 +63,7 @@ CASES = {
         rounds=(Round(IMAGE_PLACES[:3] * 2, tokens=36),),
         settings={"num_gpu_blocks_override": 45, "max_model_len": 256},
         probe="text_only_probes:abort_in_every_state",
+        admission="stock",
     ),
     "async_scheduling": text_only_case(
         "mha", **MIXED, settings={"async_scheduling": True}, patches=("async_scheduling",)

@@ -124,7 +124,7 @@ def test_capacity_is_stated_for_image_and_text_prompts():
     assert not [labels for labels in shown(plan) if labels[0] == "vhserve_kv_cache_capacity_requests"]
 
 
-UNITS = r"bytes_per_token|ratio|samples|requests|info|heads|seconds|up"
+UNITS = r"bytes_per_token|tokens|ratio|samples|requests|info|heads|seconds|up"
 
 
 @pytest.mark.parametrize(("name", "series"), DEFINITIONS.items(), ids=DEFINITIONS)

@@ -4,6 +4,7 @@ Does not know how a plan is carried out; imports no other subpackage of `vhserve
 """
 
 __all__ = [
+    "admission_choice",
     "architectures",
     "engine_reports",
     "error_relay",

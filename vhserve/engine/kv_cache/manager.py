@@ -23,7 +23,7 @@ from vllm.v1.kv_cache_interface import KVCacheSpec, iter_layer_specs
 from vllm.v1.request import Request
 
 from profiles.image_spans import SpanRule
-from profiles.treatments import TREATMENTS, ImageBlocks, Treatment
+from profiles.treatments import TREATMENTS, ImageBlocks, Phase, Treatment
 from vhserve.engine.kv_cache.image_spans import count_kept, image_spans, unseen_blocks
 
 _lookup_request: ContextVar[Request | None] = ContextVar("vhserve_lookup_request", default=None)
@@ -103,6 +103,15 @@ class PartialManager(PromptCaching):
         evicted, self._evicted = self._evicted, 0
         return evicted
 
+    def count_blocks(self, request_id: str, num_tokens: int, phase: Phase) -> int:
+        """Blocks of the pool that the request holds when so many of its tokens are computed."""
+        return self._count(request_id, 0, cdiv(num_tokens, self.block_size), phase)
+
+    def count_held(self, request_id: str) -> int:
+        """Blocks of the pool that the request holds."""
+        phase: Phase = "reply" if request_id in self._done else "prompt"
+        return self._count(request_id, 0, len(self.req_to_blocks.get(request_id, ())), phase)
+
     def _request(self, request_id: str) -> Request:
         if self._requests is None:
             raise RuntimeError(
@@ -123,7 +132,7 @@ class PartialManager(PromptCaching):
         prefill_end: int = 0,
     ) -> int:
         held = len(self.req_to_blocks.get(request_id, ())) + len(new_computed_blocks)
-        needed = self._count_kept(request_id, held, cdiv(num_tokens, self.block_size))
+        needed = self._count(request_id, held, cdiv(num_tokens, self.block_size))
         # A cached block that nobody uses leaves the free list when it is touched.
         return needed + int(self._get_num_evictable_blocks(new_computed_blocks))
 
@@ -133,7 +142,7 @@ class PartialManager(PromptCaching):
         first, last = len(table), cdiv(num_tokens, self.block_size)
         if last <= first:
             return []
-        needed = self._count_kept(request_id, first, last)
+        needed = self._count(request_id, first, last)
         self._skipped += last - first - needed
         taken = iter(self.block_pool.get_new_blocks(needed))
         unseen = self._unseen(request_id, self.treatment.seen_in_prompt) if needed < last - first else frozenset()
@@ -174,9 +183,9 @@ class PartialManager(PromptCaching):
         self._done.discard(request_id)
         return super().pop_blocks_for_free(request_id)
 
-    def _count_kept(self, request_id: str, first: int, last: int) -> int:
+    def _count(self, request_id: str, first: int, last: int, phase: Phase = "prompt") -> int:
         spans = image_spans(self._request(request_id), self._rule)
-        return count_kept(spans, first, last, self.block_size, self.treatment.seen_in_prompt)
+        return count_kept(spans, first, last, self.block_size, self.treatment.kept(phase))
 
     def _unseen(self, request_id: str, seen: ImageBlocks) -> frozenset[int]:
         return frozenset(unseen_blocks(image_spans(self._request(request_id), self._rule), self.block_size, seen))

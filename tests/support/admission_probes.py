@@ -1,0 +1,67 @@
+"""Looks at an engine with little KV cache that is asked more than fits at once.
+
+Judges nothing.
+"""
+
+import random
+from typing import Any
+
+from engine_host import EnginePrompt, request
+from partial_cases import WORDS
+from text_only_probes import _count_preemptions, _held, _scheduler
+
+REQUESTS = 60
+LONGEST = 120
+"""Limit of a reply, in tokens."""
+
+
+def crowd(engine: Any) -> dict[str, Any]:
+    """Ask for many replies at once, short and long ones; some end by themselves, and some at a limit of their own."""
+    from vllm import SamplingParams
+
+    rng, scheduler, core = random.Random(1), _scheduler(engine), engine.llm_engine
+    before, preempted, counts = _held(engine), _count_preemptions(scheduler), _counts(scheduler)
+    for number in range(REQUESTS):
+        words = " ".join(rng.choices(WORDS, k=rng.choice([3, 20, 40])))
+        images = (number % 7,) if rng.random() < 0.7 else ()
+        prompt = EnginePrompt(f"<s>{'<image> ' * len(images)}{words}", images)
+        stop = rng.sample(range(5, 200), 4) if rng.random() < 0.6 else []
+        wanted = SamplingParams(
+            temperature=0, max_tokens=rng.choice([20, LONGEST, LONGEST]), ignore_eos=True, stop_token_ids=stop
+        )
+        core.add_request(str(number), request(prompt), wanted)
+    replies: dict[str, tuple[str, list[int]]] = {}
+    begun: list[int] = []
+    while core.has_unfinished_requests():
+        for output in core.step():
+            if output.finished:
+                reply = output.outputs[0]
+                replies[output.request_id] = (reply.finish_reason, list(reply.token_ids))
+        for one in scheduler.running:
+            number = int(one.request_id.split("-")[0])
+            if number not in begun:
+                begun.append(number)
+    return {
+        "replies": replies,
+        "begun": begun,
+        "preempted": preempted[0],
+        "before": before,
+        "after": _held(engine),
+        "counts": counts,
+    }
+
+
+def _counts(scheduler: Any) -> dict[str, list[int]]:
+    """What the scheduler reports with the statistics of each step from now on."""
+    counts: dict[str, list[int]] = {}
+    if scheduler._admission is not None:
+        stock = scheduler._admission.take_counts
+
+        def take_counts() -> Any:
+            taken = stock()
+            for name, count in taken.items():
+                counts.setdefault(name, []).append(count)
+            return taken
+
+        scheduler._admission.take_counts = take_counts
+    return counts

@@ -1,0 +1,33 @@
+"""Which waiting requests are taken in, as the user asks for it: the values of `--admission` and how they travel.
+
+Owns the names. Does not know how either is done (`admission` does).
+"""
+
+from typing import Any, Final, Literal, get_args
+
+from vhserve.errors import FlagRefused
+
+Admission = Literal["reckon", "stock"]
+
+RECKON: Final[Admission] = "reckon"
+STOCK: Final[Admission] = "stock"
+
+KEY: Final = "vhserve_admission"
+"""Key of vLLM's `additional_config`, which is part of the key of its compile cache; absent for `reckon`."""
+
+
+def asked_admission(additional_config: Any) -> Admission:
+    """What an `additional_config` asks for.
+
+    Raises
+    ------
+    FlagRefused
+    """
+    asked: Admission = additional_config.get(KEY, RECKON) if isinstance(additional_config, dict) else RECKON
+    if asked not in get_args(Admission):
+        raise FlagRefused(
+            f"additional_config.{KEY} is {asked!r}",
+            expected=f"one of {', '.join(get_args(Admission))}",
+            fix="correct it, or leave it out",
+        )
+    return asked
