@@ -13,7 +13,10 @@ REPLY_TOKENS: Final = 2
 """Tokens of its reply that a request has when it is set aside: heads that evict let go of images in the step of the
 second one."""
 
-PATIENCE: Final = 8
+LONGEST_REPLY: Final = 6
+"""Never reached: where scheduling is async, two more tokens than have come are on their way."""
+
+PATIENCE: Final = 20
 """Steps without a token of a request after which it waits for something other than memory."""
 
 
@@ -48,8 +51,8 @@ class Capacity:
     of its reply. It is then set aside: it keeps its blocks, which the KV cache manager has in its tables, and is not
     scheduled. The count is of those that are set aside when the next request is not admitted, or is preempted, because
     the pool has no blocks for it. So it depends neither on the speed of a machine, nor on the length of replies, nor
-    on when outputs arrive, and is the same for an engine with a plan as for stock vLLM. Admission of prompts is vLLM's
-    own; `--watermark` and what an admission of our own expects of running requests have no part in it, as none runs.
+    on when outputs arrive, and is the same for an engine with a plan as for stock vLLM. `--watermark` has no part in
+    it, as no request runs; an admission that reckons with replies expects at most `LONGEST_REPLY` tokens of each.
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def count(engine: Any, requests: Iterable[tuple[str, dict[str, Any]]]) -> Held:
     """Count as `Capacity` says, for requests by name."""
     core, scheduler = engine.llm_engine, scheduler_of(engine)
     pool = scheduler.kv_cache_manager.block_pool
-    wanted = sampling(16)  # never reached
+    wanted = sampling(LONGEST_REPLY)
     sent, aside, full = [], [], False
     for name, prompt in requests:
         known = set(scheduler.requests)
