@@ -37,6 +37,7 @@ NAMES = {
         "reduce_segments",
         "merge_attn_states_kernel",
         "_C::cpu_attention_with_kv_cache",
+        "vllm::unified_attention_with_output",
         "aten::_scaled_dot_product_flash_attention_for_cpu",
     ],
     CACHE: [
@@ -44,6 +45,7 @@ NAMES = {
         "reshape_and_cache_kernel_flash",
         "_reshape_cache_per_token_head",
         "_C::cpu_attn_reshape_and_cache",
+        "vllm::unified_kv_cache_update",
     ],
     FUSED: [
         "triton_red_fused_add_mean_mul_pow_rsqrt_0",
