@@ -40,10 +40,12 @@ declare -A command=(
   [profile-48]="$profile --arms $plan --prefill 0 --decode 48 --repeats 3"
   [capacity]="$serving --arms stock,$plan --concurrency 0 --capacity"
   [capacity-576]="$serving --arms stock,$plan --image-tokens 576 --concurrency 0 --capacity --max-num-seqs 256"
+  [admission]="$serving --arms $plan,$plan+stock-admission --concurrency 24,64 --output 128 --repeats 3"
+  [admission-512]="$serving --arms $plan,$plan+stock-admission --concurrency 24,64 --output 512 --repeats 2"
 )
 # First what has an answer soonest, and what others are read against.
-order=(check decode prefill serving-2304 serving-2304-exit fp8 fp8-exit capacity profile profile-exit serving-576
-  serving-576-exit int4 serving-2304-512 prefill-text-only fp8-of-stock capacity-576 decode-576 profile-48
+order=(check decode prefill serving-2304 serving-2304-exit fp8 fp8-exit capacity profile profile-exit admission serving-576
+  serving-576-exit int4 serving-2304-512 prefill-text-only fp8-of-stock capacity-576 decode-576 profile-48 admission-512
   evict removed int8 fp8h)
 
 usage() { sed -n '/^#   bench/,/^# --dry-run/s/^# \{0,1\}//p' "$0"; echo "steps: ${order[*]}"; }

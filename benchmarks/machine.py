@@ -1,6 +1,6 @@
 """Which arms this machine can run, asked before any of them is started. Does not know how an arm is run."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,8 +64,13 @@ class Machine:
         return None
 
 
-def refuse(arms: Iterable[ArmName], machine: Machine, head_size: int) -> None:
-    """Check that a machine can run all arms.
+def refuse(arms: Sequence[ArmName], machine: Machine, head_size: int, gpu_memory: float) -> None:
+    """Check that a machine can run all arms, and at once.
+
+    Parameters
+    ----------
+    gpu_memory
+        Share of a GPU's memory that each arm takes.
 
     Raises
     ------
@@ -78,6 +83,12 @@ def refuse(arms: Iterable[ArmName], machine: Machine, head_size: int) -> None:
                 expected=needed,
                 fix="run it there, or leave the arm out",
             )
+    if machine.gpu is not None and len(arms) * gpu_memory > 1:
+        raise ArmUnsupported(
+            f"{len(arms)} arms take {gpu_memory:.0%} of the GPU's memory each, all at once",
+            expected="100% at most",
+            fix="give a smaller --gpu-memory or fewer arms",
+        )
 
 
 def _dotted(capability: tuple[int, int]) -> str:

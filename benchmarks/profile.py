@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     geometry = sizes.geometry(args)
     try:
-        machine.refuse(args.arms, machine.Machine.here(), geometry.head_size)
+        machine.refuse(args.arms, machine.Machine.here(), geometry.head_size, args.gpu_memory)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ not know which turns there are (`turns`) nor how results are shown (`serving_tab
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__).parse_args(argv)
     geometry = sizes.geometry(args)
     try:
-        machine.refuse(args.arms, machine.Machine.here(), geometry.head_size)
+        machine.refuse(args.arms, machine.Machine.here(), geometry.head_size, args.gpu_memory)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -39,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
             run(args, geometry, Path(scratch), report)
     finally:
         if report:
-            serving_tables.plot(report, args.out.with_suffix(".png"))
             serving_tables.show(report)
+            if importlib.util.find_spec("matplotlib"):  # not on every machine with a GPU
+                serving_tables.plot(report, args.out.with_suffix(".png"))
     return 0
 
 

@@ -5,7 +5,7 @@ import re
 import shlex
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import arm_names, serving, serving_options, serving_report, serving_tables
 from benchmarks.machine import ArmUnsupported, Machine, refuse
 from profiles.treatments import TREATMENTS, budgeted
+from vhserve.engine.checks.unsupported_options import KV_CACHE_TYPES
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving-benchmarks.md"
 
@@ -77,14 +78,12 @@ def test_a_mistake_in_a_name_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("added", arm_names.CACHES)
-def test_every_kv_cache_type_of_an_arm_is_one_of_vllm_s(added: str) -> None:
-    from vllm.config.cache import CacheDType
-
+def test_every_kv_cache_type_of_an_arm_is_one_that_plans_are_served_with(added: str) -> None:
     stock, plan = arm_names.parse(f"stock+{added}"), arm_names.parse(f"text-only:0.75+{added}")
     assert stock.is_stock
     assert plan.is_text_only
     assert stock.cache == plan.cache
-    assert stock.cache in get_args(CacheDType)
+    assert stock.cache in KV_CACHE_TYPES
 
 
 CPU, OLD_CPU = Machine(wide_vectors=True), Machine()
@@ -111,12 +110,20 @@ H100, A100, OTHER = Machine("H100", (9, 0)), Machine("A100", (8, 0)), Machine("M
 def test_arms_that_a_machine_cannot_run_are_refused(machine: Machine, arm: str, needed: str | None) -> None:
     arms = arm_names.parse_list(f"evict:1,{arm}")
     if needed is None:
-        refuse(arms, machine, head_size=128)
+        refuse(arms, machine, head_size=128, gpu_memory=0.4)
         return
     with pytest.raises(ArmUnsupported, match=re.escape(needed)) as refused:
-        refuse(arms, machine, head_size=128)
+        refuse(arms, machine, head_size=128, gpu_memory=0.4)
     assert str(refused.value).startswith(f"arm {arm} has a KV cache of ")
     assert "\n" not in str(refused.value)
+
+
+def test_more_arms_than_a_gpu_has_room_for_are_refused() -> None:
+    arms = arm_names.parse_list("stock,evict:1,text-only:0.5")
+    with pytest.raises(ArmUnsupported, match="3 arms take 45%"):
+        refuse(arms, H100, head_size=128, gpu_memory=0.45)
+    refuse(arms[:2], H100, head_size=128, gpu_memory=0.45)
+    refuse(arms, CPU, head_size=128, gpu_memory=0.45)
 
 
 def test_a_refused_arm_ends_the_benchmark_before_anything_starts(
