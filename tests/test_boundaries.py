@@ -52,6 +52,7 @@ ORDER = {
         "vhserve.engine.plugin",
         "vhserve.engine.kv_cache",
         "vhserve.engine.admission",
+        "vhserve.engine.kv_offload",
         "vhserve.engine.layer_plan",
         "vhserve.engine.attention",
         "vhserve.engine.image_exit",

@@ -16,6 +16,11 @@ ROOT = Path(__file__).parents[2]
 OURS = sources(ROOT)
 OTHER = "0.33.0"
 
+OFFLOADING = (
+    "vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler",
+    "OffloadingConnectorScheduler",
+)
+
 REPLACED = {
     "shutdown": ("vllm.v1.engine.async_llm", "AsyncLLM"),
     "get_output_async": ("vllm.v1.engine.core_client", "AsyncMPClient"),
@@ -31,6 +36,10 @@ REPLACED = {
     "_free_request": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "_reserve_prefill_lookahead": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "strip_covered_mm_data": ("vllm.v1.core.sched.output", None),
+    "_maximal_prefix_lookup": OFFLOADING,
+    "update_state_after_alloc": OFFLOADING,
+    "_update_req_states": OFFLOADING,
+    "_build_store_jobs": OFFLOADING,
     "wait_for_completion_or_failure": ("vllm.entrypoints.cli.serve", None),
 }
 """What `vhserve.compat` puts its own functions in the place of: (module, class)."""

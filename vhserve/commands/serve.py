@@ -26,9 +26,10 @@ class Serve(BaseModel):
     Every flag of `vllm serve` may follow MODEL and is handed on as it is, such as --port 8000, --max-model-len 4096 or
     --dtype float32; see https://docs.vllm.ai/en/stable/cli/serve for all of them. Without --plan the model is served as
     stock vLLM serves it. With it, heads that the plan removes are left out of the weights and of the KV cache; flags
-    that do not go together with that are refused by name. Either way the server is stricter than vLLM's: it fetches no
-    remote media unless --allowed-media-domains names where from, limits images, bodies, parameters and waiting
-    requests, and drains when it is told to end.
+    that do not go together with that are refused by name. --kv-offloading-size GIB keeps KV blocks that leave the cache
+    in the host's memory, where only requests of the same plan find them. Either way the server is stricter than vLLM's:
+    it fetches no remote media unless --allowed-media-domains names where from, limits images, bodies, parameters and
+    waiting requests, and drains when it is told to end.
     """
 
     model: CliPositionalArg[str] = Field(

@@ -12,6 +12,7 @@ __all__ = [
     "layers",
     "model_runner",
     "models",
+    "offloading",
     "processes",
     "prompts",
     "requests",

@@ -20,7 +20,7 @@ from vhserve.compat.command_line import flag_parsers, serve_command, set_up_serv
 from vhserve.compat.processes import end_child_processes_with_this_one, mend_child_processes
 from vhserve.compat.start_signals import end_soon_while_starting
 from vhserve.devices import block_size_on, check_block_size, serving_device
-from vhserve.engine.checks import partial_options
+from vhserve.engine.checks import kv_offloading, partial_options
 from vhserve.engine.checks.admission_choice import KEY as ADMISSION_KEY
 from vhserve.engine.checks.admission_choice import RECKON, Admission
 from vhserve.engine.checks.architectures import served_by, vision_language
@@ -115,6 +115,7 @@ def apply_plan(
     check_arguments(arguments)
     check_surgery_flags(surgery, arguments)
     partial_options.check_flags(plan, arguments)
+    kv_offloading.check_flags(arguments)
     _set_block_size(arguments, plan)
     ours = engine_overrides(plan, surgery, admission)
     for flag, attribute, key in (
@@ -131,6 +132,8 @@ def apply_plan(
         setattr(arguments, attribute, {**theirs, **ours.pop(attribute)})
     if arguments.scheduler_cls is not None:  # checked above; without text-only heads another one will do
         ours.pop("scheduler_cls")
+    if arguments.kv_offloading_size is not None:
+        ours |= kv_offloading.overrides()
     for attribute, value in ours.items():
         setattr(arguments, attribute, value)
 

@@ -150,6 +150,10 @@ FLAGS = {
     "too little for one request": (["--kv-cache-memory-bytes", "9k", "--max-model-len", "99"], ["99 tokens", "9000"]),
     "too little for the model's length": (["--kv-cache-memory-bytes", "9k"], ["the model's 2048 tokens", *ROOM]),
     "too few blocks": (["--num-gpu-blocks-override", "9"], ["the model's 2048 tokens", "--num-gpu-blocks-override"]),
+    "more offloaded than there is": (
+        ["--kv-offloading-size", "1e6"],
+        ["--kv-offloading-size asks for 1000000.00 GiB", "are free"],
+    ),
     "longer than the memory": (["--max-model-len", "1T"], ["--max-model-len 1099511627776", "are free"]),
     "longer than the model": (["--max-model-len", "4k"], ["--max-model-len is 4000", "has 2048 positions"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),

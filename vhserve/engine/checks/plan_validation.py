@@ -10,7 +10,7 @@ from profiles.geometry import ModelRef
 from profiles.planning.fit import check_fit
 from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
-from vhserve.engine.checks import partial_options
+from vhserve.engine.checks import kv_offloading, partial_options
 from vhserve.engine.checks.architectures import stock_architecture
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.checks.unsupported_options import check_config
@@ -25,6 +25,7 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     """
     plan = require_plan(vllm_config.additional_config)
     check_config(vllm_config)
+    kv_offloading.check_engine(vllm_config)
     partial_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
     model = ModelRef(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from vhserve.engine.checks.kv_offloading import is_other_transfer
 from vhserve.errors import FlagRefused
 
 _LOAD_FORMATS: Final = ("auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "runai_streamer", "dummy")
@@ -120,17 +121,9 @@ UNSUPPORTED_OPTIONS: Final = (
         "--kv-transfer-config",
         "kv_transfer_config",
         "kv_transfer_config",
-        _is_set,
-        "no KV connector",
+        is_other_transfer,
+        "no KV connector but that of --kv-offloading-size",
         "a shared KV store would mix caches of different plans",
-    ),
-    UnsupportedOption(
-        "--kv-offloading-size",
-        "kv_offloading_size",
-        "cache_config.kv_offloading_size",
-        _is_set,
-        "no KV offloading",
-        "an offloaded KV store would mix caches of different plans",
     ),
     UnsupportedOption(
         "--cpu-offload-gb",

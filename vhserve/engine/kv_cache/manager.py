@@ -138,6 +138,11 @@ class PartialManager(PromptCaching):
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[KVCacheBlock]:
         """Grow the request's table to `num_tokens` tokens; the null blocks are returned too, as workers append."""
+        grown = self._grow(request_id, num_tokens)
+        self._record(grown)
+        return grown
+
+    def _grow(self, request_id: str, num_tokens: int) -> list[KVCacheBlock]:
         table = self.req_to_blocks[request_id]
         first, last = len(table), cdiv(num_tokens, self.block_size)
         if last <= first:
@@ -148,9 +153,11 @@ class PartialManager(PromptCaching):
         unseen = self._unseen(request_id, self.treatment.seen_in_prompt) if needed < last - first else frozenset()
         grown = [self._null_block if index in unseen else next(taken) for index in range(first, last)]
         table.extend(grown)
+        return grown
+
+    def _record(self, grown: Sequence[KVCacheBlock]) -> None:
         if self._record_new_block_ids:
             self.new_block_ids.extend(block.block_id for block in grown if not block.is_null)
-        return grown
 
     def allocate_external_computed_blocks(
         self,
@@ -159,8 +166,10 @@ class PartialManager(PromptCaching):
         num_external_computed_tokens: int,
         record_for_zeroing: bool = True,
     ) -> None:
+        """Grow the request's table by the blocks that are loaded, and by the null blocks among them."""
         if num_external_computed_tokens > 0:
-            raise RuntimeError("KV connectors are refused with partial heads")  # at start, by `unsupported_options`
+            grown = self._grow(request_id, num_local_computed_tokens + num_external_computed_tokens)
+            self._record(grown if record_for_zeroing else ())
 
     def remove_skipped_blocks(
         self, request_id: str, processed_computed_tokens: int, num_prompt_tokens: int | None = None

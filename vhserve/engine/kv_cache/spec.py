@@ -26,6 +26,8 @@ from vhserve.engine.kv_cache.capacity import GroupCounts
 from vhserve.engine.kv_cache.manager import FullLaneManager, PartialManager, treatment_of
 
 _FULL_ONLY_FIELDS = ("sliding_window", "attention_chunk_size", "non_causal")
+OWN_FIELDS = ("treatment", "lane", "bridge")
+"""Fields that a `PartialSpec` has and vLLM's specs have not."""
 
 
 @dataclass(frozen=True, kw_only=True)

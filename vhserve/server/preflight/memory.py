@@ -1,7 +1,8 @@
 """Is there enough memory for the KV cache that the command line asks for, and is that enough for one request?
 
-Only what is certain without vLLM is refused: a KV cache that is larger than the memory that is free, or smaller than
-one request of the greatest length in the narrowest type that it could have. Does not know how vLLM measures memory.
+Only what is certain without vLLM is refused: a KV cache that is larger than the memory that is free, with what is
+offloaded of it, or smaller than one request of the greatest length in the narrowest type that it could have. Does not
+know how vLLM measures memory.
 """
 
 import os
@@ -49,6 +50,7 @@ def check_memory(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> N
             expected="a KV cache that fits in memory beside the model",
             fix="lower --kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE, or end other programs",
         )
+    _check_offloaded(offloaded_bytes(flags), 0 if free is None else size or 0)
     length, pool = _greatest_length(flags, config), _pool(flags, config, plan)
     if length is None or pool is None:
         return
@@ -107,6 +109,32 @@ def given_bytes(flags: GivenFlags) -> int | None:
     if given is None and space.isdigit() and int(space) and serving_device() == "cpu":
         return int(space) * GIB
     return given
+
+
+def offloaded_bytes(flags: GivenFlags) -> int:
+    """Bytes of the host's memory that the command line asks for, for blocks that leave the KV cache."""
+    try:
+        return max(0, int(float(flags.get("--kv-offloading-size") or 0) * GIB))
+    except (ValueError, OverflowError):  # vLLM says what is wrong with it
+        return 0
+
+
+def _check_offloaded(offloaded: int, beside: int) -> None:
+    """Refuse to offload more than is free beside a KV cache of `beside` bytes of the same memory.
+
+    Raises
+    ------
+    MemoryTooSmall
+    """
+    free = free_bytes()
+    if offloaded and free is not None and offloaded + beside > free:
+        cache = f" beside a KV cache of {beside / GIB:.2f} GiB" if beside else ""
+        raise MemoryTooSmall(
+            f"--kv-offloading-size asks for {offloaded / GIB:.2f} GiB{cache}, and {free / GIB:.2f} GiB of memory are "
+            "free",
+            expected="KV blocks that fit in the host's memory",
+            fix="lower --kv-offloading-size, or end other programs",
+        )
 
 
 def free_bytes() -> int | None:
