@@ -7,7 +7,7 @@ that use them.
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MODEL_DIR", "build", "lessons", "train", "trainer"]
+__all__ = ["MODEL_DIR", "build", "grouped", "lessons", "train", "trainer"]
 
 MODEL_DIR: Final = Path(__file__).parent / "model"
 """Directory of the shipped checkpoint."""
