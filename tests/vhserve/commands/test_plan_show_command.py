@@ -1,15 +1,17 @@
 """`vhserve plan show`: every head of the plan on the map, how it was chosen, and what was measured."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from result_factories import plan
+from result_factories import grouped_plan, grouped_profile, plan
 
 from profiles.pruning_plan import Measurement, PruningPlan
 from profiles.store import save
 from vhserve.cli import main
 
+PAGE = Path(__file__).parents[3] / "docs" / "plan-json.md"
 MEASURED = Measurement(
     dataset="mine.jsonl", arm="pruned", family="all", samples=20, correct=15, accuracy=0.75, low=0.5, high=0.9
 )
@@ -66,6 +68,20 @@ def test_json_has_the_numbers_and_the_plan(capsys: pytest.CaptureFixture[str], t
     assert document["plan_digest"] == made.digest
     assert document["selection"]["method"] == made.selection.method
     assert document["measured"][0]["correct"] == 15
+
+
+def test_the_page_on_the_json_has_every_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {by for _, by in rows} == {"both", "`plan`", "`plan show`"}
+    save(grouped_profile(), tmp_path / "profile.json")
+    flags = ["plan", str(tmp_path / "profile.json"), "--remove", "2", "--protect-top", "0", "--json"]
+    assert main(flags) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made.keys() == {key for key, by in rows if by != "`plan show`"}
+    document = json.loads(shown(capsys, tmp_path, grouped_plan(), "--json"))
+    assert document.keys() == {key for key, by in rows if by != "`plan`"}
+    assert made["heads_together"] == document["heads_together"] == 2
+    assert json.loads(shown(capsys, tmp_path, plan(), "--json"))["heads_together"] == 1
 
 
 def test_what_is_no_plan_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
