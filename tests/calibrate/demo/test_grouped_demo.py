@@ -80,6 +80,7 @@ def test_it_is_written_into_new_folders_only(folder: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1500)
 def test_readme_shows_what_its_commands_print(tmp_path: Path, monkeypatch, capsys) -> None:
     """The plan of groups that they make is the demo's plan of heads."""
     monkeypatch.chdir(tmp_path)
