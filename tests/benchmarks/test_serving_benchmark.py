@@ -19,11 +19,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "serving-benchmarks.md"
 
 
 def commands() -> list[str]:
-    """Arguments of all of the page, the abbreviation B written out."""
+    """Arguments of all of the page, abbreviations written out."""
     text = PAGE.read_text()
-    base = re.search(r"`B` is `python -m benchmarks\.serving ([^`]*)`", text)
-    assert base is not None
-    short = [f"{base[1]} {arguments}" for arguments in re.findall(r"`B (--[^`]*)`", text)]
+    short = []
+    for letter in "BC":
+        base = re.search(rf"`{letter}` is `python -m benchmarks\.serving ([^`]*)`", text)
+        assert base is not None
+        short += [f"{base[1]} {arguments}" for arguments in re.findall(rf"`{letter} (--[^`]*)`", text)]
     unbroken = text.replace(" \\\n", " ")
     return [*short, *re.findall(r"^ {4}python -m benchmarks\.serving (.*)$", unbroken, re.MULTILINE)]
 

@@ -265,6 +265,10 @@ REFUSED = {
         {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
         "--kv-transfer-config",
     ),
+    "a KV cache that only GPUs have": (
+        {"kv_cache_dtype": "int4_per_token_head"},
+        "--kv-cache-dtype (int4_per_token_head)",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ vLLM. Does not know weights.
 """
 
 from vllm.config import VllmConfig
+from vllm.platforms import current_platform
 
 from profiles.geometry import ModelRef
 from profiles.planning.fit import check_fit
@@ -14,6 +15,7 @@ from vhserve.engine.checks import kv_offloading, partial_options
 from vhserve.engine.checks.architectures import stock_architecture
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.checks.unsupported_options import check_config
+from vhserve.errors import FlagRefused
 
 
 def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
@@ -25,6 +27,7 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     """
     plan = require_plan(vllm_config.additional_config)
     check_config(vllm_config)
+    _check_cache_type(vllm_config.cache_config.cache_dtype)
     kv_offloading.check_engine(vllm_config)
     partial_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
@@ -35,3 +38,13 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     )
     check_fit(plan, model, decoder_geometry(config, plan.geometry.image_tokens))
     return plan
+
+
+def _check_cache_type(kind: str) -> None:
+    """On CPUs vLLM 0.32 takes types that only its Triton attention has, and answers nonsense."""
+    if current_platform.is_cpu() and kind.endswith("per_token_head"):
+        raise FlagRefused(
+            f"--kv-cache-dtype ({kind}) is of vLLM's Triton attention, which CPUs do not have",
+            expected="auto, or fp8 on a CPU with AVX-512 or AMX",
+            fix="change --kv-cache-dtype, or serve on a GPU",
+        )
