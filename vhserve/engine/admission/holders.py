@@ -6,6 +6,7 @@ the groups' managers count them. Does not know what is done with it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from weakref import WeakKeyDictionary
 
 from vllm.utils.math_utils import cdiv
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
@@ -28,6 +29,8 @@ class Holders:
         self._watermark = kv_cache_manager.watermark_blocks
         groups = Counter((one.block_size, one.max_admission_blocks_per_request) for one in self._managers)
         self.growth = Growth(groups)
+        self._saved: WeakKeyDictionary[Request, int] = WeakKeyDictionary()
+        """Blocks that a request holds less than text of its length, once its prompt is computed."""
 
     @property
     def blocks(self) -> int:
@@ -72,11 +75,19 @@ class Holders:
                 yield request
 
     def _running(self, request: Request) -> Holder:
+        if request.num_computed_tokens >= request.num_prompt_tokens:  # most of them: cheaply, and right to a block
+            blocks = self.growth.blocks_of(request.num_tokens) - self._saved_of(request)
+            return self._holder(request, blocks, blocks, blocks)
         held = sum(_held(one, request.request_id) for one in self._managers)
-        filled = self._count(request, request.num_tokens, "reply")
-        is_computed = request.num_computed_tokens >= request.num_prompt_tokens
-        peak = filled if is_computed else self._count(request, request.num_tokens, "prompt")
-        return self._holder(request, held, filled, max(held, peak))
+        peak = self._count(request, request.num_tokens, "prompt")
+        return self._holder(request, held, self._count(request, request.num_tokens, "reply"), max(held, peak))
+
+    def _saved_of(self, request: Request) -> int:
+        saved = self._saved.get(request)
+        if saved is None:
+            tokens = request.num_prompt_tokens
+            saved = self._saved[request] = self.growth.blocks_of(tokens) - self._count(request, tokens, "reply")
+        return saved
 
     def _holder(self, request: Request, held: int, filled: int, peak: int) -> Holder:
         limit = min(request.max_tokens, self._max_model_len - request.num_prompt_tokens)

@@ -41,6 +41,14 @@ class Growth:
 
     groups: Mapping[tuple[int, int | None], int]
 
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks of a sequence of text with so many tokens, over all groups."""
+        total = 0
+        for (block_size, most), count in self.groups.items():
+            blocks = -(-tokens // block_size)
+            total += count * (blocks if most is None else min(blocks, most))
+        return total
+
     def blocks(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Blocks of sequences of text with so many tokens, over all groups; of the shape of `tokens`."""
         total = np.zeros_like(tokens)
