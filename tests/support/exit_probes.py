@@ -81,3 +81,16 @@ def layer_of_exit(engine: Any) -> int | None:
 
     found: int | None = engine.apply_model(find)[0]
     return found
+
+
+def compiled_stages(engine: Any) -> dict[str, bool]:
+    """Whether the decoder, and the layers behind the exit, run compiled code."""
+
+    def find(model: Any) -> dict[str, bool]:
+        decoder = model.get_language_model().model
+        late = next(layer.exit_stage.late_layers for layer in decoder.layers if hasattr(layer, "exit_stage"))
+        stages = {"decoder": decoder, "late": late}
+        return {name: bool(one.compiled or getattr(one, "aot_compiled_fn", None)) for name, one in stages.items()}
+
+    found: dict[str, bool] = engine.apply_model(find)[0]
+    return found

@@ -69,13 +69,20 @@ CASES = {
         settings={"max_model_len": 1024},
     ),
     "prompt_log_probs": exit_case(rounds=(), probe="exit_probes:scored_prompts"),
-    "torch_compile": exit_case(settings={"enforce_eager": False}, probe=""),
+    "torch_compile": exit_case(settings={"enforce_eager": False}, probe="exit_probes:compiled_stages"),
+    # Some steps have a single row behind the exit.
+    "torch_compile_chunks": exit_case(
+        settings={"enforce_eager": False, "max_num_batched_tokens": BLOCK, "max_num_seqs": 4},
+        probe="exit_probes:compiled_stages",
+    ),
 }
 FIRST = {"every_layer": 0, "grouped_queries": 2, "llava_next_sizes": 1}
 """First layer behind the exit; 3 elsewhere."""
-SLOW = {"torch_compile"}
+COMPILED = ("torch_compile", "torch_compile_chunks")
 NAMES = [
-    pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name, case in CASES.items() if case.rounds
+    pytest.param(name, marks=pytest.mark.long) if name in COMPILED else name
+    for name, case in CASES.items()
+    if case.rounds
 ]
 
 
@@ -120,8 +127,9 @@ def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
 
 
 @pytest.mark.long
-def test_the_compiled_case_was_compiled(served: EngineRuns) -> None:
-    assert served("torch_compile").facts["compiled"] > 0
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_cases_have_two_compiled_stages(name: str, served: EngineRuns) -> None:
+    assert served(name).probed == {"decoder": True, "late": True}
 
 
 def exit_plan(model: TinyModel) -> PruningPlan:
@@ -134,17 +142,22 @@ def exit_plan(model: TinyModel) -> PruningPlan:
     return PruningPlan.manual(model.ref, geometry, granularity="kv_group", text_only=text_only, removed=removed)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "qwen3-vl" else [pytest.mark.long]) for name in FAMILIES]
-)
-def test_every_family(name: str, engine_host: EngineHost, tmp_path: Path) -> None:
+FAMILY_CASES = [
+    *(pytest.param(name, True, marks=[] if name == "qwen3-vl" else [pytest.mark.long], id=name) for name in FAMILIES),
+    # Rotary positions of three axes; in the second, visual features in the first layers.
+    *(pytest.param(name, False, marks=pytest.mark.long, id=f"{name}-compiled") for name in ("qwen2.5-vl", "qwen3-vl")),
+]
+
+
+@pytest.mark.parametrize(("name", "eager"), FAMILY_CASES)
+def test_every_family(name: str, eager: bool, engine_host: EngineHost, tmp_path: Path) -> None:
     path = FAMILIES[name].make(tmp_path / name)
     model = TinyModel(path, decoder_geometry(AutoConfig.from_pretrained(path), 64), FAMILIES[name].architecture)
     prompts = [
         replace(one, image_size=(2 * one.image_size[0], 2 * one.image_size[1])) for one in FAMILIES[name].prompts
     ]
     plan, rounds = exit_plan(model), (Round(tuple(prompts), tokens=3), Round(tuple(prompts[:2]), tokens=3, reset=False))
-    settings = {"max_model_len": 2048, "max_num_batched_tokens": 96, "max_num_seqs": 4}
+    settings = {"max_model_len": 2048, "max_num_batched_tokens": 96, "max_num_seqs": 4, "enforce_eager": eager}
     job = Job(str(path), plan.model_dump(mode="json"), rounds, settings, probe="exit_probes:layer_of_exit")
     outcome = engine_host.run(job)
     assert outcome.failure is None, outcome.failure[1]

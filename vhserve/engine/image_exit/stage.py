@@ -20,12 +20,10 @@ from vhserve.compat.model_runner import all_rows_are_read, note_prompt_log_probs
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata, with_routing
 from vhserve.engine.image_exit.choice import chosen_exit
+from vhserve.engine.image_exit.late_layers import LateLayers, States
 from vhserve.engine.image_exit.rows import kept_rows
 
 logger = init_logger("vllm.vhserve")  # a child of vLLM's logger, whose level and format users set
-
-States = tuple[torch.Tensor, torch.Tensor]
-"""Hidden states and residual, each (rows, hidden size)."""
 
 
 class Stage:
@@ -41,7 +39,7 @@ class Stage:
 
     def __init__(self, layers: Sequence[nn.Module], attention: Sequence[PartialAttention]) -> None:
         self.layers, self.names = tuple(layers), tuple(one.layer_name for one in attention)
-        self.forwards = [functools.partial(type(layer).forward, layer) for layer in layers]  # before `enter` changes it
+        self.late_layers = LateLayers(layers)
 
     @property
     def name(self) -> str:
@@ -61,23 +59,16 @@ class Stage:
         metadata: RoutedMetadata | None = metadata_of(self.name)
         kept = None if metadata is None or all_rows_are_read() else kept_rows(metadata.routing)
         if kept is None:
-            return self._all(positions, hidden, residual)
+            return self.late_layers(positions, hidden, residual)
         rows = kept.indices
         with of_some_rows(self.names, rows, lambda own: with_routing(own, kept.routing)):
-            some = self._all(
+            some = self.late_layers(
                 positions.index_select(-1, rows),
                 hidden.index_select(0, rows),
                 None if residual is None else residual.index_select(0, rows),
             )
         out, left = (torch.zeros_like(hidden).index_copy_(0, rows, one) for one in some)
         return out, left
-
-    def _all(self, positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None) -> States:
-        for forward in self.forwards:
-            hidden, residual = forward(positions, hidden, residual)
-        if residual is None:
-            raise RuntimeError("decoder layers returned no residual")
-        return hidden, residual
 
 
 def leave_images(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> int | None:
@@ -144,7 +135,10 @@ def _passing_layer(stock: type[nn.Module]) -> type[nn.Module]:
 def _image_exit(
     positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str
 ) -> States:
-    """Opaque to torch.compile: the number of rows that are kept differs from batch to batch."""
+    """Opaque to torch.compile: the number of rows that are kept differs from batch to batch.
+
+    What runs within it is compiled by itself, so an engine has two compiled stages.
+    """
     layer: PartialAttention = layer_in_batch(layer_name)
     stage: Any = layer.exit_stage
     # vLLM's norms may write where they read.
