@@ -80,17 +80,26 @@ def block_tables(engine: Any) -> dict[str, Any]:
 
 
 def _count_dropped() -> dict[tuple[str, str], int]:
-    """Tokens that met the full heads' weights only, by layer and projection, from now on."""
-    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear
+    """Tokens that did not meet the last heads' weights, by layer and projection, from now on."""
+    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear, DroppedTokensOutput, DroppedTokensQKV
 
     counts: dict[tuple[str, str], int] = {}
-    stock = DroppedTokensLinear._project_dropped
+    by_lasts = DroppedTokensLinear.by_lasts
 
-    def counted(method: DroppedTokensLinear, x: Any, dropped: Any, *rest: Any) -> Any:
-        counts[method.layer_name, method.kind] = counts.get((method.layer_name, method.kind), 0) + len(dropped)
-        return stock(method, x, dropped, *rest)
+    def counted_lasts(method: DroppedTokensLinear, x: Any) -> Any:
+        counts[method.layer_name, method.kind] -= len(x)
+        return by_lasts(method, x)
 
-    DroppedTokensLinear._project_dropped = counted  # type: ignore[method-assign]
+    def counted(project: Any) -> Any:
+        def all_tokens(method: DroppedTokensLinear, x: Any, bias: Any) -> Any:
+            counts[method.layer_name, method.kind] = counts.get((method.layer_name, method.kind), 0) + len(x)
+            return project(method, x, bias)
+
+        return all_tokens
+
+    DroppedTokensLinear.by_lasts = counted_lasts  # type: ignore[method-assign]
+    for kind in (DroppedTokensQKV, DroppedTokensOutput):
+        kind.project = counted(kind.project)  # type: ignore[method-assign]
     return counts
 
 

@@ -159,7 +159,7 @@ def test_dropped_tokens_are_not_projected_for_text_only_heads(
     layers = [one for one in layouts if len(one.kept["text_only"].queries) >= WORTHWHILE * max(1, len(one.queries))]
     for held in served(name).probed["requests"].values():
         dropped = BLOCK * sum(last - first for first, last in image_blocks(held["spans"], BLOCK))
-        assert sorted(held["dropped"].values()) == [dropped] * (2 * len(layers) if dropped else 0)
+        assert sorted(held["dropped"].values()) == [dropped] * 2 * len(layers)
 
 
 def test_lanes_are_about_equally_wide(served: EngineRuns) -> None:
@@ -203,11 +203,12 @@ def stock(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineOutcom
 def test_text_prompts_are_bit_identical_to_stock(
     engine_host: EngineHost, stock: EngineOutcome, models: dict[str, TinyModel]
 ) -> None:
-    """With text-only heads that are the last of each layer, so that no head changes its place."""
+    """With text-only heads that are the last of each layer, so that no head changes its place, and few of them, so that
+    projections stay whole.
+    """
     model = models["mha"]
-    plan = PruningPlan.manual(
-        model.ref, model.geometry, text_only=[(layer, head) for layer in range(6) for head in (2, 3, 4)]
-    )
+    assert 1 / model.geometry.query_heads < WORTHWHILE
+    plan = PruningPlan.manual(model.ref, model.geometry, text_only=[(layer, 4) for layer in range(6)])
     outcome = engine_host.run(Job(str(model.path), plan.model_dump(mode="json"), ASKED))
     assert outcome.failure is None
     text = [index for index, prompt in enumerate(IMAGE_PLACES) if not prompt.images]
@@ -219,7 +220,7 @@ def test_text_prompts_are_bit_identical_to_stock(
 
 @pytest.mark.parametrize("name", ["three_lanes", "all_text_only"])
 def test_text_prompts_stay_exact_when_heads_change_places(name: str, served: EngineRuns, stock: EngineOutcome) -> None:
-    """Not to the bit: `o_proj` sums over heads in another order."""
+    """Not to the bit: `o_proj` sums over heads in another order, or in two parts."""
     for index, prompt in enumerate(IMAGE_PLACES):
         if prompt.images:
             continue
@@ -230,8 +231,8 @@ def test_text_prompts_stay_exact_when_heads_change_places(name: str, served: Eng
 
 
 def test_fp8_kv_cache(engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
-    """FP8 rounds keys and values, here by up to 6%: text prompts say what stock vLLM says with it, image prompts are as
-    near to the oracle as stock vLLM is to its own.
+    """FP8 rounds keys and values, here by up to 6%: prompts of text alone, and all, are as near to the oracle as stock
+    vLLM is to its own.
     """
     model, settings = models["mha"], {"kv_cache_dtype": "fp8"}
     case = text_only_case("mha", dict.fromkeys(range(6), (2, 3, 4)))
@@ -243,14 +244,15 @@ def test_fp8_kv_cache(engine_host: EngineHost, models: dict[str, TinyModel]) -> 
     assert (stock.failure, ours.failure) == (None, None)
     assert sum(ours.kv_bytes.values()) / ours.blocks < 0.3 * 6 * 5 * 32 * 2 * 4 * BLOCK
     unpruned = PruningPlan.unpruned(model.ref, model.geometry)
-    for prompt, got, reference in zip(IMAGE_PLACES, ours.answers[0], stock.answers[0], strict=True):
-        if not prompt.images:
-            assert got == reference
-    far = [
-        worst_difference(model.oracle, of, ASKED, outcome.answers) for outcome, of in ((stock, unpruned), (ours, plan))
-    ]
-    print(f"from the oracle: stock {far[0]:.2e}, text-only {far[1]:.2e}")
-    assert far[1] < 2 * far[0]
+    text = tuple(index for index, prompt in enumerate(IMAGE_PLACES) if not prompt.images)
+    for indices in (text, tuple(range(len(IMAGE_PLACES)))):
+        asked = (replace(ASKED[0], prompts=tuple(IMAGE_PLACES[index] for index in indices)),)
+        stock_far, far = (
+            worst_difference(model.oracle, of, asked, [[outcome.answers[0][index] for index in indices]])
+            for outcome, of in ((stock, unpruned), (ours, plan))
+        )
+        print(f"prompts {indices}, from the oracle: stock {stock_far:.2e}, text-only {far:.2e}")
+        assert far < 2 * stock_far
 
 
 REFUSED = {

@@ -22,6 +22,7 @@ from vhserve.engine.attention.query_routing import RoutedMetadata, with_routing
 from vhserve.engine.image_exit.choice import chosen_exit
 from vhserve.engine.image_exit.late_layers import LateLayers, States
 from vhserve.engine.image_exit.rows import kept_rows
+from vhserve.engine.operators import opaque_operator
 
 logger = init_logger("vllm.vhserve")  # a child of vLLM's logger, whose level and format users set
 
@@ -131,10 +132,7 @@ def _passing_layer(stock: type[nn.Module]) -> type[nn.Module]:
     return PassedLayer
 
 
-@torch.library.custom_op("vhserve::image_exit", mutates_args=())
-def _image_exit(
-    positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str
-) -> States:
+def _run(positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str) -> States:
     """Opaque to torch.compile: the number of rows that are kept differs from batch to batch.
 
     What runs within it is compiled by itself, so an engine has two compiled stages.
@@ -142,9 +140,12 @@ def _image_exit(
     layer: PartialAttention = layer_in_batch(layer_name)
     stage: Any = layer.exit_stage
     # vLLM's norms may write where they read.
-    return stage.run(positions, hidden.clone(), None if residual is None else residual.clone())
+    states: States = stage.run(positions, hidden.clone(), None if residual is None else residual.clone())
+    return states
 
 
-@_image_exit.register_fake
-def _(positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str) -> States:
+def _states(positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str) -> States:
     return torch.empty_like(hidden), torch.empty_like(hidden)
+
+
+_image_exit = opaque_operator("image_exit", _run, _states)

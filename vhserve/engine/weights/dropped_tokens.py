@@ -2,12 +2,13 @@
 
 The output of text-only heads for a dropped token is zero, so in a prefill nearly all tokens of an image need the
 projections of the other heads only. For CPUs, where the metadata says which tokens those are before the layers run. A
-batch that drops nothing is projected by vLLM's own code, with bit-identical results. Does not know plans, nor how the
-dropped tokens are chosen.
+projection's weight is held in two parts, the other heads' and the last heads', and no part twice. Does not know plans,
+nor how the dropped tokens are chosen.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
@@ -17,18 +18,25 @@ from vllm.platforms import current_platform
 from profiles.treatments import ALL_BLOCKS
 from vhserve.compat.layers import layer_in_batch, metadata_of
 from vhserve.engine.attention.lane_attention import PartialAttention
-from vhserve.engine.attention.query_routing import RoutedMetadata
+from vhserve.engine.attention.query_routing import QueryRouting, RoutedMetadata
 from vhserve.engine.attention.split_attention import SplitAttention
-
-Span = tuple[int, int]
-"""Start and stop."""
+from vhserve.engine.operators import opaque_operator
 
 WORTHWHILE: Final = 0.5
-"""Least share of these heads in a layer: the other heads' weights are kept twice, the second time by themselves."""
+"""Least share of these heads in a layer (docs/serving-benchmarks.md): two parts are put together in every step."""
+
+
+class HeadParts(NamedTuple):
+    """Sizes of one run of a projection's outputs or inputs: those of the other heads come first."""
+
+    others: int
+    lasts: int
 
 
 class DroppedTokensLinear(UnquantizedLinearMethod):
-    """vLLM's unquantised linear method, with only a part of the weight for dropped tokens.
+    """vLLM's unquantised linear method, twice: over the other heads, and over the last ones for tokens they keep.
+
+    Subclasses say which rows or columns of the weight are whose, and how the outputs make up one.
 
     Parameters
     ----------
@@ -36,33 +44,17 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         Attention layer of the last heads, whose metadata has the dropped tokens.
     kind
         Which of the layer's projections it is.
-    outputs, inputs
-        Rows and columns of the weight that belong to the other heads.
     """
 
-    def __init__(self, layer_name: str, kind: str, outputs: Sequence[Span], inputs: Span) -> None:
+    def __init__(self, layer_name: str, kind: str) -> None:
         super().__init__()
-        self.layer_name, self.kind, self.outputs, self.inputs = layer_name, kind, outputs, inputs
-        self.other_part: Any = None  # the other heads' weight by itself; stays None when the layer has none
-        self.layer: Any = None  # vLLM's linear layer, known when its weights are loaded
+        self.layer_name, self.kind = layer_name, kind
+        self.others: Any = None  # stays None when the layer has no other heads
+        self.lasts: Any = None
 
-    def process_weights_after_loading(self, layer: Any) -> None:
-        weight: torch.Tensor = layer.weight.data[:, slice(*self.inputs)]
-        weight = torch.cat([weight[slice(*rows)] for rows in self.outputs])
-        if weight.numel():
-            self.other_part = nn.Module()
-            self.other_part.weight = nn.Parameter(weight, requires_grad=False)
-            super().process_weights_after_loading(self.other_part)
-        super().process_weights_after_loading(layer)
-        self.layer = layer
-
-    def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        if torch.compiler.is_compiling():
-            projected: torch.Tensor = _dropped_tokens_linear(
-                x, bias, self.layer_name, self.kind, layer.output_size_per_partition
-            )
-            return projected
-        return self.project(x, bias)
+    def weights(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The other heads' part of a weight and the last heads', of shape (outputs, inputs) each."""
+        raise NotImplementedError
 
     def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`apply` outside of compiled code, where the metadata of the batch that runs is at hand.
@@ -79,31 +71,124 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         (tokens, outputs). Undefined, and not read by anyone: rows of padding, and the last heads' columns of
         dropped tokens, whose keys and values go to the null block.
         """
+        raise NotImplementedError
+
+    def process_weights_after_loading(self, layer: Any) -> None:
+        others, lasts = self.weights(layer.weight.data)
+        if others.numel():
+            self.others = self._part(others)
+        self.lasts = self._part(lasts)
+        layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)  # as vLLM does on CPUs
+
+    def _part(self, weight: torch.Tensor) -> Any:
+        part = SimpleNamespace(weight=nn.Parameter(weight.contiguous(), requires_grad=False))
+        super().process_weights_after_loading(part)  # type: ignore[arg-type]  # whose attributes cost a call each
+        return part
+
+    def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            projected: torch.Tensor = _dropped_tokens_linear(
+                x, bias, self.layer_name, self.kind, layer.output_size_per_partition
+            )
+            return projected
+        return self.project(x, bias)
+
+    def by_others(self, x: torch.Tensor) -> torch.Tensor:
+        """The other heads' projection."""
+        projected: torch.Tensor = self._gemm_impl(self.others, x, self.others.weight, None)
+        return projected
+
+    def by_lasts(self, x: torch.Tensor) -> torch.Tensor:
+        """The last heads' projection."""
+        projected: torch.Tensor = self._gemm_impl(self.lasts, x, self.lasts.weight, None)
+        return projected
+
+    def dropping(self) -> QueryRouting | None:
+        """Which tokens of the batch that runs are kept and which dropped; None when none is dropped."""
         metadata: RoutedMetadata | None = metadata_of(self.layer_name)
         routing = None if metadata is None else metadata.routing
-        if routing is None or routing.dropped_indices is None or routing.kept_indices is None:
-            return super().apply(self.layer, x, bias)
-        output = x.new_empty(x.shape[0], self.layer.output_size_per_partition)
-        kept = routing.kept_indices
-        if kept.numel():
-            output.index_copy_(0, kept, super().apply(self.layer, x.index_select(0, kept), bias))
-        return self._project_dropped(x, routing.dropped_indices, bias, output)
+        return None if routing is None or routing.dropped_indices is None else routing
 
-    def _project_dropped(
-        self, x: torch.Tensor, dropped: torch.Tensor, bias: torch.Tensor | None, output: torch.Tensor
-    ) -> torch.Tensor:
-        """Fill the rows of dropped tokens in the columns of the other heads."""
-        if self.other_part is None:
-            output[dropped] = 0 if bias is None else bias
-            return output
-        projected = super().apply(self.other_part, x[:, slice(*self.inputs)].index_select(0, dropped))
-        done = 0
-        for start, stop in self.outputs:
-            columns = projected[:, done : done + stop - start]
-            done += stop - start
-            if bias is not None:
-                columns += bias[start:stop]
-            output[:, start:stop].index_copy_(0, dropped, columns)
+
+class DroppedTokensQKV(DroppedTokensLinear):
+    """Of `qkv_proj`, whose outputs are three runs of heads.
+
+    Parameters
+    ----------
+    outputs
+        Of queries, keys and values.
+    """
+
+    def __init__(self, layer_name: str, outputs: Sequence[HeadParts]) -> None:
+        super().__init__(layer_name, "qkv_proj")
+        self.outputs = tuple(outputs)
+        self.others_sizes, self.lasts_sizes = (list(sizes) for sizes in zip(*outputs, strict=True))
+
+    def weights(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = weight.split_with_sizes([size for run in self.outputs for size in run])
+        return torch.cat(parts[0::2]), torch.cat(parts[1::2])
+
+    def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        routing = self.dropping()
+        lasts = self._lasts(x, routing)
+        if self.others is None:
+            output = lasts
+        else:
+            others = self.by_others(x)
+            runs = zip(
+                others.split_with_sizes(self.others_sizes, -1),
+                lasts.split_with_sizes(self.lasts_sizes, -1),
+                strict=True,
+            )
+            output = torch.cat([part for run in runs for part in run], -1)
+        return output if bias is None else output.add_(bias)
+
+    def _lasts(self, x: torch.Tensor, routing: QueryRouting | None) -> torch.Tensor:
+        if routing is None or routing.kept_indices is None:
+            return self.by_lasts(x)
+        lasts = x.new_empty(x.shape[0], sum(self.lasts_sizes))
+        if len(routing.kept_indices):
+            lasts.index_copy_(0, routing.kept_indices, self.by_lasts(x.index_select(0, routing.kept_indices)))
+        return lasts
+
+
+class DroppedTokensOutput(DroppedTokensLinear):
+    """Of `o_proj`, whose output is the sum of what the heads contribute.
+
+    Parameters
+    ----------
+    inputs
+        Outputs of the attention.
+    outputs
+        Hidden size.
+    """
+
+    def __init__(self, layer_name: str, inputs: HeadParts, outputs: int) -> None:
+        super().__init__(layer_name, "o_proj")
+        self.inputs, self.outputs = inputs, outputs
+
+    def weights(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        others, lasts = weight.split_with_sizes(list(self.inputs), -1)
+        return others, lasts
+
+    def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        routing, (of_others, of_lasts) = self.dropping(), x.split_with_sizes(list(self.inputs), -1)
+        if self.others is None:
+            output = self._lasts_alone(of_lasts, routing)
+        else:
+            output = self.by_others(of_others)
+            if routing is None or routing.kept_indices is None:
+                output += self.by_lasts(of_lasts)
+            elif len(kept := routing.kept_indices):
+                output.index_add_(0, kept, self.by_lasts(of_lasts.index_select(0, kept)))
+        return output if bias is None else output.add_(bias)
+
+    def _lasts_alone(self, x: torch.Tensor, routing: QueryRouting | None) -> torch.Tensor:
+        if routing is None or routing.kept_indices is None:
+            return self.by_lasts(x)
+        output, kept = x.new_zeros(x.shape[0], self.outputs), routing.kept_indices
+        if len(kept):
+            output.index_copy_(0, kept, self.by_lasts(x.index_select(0, kept)))
         return output
 
 
@@ -122,29 +207,25 @@ def use_dropped_tokens_linear(module: Any, attention: nn.Module, head_size: int)
         return
     if last.treatment.seen_in_prompt == ALL_BLOCKS or last.num_heads < WORTHWHILE * module.num_heads:
         return
-    queries = (module.num_heads - last.num_heads) * head_size
-    keys = (module.num_kv_heads - last.num_kv_heads) * head_size
-    firsts = (0, module.q_size, module.q_size + module.kv_size)
-    outputs = [(first, first + count) for first, count in zip(firsts, (queries, keys, keys), strict=True)]
-    hidden = module.qkv_proj.hidden_size
+    queries = HeadParts((module.num_heads - last.num_heads) * head_size, last.num_heads * head_size)
+    keys = HeadParts((module.num_kv_heads - last.num_kv_heads) * head_size, last.num_kv_heads * head_size)
     methods = {
-        "qkv_proj": DroppedTokensLinear(last.layer_name, "qkv_proj", outputs, (0, hidden)),
-        "o_proj": DroppedTokensLinear(last.layer_name, "o_proj", [(0, hidden)], (0, queries)),
+        "qkv_proj": DroppedTokensQKV(last.layer_name, (queries, keys, keys)),
+        "o_proj": DroppedTokensOutput(last.layer_name, queries, module.qkv_proj.hidden_size),
     }
     for kind, method in methods.items():
         last.add_projection(kind, method)
         getattr(module, kind).quant_method = method  # as vLLM's linear layers do when they are built
 
 
-@torch.library.custom_op("vhserve::dropped_tokens_linear", mutates_args=())
-def _dropped_tokens_linear(
-    x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int
-) -> torch.Tensor:
+def _project(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:
     """Opaque to torch.compile: the number of dropped tokens differs from batch to batch."""
     layer: PartialAttention = layer_in_batch(layer_name)
     return layer.projection(kind).project(x, bias)
 
 
-@_dropped_tokens_linear.register_fake
-def _(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:
+def _projected(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:
     return x.new_empty(x.shape[0], outputs)
+
+
+_dropped_tokens_linear = opaque_operator("dropped_tokens_linear", _project, _projected)
