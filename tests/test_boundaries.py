@@ -54,6 +54,7 @@ ORDER = {
         "vhserve.engine.admission",
         "vhserve.engine.kv_offload",
         "vhserve.engine.layer_plan",
+        "vhserve.engine.operators",
         "vhserve.engine.attention",
         "vhserve.engine.image_exit",
         "vhserve.engine.weights",

@@ -1,8 +1,8 @@
 """Owns what runs inside vLLM's processes: a plan's weights, attention, KV cache and scheduling.
 
 Does not know `calibrate` or the command line. A module imports only from the same subpackage and from those before it:
-`checks`, `kv_cache`, `admission`, `kv_offload`, `layer_plan`, `attention`, `weights`, `token_counters`, `scheduler`,
-`vip_llava`, `models`; `plugin` imports `checks` alone.
+`checks`, `kv_cache`, `admission`, `kv_offload`, `layer_plan`, `operators`, `attention`, `image_exit`, `weights`,
+`token_counters`, `scheduler`, `vip_llava`, `models`; `plugin` imports `checks` alone.
 """
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "kv_offload",
     "layer_plan",
     "models",
+    "operators",
     "plugin",
     "scheduler",
     "token_counters",

@@ -4,4 +4,4 @@ Owns which rows of a batch go on into the last layers of a plan, and how these l
 which heads a plan treats, nor how null blocks are found.
 """
 
-__all__ = ["choice", "rows", "stage"]
+__all__ = ["choice", "late_layers", "rows", "stage"]
