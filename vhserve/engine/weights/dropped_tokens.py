@@ -130,26 +130,34 @@ class DroppedTokensQKV(DroppedTokensLinear):
 
     def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         routing = self.dropping()
-        lasts = self._lasts(x, routing)
-        if self.others is None:
-            output = lasts
+        if routing is None or routing.kept_indices is None:
+            output = self._all_tokens(x)
         else:
-            others = self.by_others(x)
-            runs = zip(
-                others.split_with_sizes(self.others_sizes, -1),
-                lasts.split_with_sizes(self.lasts_sizes, -1),
-                strict=True,
-            )
-            output = torch.cat([part for run in runs for part in run], -1)
+            output = self._kept_tokens(x, routing.kept_indices)
         return output if bias is None else output.add_(bias)
 
-    def _lasts(self, x: torch.Tensor, routing: QueryRouting | None) -> torch.Tensor:
-        if routing is None or routing.kept_indices is None:
-            return self.by_lasts(x)
-        lasts = x.new_empty(x.shape[0], sum(self.lasts_sizes))
-        if len(routing.kept_indices):
-            lasts.index_copy_(0, routing.kept_indices, self.by_lasts(x.index_select(0, routing.kept_indices)))
-        return lasts
+    def _all_tokens(self, x: torch.Tensor) -> torch.Tensor:
+        lasts = self.by_lasts(x)
+        if self.others is None:
+            return lasts
+        others = self.by_others(x).split_with_sizes(self.others_sizes, -1)
+        runs = zip(others, lasts.split_with_sizes(self.lasts_sizes, -1), strict=True)
+        return torch.cat([part for run in runs for part in run], -1)
+
+    def _kept_tokens(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """Only what is defined is written: most rows are those of dropped tokens."""
+        output = x.new_empty(x.shape[0], sum(self.others_sizes) + sum(self.lasts_sizes))
+        parts = output.split_with_sizes([size for run in self.outputs for size in run], -1)
+        if self.others is not None:
+            for part, of_run in zip(
+                parts[0::2], self.by_others(x).split_with_sizes(self.others_sizes, -1), strict=True
+            ):
+                part.copy_(of_run)
+        if len(kept):
+            lasts = self.by_lasts(x.index_select(0, kept)).split_with_sizes(self.lasts_sizes, -1)
+            for part, of_run in zip(parts[1::2], lasts, strict=True):
+                part.index_copy_(0, kept, of_run)
+        return output
 
 
 class DroppedTokensOutput(DroppedTokensLinear):
