@@ -28,6 +28,7 @@ from benchmarks import dummy_model, engines, machine, sizes  # noqa: E402
 from benchmarks.arm import Arm  # noqa: E402
 from benchmarks.kernel_kinds import KINDS, OTHER, kind_of  # noqa: E402
 from benchmarks.serving_options import add_engine_flags  # noqa: E402
+from benchmarks.serving_report import ratio  # noqa: E402
 from benchmarks.step_profile import Profiled, ProfileDecode, ProfilePrefill  # noqa: E402
 from benchmarks.turns import versions  # noqa: E402
 from benchmarks.workloads import Workload  # noqa: E402
@@ -145,12 +146,13 @@ def describe(turn: dict[str, Any]) -> str:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Medians over repeats, in ms; a row for each arm in each phase."""
+    """Medians over repeats, in ms, and the ratio of all to stock's with its spread; a row for an arm in a phase."""
     device = any(turn["device"] for turn in report["turns"])
     made = Table(title=f"{'kernel time' if device else 'own CPU time of operations'} by kind, ms", title_justify="left")
     columns = ("phase", "arm", "all", "of stock", *KINDS, "other, share", "wall", "prompt tokens/s")
     for column in columns:
-        made.add_column(column, justify="left" if column in ("phase", "arm") else "right")
+        is_name = column in ("phase", "arm")
+        made.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for turn in report["turns"]:
         if turn["steps"]:
@@ -158,14 +160,13 @@ def table(report: dict[str, Any]) -> Table:
     for (phase, arm), own in cells.items():
         whole = statistics.median(turn["all"] for turn in own)
         kinds = {kind: statistics.median(turn["kinds"][kind] for turn in own) for kind in KINDS}
-        stock = cells.get((phase, "stock"))
-        of_stock = "-" if stock is None else f"{whole / statistics.median(turn['all'] for turn in stock):.3f}"
+        of_stock = ratio(own, cells.get((phase, "stock"), []), lambda turn: float(turn["all"]))
         rate = statistics.median(turn["tokens"] / turn["all"] for turn in own)
         made.add_row(
             phase,
             arm,
             f"{1000 * whole:.2f}",
-            of_stock,
+            f"{of_stock[0]:.3f} ({of_stock[1]:.3f} to {of_stock[2]:.3f})" if of_stock else "-",
             *(f"{1000 * kinds[kind]:.2f}" for kind in KINDS),
             f"{kinds[OTHER] / whole:.1%}",
             f"{1000 * statistics.median(turn['wall'] for turn in own):.2f}",

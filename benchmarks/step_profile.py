@@ -1,7 +1,8 @@
 """Where the time of prefills and decode steps goes, kernel by kernel, with torch's profiler inside an arm's process.
 
 On a GPU kernels are timed by the device, inside CUDA graphs as well; on a CPU operations of torch by their own time,
-without that of operations that they call. Does not know kinds of kernels, nor which arm it is.
+without that of operations that they call, on the wall's clock: it means something on an idle machine only. Does not
+know kinds of kernels, nor which arm it is.
 """
 
 import time

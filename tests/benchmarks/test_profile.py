@@ -24,7 +24,7 @@ def report_of(*turns: dict[str, Any]) -> dict[str, Any]:
 
 
 def printed(report: dict[str, Any]) -> str:
-    console = Console(width=200, record=True, file=StringIO())
+    console = Console(width=240, record=True, file=StringIO())
     console.print(profile.table(report))
     return console.export_text()
 
@@ -52,10 +52,22 @@ def test_medians_are_over_turns_beside_stock_and_other_is_shown_with_its_share()
     (stock,) = (line for line in text.splitlines() if " stock " in line and "prefill" in line)
     (plan,) = (line for line in text.splitlines() if "text-only:0.5" in line)
     assert [cell.strip() for cell in stock.strip("│ ").split("│")] == [
-        *("prefill of 3", "stock", "800.00", "1.000", "600.00", "100.00", "0.00", "0.00", "20.00", "0.00", "80.00"),
+        *(
+            "prefill of 3",
+            "stock",
+            "800.00",
+            "1.000 (1.000 to 1.000)",
+            "600.00",
+            "100.00",
+            "0.00",
+            "0.00",
+            "20.00",
+            "0.00",
+            "80.00",
+        ),
         *("10.0%", "2000.00", "1000"),
     ]
-    assert "2.000" in plan
+    assert "2.000 (2.000 to 2.000)" in plan
     assert profile.unknown(report_of(*turns)) == ["of no known kind: 10.0% mine::unheard_of"]
 
 
