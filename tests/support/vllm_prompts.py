@@ -110,12 +110,12 @@ def pixels_of(model: str, urls: list[str]) -> list[dict[str, Any] | str]:
     from vllm import envs
 
     from profiles.pictures.resizing import ResizeRule
-    from vhserve.compat.prompts import image_processor_of
+    from vhserve.compat.prompts import media_processor_of
     from vhserve.server import media
     from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
 
     media.register()
-    own, rule = renderer(model), ResizeRule.of(image_processor_of(renderer(model)))
+    own, rule = renderer(model), ResizeRule.of(media_processor_of(renderer(model), "image"))
     outcomes = list[dict[str, Any] | str]()
     with patch.object(envs, "VLLM_MEDIA_CONNECTOR", "vhserve", create=True):
         for url in urls:

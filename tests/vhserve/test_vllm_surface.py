@@ -40,6 +40,7 @@ REPLACED = {
     "update_state_after_alloc": OFFLOADING,
     "_update_req_states": OFFLOADING,
     "_build_store_jobs": OFFLOADING,
+    "check_frame_pixel_limit": ("vllm.multimodal.video_decoders.base", None),
     "wait_for_completion_or_failure": ("vllm.entrypoints.cli.serve", None),
 }
 """What `vhserve.compat` puts its own functions in the place of: (module, class)."""

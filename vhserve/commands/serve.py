@@ -56,14 +56,15 @@ class Serve(BaseModel):
         MAX_PIXELS,
         gt=0,
         le=1 << 40,
-        description="larger images (width times height, as sent or as the model's processor resizes them before it "
-        "crops) are refused before they are decoded",
+        description="larger images and frames of videos (width times height, as sent or as the model's processor "
+        "resizes them before it crops) are refused before they are decoded",
     )
     max_request_pixels: int = Field(
         MAX_REQUEST_PIXELS,
         gt=0,
         le=1 << 40,
-        description="images that make those of a request larger than this together are refused before they are decoded",
+        description="images, and frames taken of videos, that make those of a request larger than this together are "
+        "refused before they are decoded",
     )
     max_sequences: int = Field(16, gt=0, le=16_384, description="greatest n that a request may ask for")
     max_parameter_bytes: int = Field(

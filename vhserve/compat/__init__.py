@@ -18,4 +18,5 @@ __all__ = [
     "requests",
     "scheduler",
     "start_signals",
+    "videos",
 ]

@@ -103,8 +103,8 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def image_processor_of(renderer: Any) -> Any | None:
-    """transformers' image processor of an API server's model; None where there is none.
+def media_processor_of(renderer: Any, modality: str) -> Any | None:
+    """transformers' `image` or `video` processor of an API server's model; None where there is none.
 
     Symptom
         A picture's size after resizing, which may be a thousand times its own, is known only when it has been resized.
@@ -115,7 +115,7 @@ def image_processor_of(renderer: Any) -> Any | None:
     """
     if renderer.mm_processor is None:
         return None
-    return getattr(renderer.mm_processor.info.get_hf_processor(), "image_processor", None)
+    return getattr(renderer.mm_processor.info.get_hf_processor(), f"{modality}_processor", None)
 
 
 def around_prompts(renderer: Any, messages: Callable[[Any], None], prompt: Callable[[Any], None]) -> None:

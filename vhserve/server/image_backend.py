@@ -7,7 +7,7 @@ from typing import Any
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat.api_server import api_server_rank
-from vhserve.compat.prompts import image_processor_of
+from vhserve.compat.prompts import media_processor_of
 from vhserve.notes import print_note
 from vhserve.server.at_start import AtStart
 from vhserve.server.settings import settings_of
@@ -42,6 +42,6 @@ def _check(app: Any) -> None:
     plan, state = settings_of(app).plan, app.state
     if plan is None or api_server_rank(state.vllm_config) > 0:
         return
-    backend = getattr(image_processor_of(state.engine_client.renderer), "backend", None)
+    backend = getattr(media_processor_of(state.engine_client.renderer, "image"), "backend", None)
     if (line := backend_warning(plan, backend)) is not None:
         print_note(line, "warning")

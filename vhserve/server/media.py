@@ -1,13 +1,14 @@
 """Media connectors for vLLM's API server that fetch from allowed domains only, and open pictures as calibration does.
 
 Owns the differences from vLLM's own connector: an empty list of allowed domains means none; pictures are opened by
-`profiles.pictures`, and counted before that (`request_pictures`); media that cannot be decoded are a client error,
-whichever exception the decoder raised, and of a picture it says which. Registered by `engine.plugin`; knows no plans.
+`profiles.pictures`; they and frames of videos are counted before that (`request_pictures`); media that cannot be
+decoded are a client error, whichever exception the decoder raised, and it says which picture or video. Registered by
+`engine.plugin`; knows no plans.
 """
 
 import binascii
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -17,18 +18,22 @@ from vllm import envs
 from vllm.exceptions import VLLMError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector, MediaWithBytes
 from vllm.multimodal.media.image import ImageMediaIO
+from vllm.multimodal.media.video import VideoMediaIO
+from vllm.multimodal.video import get_video_loader_backend_for_processor
 
+from profiles.pictures.limits import Size
 from profiles.pictures.opening import decode, read_header, to_rgb
 from profiles.pictures.resizing import ResizeRule
+from vhserve.compat.videos import counting_loader
 from vhserve.server.request_pictures import PixelLimits, RequestPictures, current
 
 
 class PictureIO(ImageMediaIO):
     """Opens pictures as calibration does; another mode than RGB, which a request may ask for, is vLLM's conversion."""
 
-    def __init__(self, pictures: RequestPictures, **options: Any) -> None:
+    def __init__(self, admit: Callable[[Size], None], **options: Any) -> None:
         super().__init__(**options)
-        self._pictures = pictures
+        self._admit = admit
 
     def load_base64(self, media_type: str, data: str) -> Any:
         try:
@@ -38,7 +43,7 @@ class PictureIO(ImageMediaIO):
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:  # type: ignore[override]  # as vLLM
         opened = read_header(data)
-        self._pictures.admit(opened.size)
+        self._admit(opened.size)
         decoded = decode(opened)
         if self.image_mode == "RGB":
             converted = to_rgb(decoded, self.rgba_background_color)
@@ -47,6 +52,14 @@ class PictureIO(ImageMediaIO):
         # What the cache keys hold beside the file, as in vLLM.
         options = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}
         return MediaWithBytes(converted, data, options if converted is not decoded else None)
+
+
+class VideoIO(VideoMediaIO):
+    """Has frames counted before they are decoded; those that are sent as pictures are opened as pictures are."""
+
+    def __init__(self, pictures: RequestPictures, image: dict[str, Any], video: dict[str, Any]) -> None:
+        super().__init__(PictureIO(pictures.admit_frames, **image), **video)
+        self.video_loader = counting_loader(type(self.video_loader), pictures.admit_frames)()
 
 
 class AllowedDomainsConnector(MediaConnector):
@@ -60,24 +73,50 @@ class AllowedDomainsConnector(MediaConnector):
         return RequestPictures(PixelLimits(max_image_pixels()), ResizeRule())
 
     def fetch_image(self, image_url: str, *, image_mode: str | None = "RGB") -> Any:
-        with self._next_picture(image_mode) as picture_io:
+        with self._next("image") as pictures:
+            picture_io = self._picture_io(pictures, image_mode)
             return self.load_from_url(image_url, picture_io, fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
 
     async def fetch_image_async(self, image_url: str, *, image_mode: str | None = "RGB") -> Any:
-        with self._next_picture(image_mode) as picture_io:
+        with self._next("image") as pictures:
+            picture_io = self._picture_io(pictures, image_mode)
             return await self.load_from_url_async(image_url, picture_io, fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
 
+    def fetch_video(self, video_url: str, *, image_mode: str | None = "RGB", video_processor: str | None = None) -> Any:
+        with self._next("video") as pictures:
+            video_io = self._video_io(pictures, image_mode, video_processor)
+            return self.load_from_url(video_url, video_io, fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT)
+
+    async def fetch_video_async(
+        self, video_url: str, *, image_mode: str | None = "RGB", video_processor: str | None = None
+    ) -> Any:
+        with self._next("video") as pictures:
+            video_io = self._video_io(pictures, image_mode, video_processor)
+            return await self.load_from_url_async(video_url, video_io, fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT)
+
     @contextmanager
-    def _next_picture(self, image_mode: str | None) -> Iterator[PictureIO]:
-        """What opens the request's next picture; errors of the block say its number."""
+    def _next(self, what: str) -> Iterator[RequestPictures]:
+        """What counts the request's next picture or video; errors of the block say its number."""
         pictures = current.get() or self._uncounted
-        number = pictures.next_number()
+        number = pictures.next_number(what)
         try:
-            yield PictureIO(pictures, **{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+            yield pictures
         except ValueError as error:
             if isinstance(error, VLLMError):
                 raise
-            raise ValueError(f"image {number}: {error}") from error
+            raise ValueError(f"{what} {number}: {error}") from error
+
+    def _image_options(self, image_mode: str | None) -> dict[str, Any]:
+        return {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
+
+    def _picture_io(self, pictures: RequestPictures, image_mode: str | None) -> PictureIO:
+        return PictureIO(pictures.admit, **self._image_options(image_mode))
+
+    def _video_io(self, pictures: RequestPictures, image_mode: str | None, video_processor: str | None) -> VideoIO:
+        options = dict(self.media_io_kwargs.get("video", {}))
+        if "video_backend" not in options and (own := get_video_loader_backend_for_processor(video_processor)):
+            options["video_backend"] = own  # as in vLLM
+        return VideoIO(pictures, self._image_options(image_mode), options)
 
     def load_from_url(self, url: str, media_io: Any, *, fetch_timeout: int | None = None) -> Any:
         self._check(url)

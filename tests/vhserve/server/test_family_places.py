@@ -12,6 +12,7 @@ import pytest
 import vllm_prompts
 from engine_host import EngineHost, EnginePrompt, call, image
 from live_server import FLAGS, data_url, encoded, message, picture_message, serving
+from PIL import Image
 from tiny_families import FAMILIES, Family
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -131,6 +132,11 @@ def test_a_server_refuses_them(tmp_path: Path, vllm_environment: dict[str, str])
         frames = ",".join(base64.b64encode(encoded(image(seed, (72, 72)), "JPEG")).decode() for seed in range(4))
         video = {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}
         assert chat(said([video, text(QUESTION)]))[0] == 200
+        large = base64.b64encode(encoded(Image.new("RGB", (6000, 6000)), "JPEG")).decode()
+        url = f"data:video/jpeg;base64,{','.join([large] * 3)}"  # 108 million pixels
+        status, refusal = chat(said([{"type": "video_url", "video_url": {"url": url}}, text(QUESTION)]))
+        assert status == 400
+        assert "video 1: with 1 frame of 6000 x 6000 the request's pictures have 108000000 pixels" in refusal
         status, refusal = chat(said([video, text("how many <|video_pad|> ?")]))
         assert status == 400
         assert "messages[0] has <|video_pad|> in its text" in refusal

@@ -38,6 +38,18 @@ def test_a_thin_picture_is_refused_by_what_it_becomes() -> None:
     pictures.admit((1, 400))
 
 
+def test_frames_are_pictures_by_a_rule_of_their_own() -> None:
+    pictures = RequestPictures(PixelLimits(image=30_000, request=100_000), CLIP, ResizeRule(100))
+    assert [pictures.next_number(what) for what in ("video", "image", "video", "image")] == [1, 1, 2, 2]
+    pictures.admit_frames((50, 100), 2)  # resized to 100 by 200
+    with pytest.raises(UnreadablePicture, match=r"makes 100 x 400, 40000 in all, .*30000 \(--max-image-pixels\)"):
+        pictures.admit_frames((50, 200))
+    with pytest.raises(UnreadablePicture, match=r"with 7 frames of 100 x 100 .* 110000 pixels.*100000 \(--max-request"):
+        pictures.admit_frames((100, 100), 7)
+    with pytest.raises(UnreadablePicture, match=r"--max-image-pixels"):
+        pictures.admit((1, 1))  # 336 by 336, by the pictures' rule
+
+
 def test_many_small_pictures_are_too_many_together() -> None:
     pictures = RequestPictures(PixelLimits(request=336 * 336 * 3), CLIP)
     for number in range(1, 4):
