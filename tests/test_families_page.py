@@ -10,7 +10,7 @@ from tiny_families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
-WITHOUT = ("not tested", "takes none")
+WITHOUT = ("\N{EN DASH}", "takes none")
 """What a cell may say that names no test."""
 
 
@@ -21,11 +21,20 @@ def table(first: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
 
 
-MARKS = {mark: test.strip("`") for mark, test, _ in table("mark")}
-REFUSED = {what: test.strip("`") for what, test in table("what")}
+def named_by(cell: str) -> str:
+    """A test by its file's name, which no other has, as pytest names it."""
+    name, test = cell.strip("`").split("::")
+    (file,) = (ROOT / "tests").rglob(name)
+    return f"{file.relative_to(ROOT)}::{test}"
+
+
+MARKS = {mark: named_by(test) for mark, test, _ in table("mark")}
+REFUSED = {what: named_by(test) for what, test in table("what")}
+# A family that is refused has no name in the tests.
+ROWS = [*table("family"), *([family, "", *cells] for family, _, *cells in table("refused"))]
 CELLS = [
     pytest.param(name, cell, id=f"{family}, {number}")
-    for family, name, *cells in table("family")
+    for family, name, *cells in ROWS
     for number, cell in enumerate(cells)
 ]
 
@@ -34,7 +43,7 @@ def named() -> set[str]:
     """Tests that the page names."""
     marked = {
         MARKS[mark].replace("{name}", name)
-        for _, name, *cells in table("family")
+        for _, name, *cells in ROWS
         for cell in cells
         for mark in re.findall(r"\[(\w+)\]", cell)
     }
@@ -60,7 +69,7 @@ def test_a_cell_is_a_test_or_says_why_not(name: str, cell: str) -> None:
     marks = re.findall(r"\[(\w+)\]", cell)
     assert set(marks) <= MARKS.keys()
     rest = re.sub(r"\[\w+\]", "", cell).strip()
-    assert rest in {"", "refused"} if marks else rest in WITHOUT
+    assert rest in ({"", "takes none"} if marks else WITHOUT)
     assert all("{name}" not in MARKS[mark] or name in FAMILIES or mark == "C1" for mark in marks)
 
 
@@ -70,4 +79,4 @@ def test_every_test_that_the_page_names_exists(collected: set[str]) -> None:
 
 
 def test_every_mark_is_used() -> None:
-    assert set(re.findall(r"\[(\w+)\]", " ".join(cell for row in table("family") for cell in row))) == MARKS.keys()
+    assert set(re.findall(r"\[(\w+)\]", " ".join(cell for row in ROWS for cell in row))) == MARKS.keys()

@@ -6,16 +6,21 @@ Knows nothing of plans.
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from engine_host import Round, ask
+from exactness import PROMPTS
 from safetensors.torch import load_file, save_file
+from tiny_families import FAMILIES
 
 RANK: Final = 8
 ALPHA: Final = 16
 _TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")
-_ADAPTED: Final = re.compile(rf"language_model\.(model\.)?(layers\.\d+\.\w+\.({'|'.join(_TARGETS)}))\.weight$")
+_ADAPTED: Final = re.compile(rf"(?!.*vis)(.*?)(layers\.\d+\.\w+\.({'|'.join(_TARGETS)}))\.weight$")
+"""Decoders' weights: those of vision towers say `vision` or `visual`."""
 
 
 def make_adapter(source: Path, adapter: Path, merged: Path) -> None:
@@ -25,11 +30,12 @@ def make_adapter(source: Path, adapter: Path, merged: Path) -> None:
     adapter.mkdir()
     weights = load_file(source / "model.safetensors")
     for name, weight in weights.items():
-        if found := _ADAPTED.search(name):
+        if found := _ADAPTED.match(name):
             a = torch.randn(RANK, weight.shape[1], generator=generator) * weight.shape[1] ** -0.5
             b = torch.randn(weight.shape[0], RANK, generator=generator) * RANK**-0.5 * 0.3
             weights[name] = weight + ALPHA / RANK * b @ a
-            stem = f"base_model.model.model.language_model.{found.group(2)}"
+            decoder = "text_model" if "text_model" in found.group(1) else "language_model"
+            stem = f"base_model.model.model.{decoder}.{found.group(2)}"  # as transformers' modules are called
             tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
     save_file(weights, merged / "model.safetensors", {"format": "pt"})
     save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
@@ -47,11 +53,21 @@ def make_adapter(source: Path, adapter: Path, merged: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps(config))
 
 
+def rounds_for(folder: Path) -> tuple[Round]:
+    """What a model is asked: the usual prompts, or its family's where the folder is called like one.
+
+    Pictures are large enough for whole blocks of image tokens.
+    """
+    if folder.name not in FAMILIES:
+        return (Round(PROMPTS, tokens=4),)
+    asked = FAMILIES[folder.name].prompts
+    return (Round(tuple(replace(one, image_size=(2 * one.image_size[0], 2 * one.image_size[1])) for one in asked), 3),)
+
+
 def answers_with_adapter(engine: Any) -> Any:
-    """Of a job's probe: answers to the usual prompts with the adapter that lies beside the engine's model."""
-    from engine_host import Round, ask
-    from exactness import PROMPTS
+    """Of a job's probe: answers to `rounds_for` it with the adapter that lies beside the engine's model."""
     from vllm.lora.request import LoRARequest
 
-    folder = Path(engine.llm_engine.vllm_config.model_config.model).parent / "adapter"
-    return ask(engine, Round(PROMPTS, tokens=4), lora_request=LoRARequest("adapter", 1, str(folder)))
+    folder = Path(engine.llm_engine.vllm_config.model_config.model)
+    (asked,) = rounds_for(folder)
+    return ask(engine, asked, lora_request=LoRARequest("adapter", 1, str(folder.parent / "adapter")))

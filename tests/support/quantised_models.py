@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from safetensors.torch import load_file, save_file
 
-_QUANTISED: Final = re.compile(r"language_model\.(model\.)?layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
-_UNTOUCHED: Final = ["lm_head", "re:.*vision_tower.*", "re:.*multi_modal_projector.*", "re:.*lm_head.*"]
+_QUANTISED: Final = re.compile(r"(?!.*vis).*layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
+_UNTOUCHED: Final = ["lm_head", "re:.*vis.*", "re:.*multi_modal_projector.*", "re:.*mlp1.*", "re:.*lm_head.*"]
 
 _INT8: Final = {"num_bits": 8, "type": "int", "symmetric": True}
 CONFIG: Final[dict[str, Any]] = {
@@ -47,7 +47,7 @@ def quantise(source: Path, quantised: Path, rounded: Path) -> None:
     stored, meant = {}, {}
     for name, weight in load_file(source / "model.safetensors").items():
         stored[name] = meant[name] = weight
-        if _QUANTISED.search(name):
+        if _QUANTISED.match(name):
             scale = weight.abs().amax(1, keepdim=True) / 127
             whole = (weight / scale).round().clamp(-128, 127)
             stored |= {name: whole.to(torch.int8), f"{name}_scale": scale}

@@ -91,6 +91,7 @@ CASES = {
     "removed": Case("vicuna", {0: (0, 3), 1: (4,), 2: tuple(range(5))}, mean=True),
     "text_only": Case("vicuna", {0: (1,)}, {1: (0, 2, 4), 2: tuple(range(5))}),
     "grouped_queries": Case("llama-3", {3: (0, 1)}, {0: (0, 1), 1: (2, 3, 4, 5)}, granularity="kv_group"),
+    "gathered": Case("vicuna", {0: (0, 3)}, {1: (0, 2, 4), 2: tuple(range(5))}, mean=True, surgery="gather"),
     "one_tensor_for_queries_keys_and_values": Case("phi-3", {0: (1,)}, {1: (0, 2), 2: (0, 1, 2, 3)}, mean=True),
 }
 
