@@ -34,8 +34,8 @@ from calibrate.datasets import Dataset, open_dataset  # noqa: E402
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant  # noqa: E402
 from calibrate.masking.treatments import treated  # noqa: E402
 from calibrate.models.answer_logits import next_token_logits  # noqa: E402
+from calibrate.models.batches import make_batch  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
-from calibrate.models.prompts import make_batch  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
 from profiles.store import load_profile  # noqa: E402
 

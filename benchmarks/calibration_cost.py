@@ -30,8 +30,8 @@ from rich.table import Table  # noqa: E402
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration  # noqa: E402
 
 from calibrate.datasets import open_dataset  # noqa: E402
+from calibrate.models.batches import Batch, make_batch  # noqa: E402
 from calibrate.models.loading import LoadedModel, geometry_of, load_model  # noqa: E402
-from calibrate.models.prompts import Batch, make_batch  # noqa: E402
 from calibrate.scoring.attention_rows import AttentionRows, attention_rows  # noqa: E402
 from calibrate.scoring.scorers import active_scorers  # noqa: E402
 from calibrate.scoring.scorers.base import BatchSignals  # noqa: E402

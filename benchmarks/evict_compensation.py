@@ -30,9 +30,9 @@ from calibrate.datasets.families import Right  # noqa: E402
 from calibrate.masking.accuracy import AnswerMatcher  # noqa: E402
 from calibrate.masking.masks import hidden_keys  # noqa: E402
 from calibrate.masking.positions import Positions  # noqa: E402
+from calibrate.models.batches import make_answered_batch  # noqa: E402
 from calibrate.models.decoder_attention import decoder_attention  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
-from calibrate.models.prompts import make_answered_batch  # noqa: E402
 from calibrate.runs.loop import batches  # noqa: E402
 from calibrate.stats.accuracy import Accuracy  # noqa: E402
 from calibrate.stats.paired_tests import PairedCounts  # noqa: E402

@@ -1,12 +1,12 @@
-"""The pruning plan: one treatment for every query head, how it was chosen, and what was measured with it.
+"""The pruning plan: one treatment for every query head, and what was measured with it.
 
 Does not know how heads are ranked nor what a KV cache can hold (`profiles.planning`).
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from profiles import canonical
 from profiles.arrays import Float32Array
@@ -15,17 +15,13 @@ from profiles.errors import ProtectedHeadTreated, SplitGroup, WrongShape, WrongV
 from profiles.geometry import ModelGeometry, ModelRef, Name, stage_layers
 from profiles.head_profile import DatasetRef, check_rows
 from profiles.image_spans import OLD_RULE, RULE, SpanRule
-from profiles.names import CompensationMethod, Granularity, SelectionMethod, StageOrAll, TreatmentName
-from profiles.ranking import RankingName
+from profiles.measurement import Measurement
+from profiles.names import CompensationMethod, Granularity, TreatmentName
+from profiles.selection import Selection, counts_by_budget
 from profiles.strict import Strict, defect
-from profiles.treatments import FULL, REMOVED, TEXT_ONLY, TREATMENTS, Treatment
+from profiles.treatments import FULL, REMOVED, TEXT_ONLY, TREATMENTS
 
 PLAN_FORMAT: Final = "vhserve.pruning-plan"
-
-# JSON has no tuples: a list of two is taken for one.
-Head = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
-
-ROUNDING = 1e-6
 
 
 def _registered(name: str) -> str:
@@ -36,62 +32,6 @@ def _registered(name: str) -> str:
 
 
 RegisteredTreatment = Annotated[TreatmentName, AfterValidator(_registered)]
-
-
-class Selection(Strict):
-    """How the heads were chosen.
-
-    Attributes
-    ----------
-    method
-        ``bottom``: lowest ranked first (by score, the least visual heads); ``top``: highest first; ``random``: by
-        seed; ``manual``: by hand, in which case nothing is claimed about the numbers below.
-    stage
-        Layers that heads were chosen from.
-    remove, text_only
-        Number of query heads removed, and made text-only.
-    evict, evict_2, evict_4, evict_8, thinned_2, thinned_4, thinned_8
-        The same for the other treatments (`profiles.treatments`); None for no head.
-    exit_layer
-        First layer, 0-based, of those in which every head that is not removed was made text-only; None for no layer.
-    protect_top
-        Percentage of the model's heads, the highest ranked, that are never treated; `protected` lists them.
-    seed
-        For ``random``; else None.
-    rank_by
-        Ranking of the profile that orders the heads (`profiles.planning.rankings`).
-    """
-
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset(
-        {"evict", "evict_2", "evict_4", "evict_8", "thinned_2", "thinned_4", "thinned_8", "exit_layer"}
-    )
-
-    method: SelectionMethod
-    stage: StageOrAll = "all"
-    remove: NonNegativeInt = 0
-    text_only: NonNegativeInt = 0
-    evict: PositiveInt | None = None
-    evict_2: PositiveInt | None = None
-    evict_4: PositiveInt | None = None
-    evict_8: PositiveInt | None = None
-    thinned_2: PositiveInt | None = None
-    thinned_4: PositiveInt | None = None
-    thinned_8: PositiveInt | None = None
-    exit_layer: NonNegativeInt | None = None
-    protect_top: Annotated[float, Field(ge=0, le=100)] = 0.0
-    protected: list[Head] = Field(default_factory=list)
-    seed: int | None = None
-    rank_by: RankingName = "score"
-
-    def count(self, treatment: Treatment) -> int | None:
-        """Number of heads of a treatment; None for one that has no budget."""
-        return None if treatment.budget is None else getattr(self, treatment.budget) or 0
-
-
-def counts_by_budget(counts: Mapping[TreatmentName, int]) -> dict[str, Any]:
-    """Fields of a `Selection` for numbers of heads by treatment; treatments without a budget are left out."""
-    fields = {TREATMENTS[name].budget or "": count for name, count in counts.items() if TREATMENTS[name].budget}
-    return {name: count for name, count in fields.items() if count or name not in Selection.OPTIONAL}
 
 
 class Compensation(Strict):
@@ -107,49 +47,6 @@ class Compensation(Strict):
 
     method: CompensationMethod = "none"
     means: Float32Array | None = None
-
-
-class Measurement(Strict):
-    """Accuracy measured with the plan (arm ``pruned``) or beside it without (``baseline``).
-
-    Attributes
-    ----------
-    family
-        Question family, or ``all``.
-    accuracy, low, high
-        ``correct / samples`` and its 95% Wilson interval, all 0 to 1.
-    block_size, dtype
-        Tokens of a KV block and dtype of the weights of the server that answered; None where it did not say.
-    shared_pictures
-        How many of the pictures measured on are among those that the plan's heads were chosen by; None where that is
-        not known.
-    """
-
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"block_size", "dtype", "shared_pictures"})
-
-    dataset: Name
-    arm: Literal["baseline", "pruned"]
-    family: Name
-    samples: PositiveInt
-    correct: NonNegativeInt
-    accuracy: float
-    low: float
-    high: float
-    block_size: PositiveInt | None = None
-    dtype: Name | None = None
-    shared_pictures: NonNegativeInt | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.correct > self.samples:
-            raise defect(WrongValue, "correct", f"is {self.correct}", expected=f"at most {self.samples} (samples)")
-        if abs(self.accuracy - self.correct / self.samples) > ROUNDING:
-            raise defect(WrongValue, "accuracy", f"is {self.accuracy}", expected="correct / samples")
-        if not -ROUNDING <= self.low <= self.accuracy + ROUNDING:
-            raise defect(WrongValue, "low", f"is {self.low}", expected="0 to accuracy")
-        if not self.accuracy - ROUNDING <= self.high <= 1 + ROUNDING:
-            raise defect(WrongValue, "high", f"is {self.high}", expected="accuracy to 1")
-        return self
 
 
 def rule_for(treatments: Iterable[Iterable[TreatmentName]]) -> SpanRule | None:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from calibrate.models.batches import Batch
 from calibrate.models.decoder import decoder_layers, logits_of_state
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 
 
 @dataclass(frozen=True)

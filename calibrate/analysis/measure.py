@@ -15,8 +15,8 @@ from calibrate.datasets import Dataset, Sample
 from calibrate.datasets.families import Right
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
+from calibrate.models.batches import Batch, make_answered_batch, make_batch
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, make_answered_batch, make_batch
 from calibrate.runs.failures import non_finite_attention
 from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import Measurement, ResumableLoop

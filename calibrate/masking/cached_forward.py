@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from calibrate.models.answer_logits import answer_logits, at_positions
+from calibrate.models.batches import Batch
 from calibrate.models.decoder import attention_of, decoder_layers, logits_of_state
 from calibrate.models.layer_additions import LayerAdditions
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 
 
 class CachedForward:

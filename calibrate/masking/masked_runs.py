@@ -17,8 +17,8 @@ from calibrate.datasets.metrics import Counted
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.models.answer_logits import log_odds
+from calibrate.models.batches import make_answered_batch
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_answered_batch
 from calibrate.runs.interrupts import Interrupts
 from calibrate.runs.loop import Measurement, ResumableLoop
 from calibrate.runs.settings import RunSettings

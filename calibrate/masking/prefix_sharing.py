@@ -20,9 +20,9 @@ from calibrate.masking.cached_forward import CachedForward
 from calibrate.masking.layer_treatments import LayerTreatment, layers_treated
 from calibrate.masking.positions import Positions
 from calibrate.masking.treatments import layer_treatments
+from calibrate.models.batches import Batch
 from calibrate.models.decoder import decoder_layers
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 from profiles.treatments import FULL
 
 STATES_BYTES: Final = 2**30

@@ -6,6 +6,7 @@ Does not know scores, treatments or the files of datasets.
 __all__ = [
     "answer_logits",
     "answer_tokens",
+    "batches",
     "boxes",
     "chat_template",
     "content_format",

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calibrate.models.batches import Batch
 from calibrate.models.decoder import output_logits
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 
 
 @torch.inference_mode()

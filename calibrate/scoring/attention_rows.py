@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from calibrate.models.batches import Batch
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 
 
 @dataclass(frozen=True)

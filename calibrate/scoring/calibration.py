@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibrate.datasets import Dataset, Sample
+from calibrate.models.batches import Batch, make_answered_batch, make_batch
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch, make_answered_batch, make_batch
 from calibrate.runs.failures import non_finite_attention
 from calibrate.runs.interrupts import defer_signals
 from calibrate.runs.loop import Measurement, ResumableLoop

@@ -19,9 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from calibrate.masking.masks import hidden_keys, masked_output
 from calibrate.masking.positions import Positions
 from calibrate.models.answer_logits import answer_logits, log_odds
+from calibrate.models.batches import Batch
 from calibrate.models.decoder_attention import decoder_attention
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import Batch
 from profiles.treatments import EVICT, REMOVED, TEXT_ONLY
 
 MASKED: Final = (TEXT_ONLY, EVICT)

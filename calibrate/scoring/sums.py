@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from calibrate.models.prompts import Batch
+from calibrate.models.batches import Batch
 from calibrate.scoring.attention_rows import AttentionRows
 from calibrate.scoring.scorers.base import BatchSignals, HeadScorer
 from profiles.geometry import ModelGeometry

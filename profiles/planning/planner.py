@@ -20,7 +20,8 @@ from profiles.planning.layout import layer_layouts
 from profiles.planning.rankings import Table, unit_ranking
 from profiles.planning.units import Unit, unit_size, units
 from profiles.provenance import git_commit, versions
-from profiles.pruning_plan import Compensation, PruningPlan, Selection, counts_by_budget, rule_for
+from profiles.pruning_plan import Compensation, PruningPlan, rule_for
+from profiles.selection import Selection, counts_by_budget
 from profiles.treatments import FULL, REMOVED, TEXT_ONLY, TREATMENTS, budgeted
 
 

@@ -26,7 +26,7 @@ from tools import tool
 from workers import free_port
 
 from calibrate.datasets.synthetic import FAMILIES, make_sample
-from profiles.pruning_plan import Measurement
+from profiles.measurement import Measurement
 from profiles.store import load_plan, save
 from vhserve.child_processes import VHSERVE, serving
 

@@ -18,8 +18,10 @@ from profiles.head_profile import (
     HeadProfile,
     ScoreFormula,
 )
-from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
+from profiles.measurement import Measurement
+from profiles.pruning_plan import Compensation, PruningPlan
 from profiles.ranking import Ranking
+from profiles.selection import Selection
 from profiles.store import load_plan, load_profile, plan_from_dict, save
 
 EXAMPLES = [(example_profile, load_profile, 0), (example_plan, load_plan, 1)]

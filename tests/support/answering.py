@@ -9,8 +9,8 @@ from calibrate.datasets.families import Right
 from calibrate.datasets.sample import Sample
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
+from calibrate.models.batches import make_answered_batch
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_answered_batch
 from calibrate.runs.loop import batches
 
 

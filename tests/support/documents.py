@@ -12,9 +12,11 @@ from hypothesis.extra import numpy as hnp
 from profiles.chat_template import TemplateRef
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
+from profiles.measurement import Measurement
 from profiles.names import KNOWN_RANKINGS
-from profiles.pruning_plan import Compensation, Measurement, PruningPlan, Selection
+from profiles.pruning_plan import Compensation, PruningPlan
 from profiles.ranking import RANGES, Ranking
+from profiles.selection import Selection
 from profiles.treatments import TREATMENTS
 
 MODEL = ModelRef(

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.head_profile import DatasetRef, HeadProfile, ScoreFormula
-from profiles.pruning_plan import PruningPlan, Selection
+from profiles.pruning_plan import PruningPlan
 from profiles.ranking import Ranking
+from profiles.selection import Selection
 from vhserve.demo.results import DemoArmResult, DemoResults
 from vhserve.evaluation.latency import LatencyFigures, Quantiles
 from vhserve.evaluation.pairing import pair

@@ -19,7 +19,8 @@ from tiny_models import make_tiny_llava, make_tiny_llava_next
 
 from profiles.chat_template import TemplateRef
 from profiles.geometry import ModelGeometry
-from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.measurement import Measurement
+from profiles.pruning_plan import PruningPlan
 from profiles.store import save
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiles.head_profile import DatasetRef
+from profiles.measurement import Measurement
 from profiles.overlap import shared_pictures
-from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.pruning_plan import PruningPlan
 from profiles.store import load_plan, save
 from vhserve.evaluation.arms import treatment_name
 from vhserve.evaluation.errors import PlanMismatch

@@ -22,7 +22,7 @@ from calibrate.masking.cached_forward import CachedForward
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated, treated
 from calibrate.models.answer_logits import next_token_logits
-from calibrate.models.prompts import make_answered_batch, make_batch
+from calibrate.models.batches import make_answered_batch, make_batch
 from calibrate.runs.interrupts import Stopped
 from calibrate.stats.intervals import difference_interval, wilson
 from calibrate.stats.paired_tests import mcnemar_exact

@@ -29,8 +29,8 @@ from calibrate.analysis.report import make_report
 from calibrate.analysis.tallies import TABLES, Measured
 from calibrate.datasets import Dataset, open_dataset
 from calibrate.errors import StateMismatch
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import LoadedModel, load_model
-from calibrate.models.prompts import make_batch
 from calibrate.runs.settings import RunSettings
 from calibrate.scoring.attention_rows import attention_rows
 

@@ -13,8 +13,8 @@ import torch
 from calibrate.datasets import open_dataset
 from calibrate.demo import MODEL_DIR
 from calibrate.demo.grouped import GROUP_SIZE
+from calibrate.models.batches import Batch, make_answered_batch
 from calibrate.models.loading import LoadedModel, load_model
-from calibrate.models.prompts import Batch, make_answered_batch
 from calibrate.scoring.effects import EFFECTS, EffectSamples, head_effects
 from profiles.names import STAGES
 from profiles.store import load_plan

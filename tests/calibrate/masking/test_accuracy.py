@@ -13,7 +13,7 @@ from calibrate.datasets.families import by_family
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.answer_tokens import AnswerTokens
-from calibrate.models.prompts import make_answered_batch, make_batch
+from calibrate.models.batches import make_answered_batch, make_batch
 from vhserve.evaluation.scoring import score
 
 

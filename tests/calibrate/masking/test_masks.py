@@ -12,8 +12,8 @@ from calibrate.masking.image_blocks import image_block_numbers
 from calibrate.masking.masks import hidden_keys, masked_output
 from calibrate.masking.positions import Positions
 from calibrate.masking.treatments import treated
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import LoadedModel
-from calibrate.models.prompts import make_batch
 from profiles.treatments import TREATMENTS, Treatment
 
 IMAGE = 9

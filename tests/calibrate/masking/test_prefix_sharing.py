@@ -12,8 +12,8 @@ from calibrate.datasets import open_dataset
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import next_token_logits
+from calibrate.models.batches import make_answered_batch, make_batch
 from calibrate.models.decoder import decoder_layers
-from calibrate.models.prompts import make_answered_batch, make_batch
 
 
 def variants_of(model, how):

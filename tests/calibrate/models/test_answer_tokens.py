@@ -14,7 +14,8 @@ from calibrate.datasets.pointqa import NUMBERS
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.models.answer_logits import next_token_logits
 from calibrate.models.answer_tokens import AnswerTokens
-from calibrate.models.prompts import make_answered_batch, make_batch, make_prompt
+from calibrate.models.batches import make_answered_batch, make_batch
+from calibrate.models.prompts import make_prompt
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 CHARACTERS = (*string.ascii_letters, *string.digits, *":.,?!'()-\n")

@@ -27,10 +27,11 @@ from calibrate.errors import PlaceholderInText, UnsupportedModel
 from calibrate.masking.prefix_sharing import PrefixSharing, Variant
 from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import log_odds, next_token_logits
+from calibrate.models.batches import make_answered_batch, make_batch
 from calibrate.models.criterion import check_heads
 from calibrate.models.decoder import attention_of, decoder_layers
 from calibrate.models.loading import load_model
-from calibrate.models.prompts import make_answered_batch, make_batch, make_prompt
+from calibrate.models.prompts import make_prompt
 from calibrate.scoring.attention_rows import attention_rows
 from calibrate.scoring.effects import head_effects
 

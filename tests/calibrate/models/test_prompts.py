@@ -10,7 +10,8 @@ from PIL import Image
 from calibrate.datasets.sample import Sample
 from calibrate.errors import NoImageTokens, PlaceholderInText, PromptTooLong, TemplateBroken
 from calibrate.models.answer_logits import next_token_logits
-from calibrate.models.prompts import collate, make_batch, make_prompt, prompt_text
+from calibrate.models.batches import collate, make_batch
+from calibrate.models.prompts import make_prompt, prompt_text
 
 QUESTIONS = ["How many red circles are there?", "Is there a blue square in the picture?", "How many?"]
 SIZES = [(100, 80), (72, 72), (60, 150)]

@@ -8,8 +8,8 @@ from planted_model import COLOURS, HEADS, LAYERS, PLANTED, PlantedWorld, make_pl
 
 from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.treatments import treated
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import LoadedModel, load_model
-from calibrate.models.prompts import make_batch
 from calibrate.scoring.attention_rows import attention_rows
 from calibrate.scoring.effects import head_effects
 from calibrate.scoring.scorers import SCORERS

@@ -13,8 +13,8 @@ from calibrate.masking import masked_runs
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import treated
 from calibrate.models.answer_logits import next_token_logits
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import load_model
-from calibrate.models.prompts import make_batch
 from calibrate.rankings.comparison import compare_rankings
 from calibrate.rankings.correlations import tables_of
 from calibrate.rankings.groups import HeadGroups, draw_groups

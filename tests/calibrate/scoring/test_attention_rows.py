@@ -6,8 +6,8 @@ from transformers import AttentionInterface, MistralConfig, MistralModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from calibrate.datasets import open_dataset
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import load_model
-from calibrate.models.prompts import make_batch
 from calibrate.scoring.attention_rows import attention_rows, last_row
 
 TOLERANCE = 1e-5

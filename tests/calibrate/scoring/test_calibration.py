@@ -10,8 +10,8 @@ import torch
 
 from calibrate.datasets import open_dataset
 from calibrate.errors import NotFiniteAttention, OutOfDeviceMemory, StateMismatch
+from calibrate.models.batches import make_batch
 from calibrate.models.loading import load_model
-from calibrate.models.prompts import make_batch
 from calibrate.runs.interrupts import Stopped
 from calibrate.scoring import calibration
 from calibrate.scoring.calibration import CalibrationSettings, calibrate

@@ -14,8 +14,8 @@ from calibrate.masking.accuracy import AnswerMatcher
 from calibrate.masking.image_blocks import image_blocks
 from calibrate.masking.treatments import text_only_output
 from calibrate.models.answer_logits import log_odds, next_token_logits
+from calibrate.models.batches import make_answered_batch, make_batch
 from calibrate.models.decoder_attention import decoder_attention
-from calibrate.models.prompts import make_answered_batch, make_batch
 from calibrate.scoring.calibration import CalibrationSettings, calibrate
 from calibrate.scoring.effects import EFFECTS, head_effects
 from calibrate.scoring.scorers.base import BatchSignals

@@ -18,7 +18,8 @@ from profiles.planning.savings import (
     weight_bytes_saved,
 )
 from profiles.planning.summary import heads_by_stage, summarise
-from profiles.pruning_plan import PruningPlan, Selection
+from profiles.pruning_plan import PruningPlan
+from profiles.selection import Selection
 from profiles.store import load_plan, save
 from profiles.treatments import ALL_BLOCKS, EVICT, NO_BLOCKS, TREATMENTS, ImageBlocks, Phase, Treatment, budgeted
 

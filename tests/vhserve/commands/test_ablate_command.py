@@ -15,7 +15,7 @@ from calibrate.ablation.tables import markdown, published_grid
 from calibrate.masking.masked_runs import MaskedRunSettings
 from calibrate.masking.treatments import plan_treated
 from calibrate.models.answer_logits import next_token_logits
-from calibrate.models.prompts import make_batch
+from calibrate.models.batches import make_batch
 from calibrate.stats.nothing_right import nothing_right
 from profiles.geometry import ModelGeometry, stage_layers
 from profiles.store import save

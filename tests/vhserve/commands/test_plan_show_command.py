@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from result_factories import grouped_plan, grouped_profile, plan
 
-from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.measurement import Measurement
+from profiles.pruning_plan import PruningPlan
 from profiles.store import save
 from vhserve.cli import main
 

@@ -12,7 +12,8 @@ import pytest
 
 from profiles.errors import UserError
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.measurement import Measurement
+from profiles.pruning_plan import PruningPlan
 from vhserve.engine.checks import plan_transport
 from vhserve.engine.checks.architectures import served_by, stock_architecture
 from vhserve.errors import PlanAltered, PlanMissing

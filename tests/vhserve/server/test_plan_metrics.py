@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from profiles.geometry import ModelGeometry, ModelRef
-from profiles.pruning_plan import Measurement, PruningPlan
+from profiles.measurement import Measurement
+from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS
 from vhserve.engine.kv_cache.capacity import Capacity, capacity, groups_of
 from vhserve.server.metric_definitions import DEFINITIONS, MetricDefinition
