@@ -19,6 +19,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from late_copies import late_copies
+
 from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.checks.surgery_choice import AskedSurgery
 
@@ -447,4 +449,5 @@ PATCHES = {
     "async_scheduling": async_scheduling,
     "stripped_image_data": stripped_image_data,
     "kept_image_data": kept_image_data,
+    "late_copies": late_copies,
 }

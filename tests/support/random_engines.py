@@ -15,6 +15,7 @@ from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import FULL, TREATMENTS
 from vhserve.engine.checks.admission_choice import Admission
+from vhserve.engine.checks.kv_offloading import transfer
 from vhserve.engine.kv_cache.capacity import groups_of
 
 PROMPTS = 6
@@ -40,13 +41,17 @@ class RandomEngine:
     job: Job
 
 
-def draw_engine(seed: int, models: dict[str, TinyModel], *, image_exit: bool = False) -> RandomEngine:
+def draw_engine(
+    seed: int, models: dict[str, TinyModel], *, image_exit: bool = False, offloads: bool = False
+) -> RandomEngine:
     """An engine that is asked six prompts cold, and all again with its prefix cache warm.
 
     Parameters
     ----------
     image_exit
         Whether no head of the last layers sees an image.
+    offloads
+        Whether blocks go to the host's memory, and the pool forgets them between the two rounds.
     """
     rng = random.Random(seed)
     name = rng.choice(list(LENGTHS))
@@ -64,11 +69,16 @@ def draw_engine(seed: int, models: dict[str, TinyModel], *, image_exit: bool = F
         "max_model_len": length,
         "async_scheduling": rng.random() < 0.3,
     }
-    rounds = (Round(prompts, tokens=rng.choice([2, 20, 70])), Round(prompts, tokens=2, reset=False))
-    patches = ("async_scheduling",) if settings["async_scheduling"] else ()
+    rounds = (Round(prompts, tokens=rng.choice([2, 20, 70])), Round(prompts, tokens=2, reset=offloads))
+    patches: tuple[str, ...] = ("async_scheduling",) if settings["async_scheduling"] else ()
+    if offloads:
+        # From some blocks up to more than there are.
+        settings |= {"kv_offloading_size": rng.choice([0.002, 0.05]), "kv_transfer_config": transfer()}
+        patches += ("late_copies",)
     # Most are preempted with stock admission, and none without.
     admission: Admission = "stock" if random.Random(f"admission {seed}").random() < 0.8 else "reckon"
-    job = Job(str(model.path), plan.model_dump(mode="json"), rounds, settings, patches, admission=admission)
+    probe = "offload_probes:offloaded" if offloads else ""
+    job = Job(str(model.path), plan.model_dump(mode="json"), rounds, settings, patches, probe, admission=admission)
     return RandomEngine(name, plan, job)
 
 

@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from engine_cases import Case, EngineRuns
+from engine_cases import Case, EngineRuns, worst_difference
 from engine_host import BLOCK, IMAGE_TOKEN, Answer, EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT, PROMPTS
 from oracle import TinyModel
 from partial_cases import EVERY, IMAGE_PLACES, asked
+from random_engines import draw_engine
 
 from profiles.treatments import FULL, TREATMENTS
 from vhserve.engine.checks.kv_offloading import transfer
@@ -63,8 +64,30 @@ CASES = {
         settings={"num_gpu_blocks_override": 30, "max_model_len": 256},
     ),
     "preemption": case("mha", removed={3: (0,)}, text_only=MIXED, **TOO_SMALL),
+    "evicted_before_it_is_copied": case(
+        "mha",
+        other={"evict": MIXED},
+        rounds=(Round((*IMAGE_PLACES, *OTHERS), tokens=12), Round(IMAGE_PLACES, tokens=2)),
+        settings={"num_gpu_blocks_override": 22, "max_model_len": 224},
+        patches=("late_copies",),
+        admission="stock",
+    ),
+    "evicted_before_it_is_stored": case(
+        "mha",
+        other={"evict": dict.fromkeys(range(6), EVERY)},
+        rounds=(Round(PROMPTS[:1]),),
+        settings={"num_gpu_blocks_override": 12, "max_model_len": 256},
+        probe="offload_probes:stored_late",
+    ),
+    "resumed_in_its_reply": case(
+        "mha",
+        other={"evict": dict.fromkeys(range(6), EVERY)},
+        rounds=(Round(PROMPTS[:1]),),
+        probe="offload_probes:resumed_in_its_reply",
+    ),
     "preemption_of_evicted": case("mha", other={"evict": MIXED}, **TOO_SMALL),
 }
+AT_REST = [name for name, one in CASES.items() if one.probe == "offload_probes:offloaded" and not one.patches]
 TWICE_ASKED = [name for name, one in CASES.items() if one.rounds is TWICE]
 
 
@@ -104,7 +127,7 @@ def kept_blocks(answer: Answer, treatment: str) -> int:
     return count_kept(tuple(runs), 0, len(answer.prompt_ids) // BLOCK, BLOCK, seen)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", AT_REST)
 def test_nothing_is_held_when_all_requests_have_ended(name: str, served: EngineRuns) -> None:
     assert (served(name).probed["unfinished"], served(name).probed["held"]) == (0, 0)
 
@@ -147,3 +170,33 @@ def test_an_engine_does_not_take_vllm_s_connector_for_the_plan_s(
     assert failure is not None
     assert failure[0] == "FlagRefused"
     assert "--kv-transfer-config" in failure[1]
+
+
+def test_blocks_that_were_evicted_before_they_could_be_stored_are_not_stored(
+    served: EngineRuns, models: dict[str, TinyModel]
+) -> None:
+    answer, model = served("evicted_before_it_is_stored").probed, models["mha"]
+    plan = CASES["evicted_before_it_is_stored"].plan(model)
+    assert model.oracle.difference(PROMPTS[0], answer, plan) < EXACT
+    assert answer.cached == BLOCK  # the next one is of the image alone, and was missing
+
+
+def test_what_was_stored_of_a_prompt_is_not_loaded_into_a_reply(served: EngineRuns) -> None:
+    """Evicted heads see the image in a prompt, and not in the same tokens as a reply."""
+    found = served("resumed_in_its_reply").probed
+    prompt = len(served("resumed_in_its_reply").answers[0][0].prompt_ids)
+    assert found["difference"] < EXACT
+    assert found["loaded"] == [prompt // BLOCK * found["block_bytes"]] * 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_engines(seed: int, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
+    """Random plans, chunks and pools, with room in the host's memory for all blocks or for few, copied late."""
+    drawn = draw_engine(seed, models, offloads=True)
+    outcome = engine_host.run(drawn.job)
+    assert outcome.failure is None, outcome.failure[1]
+    worst = worst_difference(models[drawn.model].oracle, drawn.plan, drawn.job.rounds, outcome.answers)
+    print(
+        f"seed {seed}: {worst:.1e}, {outcome.probed['hits']:.0f} tokens loaded, {outcome.preemptions:.0f} preemptions"
+    )
+    assert worst < EXACT
