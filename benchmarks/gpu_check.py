@@ -103,9 +103,12 @@ def _difference(
 ) -> float | str:
     """Largest difference in log-probability; or what was raised instead of an answer."""
     given = None if served is None else served.model_dump(mode="json")
-    outcome = host.run(Job(str(model.path), given, case.rounds, case.engine_settings))
+    settings = case.engine_settings(with_plan=served is not None)
+    outcome = host.run(Job(str(model.path), given, case.rounds, settings))
     if outcome.failure is not None:
         return f"{outcome.failure[0]}: {outcome.failure[1][-600:]}"
+    if case.offloads and not all(answer.cached for answer in outcome.answers[1] if len(answer.prompt_ids) > 32):
+        return f"prompts were computed again: {[answer.cached for answer in outcome.answers[1]]} tokens were loaded"
     return worst_difference(model.oracle, expected, case.rounds, outcome.answers)
 
 

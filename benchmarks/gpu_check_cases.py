@@ -15,6 +15,7 @@ from tiny_models import make_tiny_llava
 
 from profiles.geometry import ModelGeometry
 from profiles.pruning_plan import PruningPlan
+from vhserve.engine.checks.kv_offloading import transfer
 
 GEOMETRY: Final = ModelGeometry(layers=6, query_heads=6, kv_heads=3, head_size=64, hidden_size=192, image_tokens=81)
 
@@ -42,6 +43,7 @@ PLANS: Final[Mapping[str, Callable[[TinyModel], PruningPlan]]] = {
     ),
     # From layer 4 on no head sees the image.
     "exit": _plan(text_only=_heads({1: (0, 1), 4: range(6), 5: range(6)})),
+    "removed": _plan(removed=_heads({1: (0, 1), 2: range(6), 4: (2, 3)})),
     "evict": _plan(evict=_heads({1: (0, 1), 2: range(6), 4: (2, 3)})),
 }
 
@@ -55,6 +57,8 @@ TRICKLE: Final = (
 ONCE: Final = (Round(PROMPTS, tokens=8),)
 TWICE: Final = (Round(PROMPTS, tokens=8), Round(PROMPTS, 8, reset=False))
 """The second time with prefix hits."""
+FORGOTTEN: Final = (Round(PROMPTS, tokens=8), Round(PROMPTS, 8))
+"""The second time without."""
 LONG: Final = (Round(PROMPTS, tokens=24),)
 TRICKLING: Final = (Round(TRICKLE, tokens=300),)
 
@@ -79,6 +83,8 @@ class Case:
         vLLM's attention backend; empty for the platform's own.
     plan
         Name in `PLANS`.
+    offloads
+        Whether blocks go to the host's memory, from where the second round loads them.
     """
 
     backend: str
@@ -86,11 +92,16 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     rounds: tuple[Round, ...] = ONCE
     plan: str = "text-only"
+    offloads: bool = False
 
-    @property
-    def engine_settings(self) -> dict[str, Any]:
+    def engine_settings(self, *, with_plan: bool) -> dict[str, Any]:
         """Keywords of `vllm.LLM`."""
-        chosen = {"attention_backend": self.backend} if self.backend else {}
+        chosen: dict[str, Any] = {"attention_backend": self.backend} if self.backend else {}
+        if self.offloads:
+            connector = transfer()
+            if not with_plan:  # vLLM's own, which copies as the plan's does
+                del connector["kv_connector_module_path"]
+            chosen |= {"kv_offloading_size": 0.25, "kv_transfer_config": connector}
         return SMALL | chosen | {"dtype": self.dtype} | self.settings
 
 
@@ -105,6 +116,10 @@ GPU_CASES: Final[Mapping[str, Case]] = {
     "flash float16 small chunks": Case("FLASH_ATTN", "float16", CHUNKS),
     "flash float16 exit": Case("FLASH_ATTN", "float16", GRAPHS, LONG, plan="exit"),
     "flash float16 evict": Case("FLASH_ATTN", "float16", GRAPHS, LONG, plan="evict"),
+    "flash float16 offload removed": Case("FLASH_ATTN", "float16", rounds=FORGOTTEN, plan="removed", offloads=True),
+    "flash float16 offload text-only": Case("FLASH_ATTN", "float16", GRAPHS, FORGOTTEN, offloads=True),
+    "flash float16 offload evict": Case("FLASH_ATTN", "float16", rounds=FORGOTTEN, plan="evict", offloads=True),
+    "triton float32 offload text-only": Case("TRITON_ATTN", "float32", rounds=FORGOTTEN, offloads=True),
     # FlashAttention 3 refuses float16 output with FP8 input.
     "flash bfloat16 fp8 cache": Case("FLASH_ATTN", "bfloat16", {"kv_cache_dtype": "fp8"}),
     "triton bfloat16 int8 cache": Case("TRITON_ATTN", "bfloat16", {"kv_cache_dtype": "int8_per_token_head"}),
@@ -117,4 +132,6 @@ CPU_CASES: Final[Mapping[str, Case]] = {
     "cpu bfloat16 eager": Case("", "bfloat16"),
     "cpu float32 evict": Case("", "float32", plan="evict"),
     "cpu float32 exit": Case("", "float32", plan="exit"),
+    "cpu float32 offload removed": Case("", "float32", rounds=FORGOTTEN, plan="removed", offloads=True),
+    "cpu float32 offload text-only": Case("", "float32", rounds=FORGOTTEN, offloads=True),
 }

@@ -189,6 +189,7 @@ def test_what_was_stored_of_a_prompt_is_not_loaded_into_a_reply(served: EngineRu
     assert found["loaded"] == [prompt // BLOCK * found["block_bytes"]] * 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_random_engines(seed: int, engine_host: EngineHost, models: dict[str, TinyModel]) -> None:
     """Random plans, chunks and pools, with room in the host's memory for all blocks or for few, copied late."""
