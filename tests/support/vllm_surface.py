@@ -42,7 +42,7 @@ class Release:
         if tree is None:
             return None
         for node in _statements(tree.body):
-            if isinstance(node, Function | ast.ClassDef) and node.name == name:
+            if isinstance(node, Function | ast.ClassDef) and node.name == name and not _is_overload(node):
                 return module, node
             if name in _assigned(node):
                 return module, node
@@ -91,6 +91,11 @@ class Release:
             found = self.find(module, named.id) if isinstance(named, ast.Name) else None
             if found is not None and isinstance(found[1], ast.ClassDef):
                 yield from self.lineage(found[0], found[1])
+
+
+def _is_overload(node: ast.AST) -> bool:
+    """Whether a definition is for type checkers alone, in front of the one that is called."""
+    return isinstance(node, Function) and any(ast.unparse(one).endswith("overload") for one in node.decorator_list)
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
