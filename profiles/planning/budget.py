@@ -150,11 +150,14 @@ def check_exit_layer(
         )
     if refused := sorted(head for head in protected if head[0] in behind):
         layer, head = refused[-1]
+        group = geometry.group(head // geometry.group_size)
+        whole = geometry.group_size > 1 and all((layer, one) in protected for one in group)
+        named = geometry.group_name(head // geometry.group_size) if whole else f"head {head}"
         fix = "give --protect-top 0"
         if layer + 1 < geometry.layers:
             fix += f", or --exit-layer {layer + 1}"
         raise ProtectedHeadTreated(
-            f"--exit-layer {exit_layer} treats layer {layer} head {head}, which --protect-top {percent:g} protects",
+            f"--exit-layer {exit_layer} treats layer {layer} {named}, which --protect-top {percent:g} protects",
             expected="no protected head behind the exit",
             fix=fix,
         )

@@ -256,6 +256,12 @@ def test_an_exit_that_cannot_be() -> None:
             plan_for(profile, **options)
 
 
+def test_a_protected_kv_group_behind_the_exit_is_named() -> None:
+    profile = profile_of(np.arange(12.0).reshape(3, 4), kv_heads=2)
+    with pytest.raises(ProtectedHeadTreated, match=r"layer 2 group 1 \(heads 2-3\), which --protect-top 10 protects"):
+        plan_for(profile, exit_layer=1, protect_top=10)
+
+
 def test_units_of_a_grouped_query_model() -> None:
     table = np.array([[0.5, 0.1, 0.3, 0.0, 0.2, 0.6], [0.0] * 6])
     profile = profile_of(table, kv_heads=2)
