@@ -14,6 +14,7 @@ __all__ = [
     "loadtest",
     "measuring",
     "models",
+    "needed_options",
     "options",
     "plan",
     "plan_show",

@@ -12,6 +12,7 @@ from pydantic_settings import CliPositionalArg, CliUnknownArgs
 from profiles.pictures.limits import MAX_PIXELS, MAX_REQUEST_PIXELS
 from vhserve import STARTED
 from vhserve.commands.flags import flags as own_flags
+from vhserve.commands.needed_options import check_needed
 from vhserve.commands.served_model import check_files, compare_revision, find_model, pin
 from vhserve.option_types import Samples, Seconds, Share
 
@@ -42,12 +43,12 @@ class Serve(BaseModel):
     surgery: Literal["auto", "slice", "gather"] = Field(
         "auto",
         description="how the plan's heads are chosen: slice cuts the others out of the weights, gather leaves the "
-        "weights as they are, for quantised ones, adapters and any model; auto slices where it can",
+        "weights as they are, for quantised ones, adapters and any model; auto slices where it can; needs --plan",
     )
     admission: Literal["reckon", "stock"] = Field(
         "reckon",
         description="which waiting requests are taken in with a plan: reckon takes those that will have room until "
-        "their end, by the lengths of earlier replies; stock, as vLLM does, those whose prompts fit",
+        "their end, by the lengths of earlier replies; stock, as vLLM does, those whose prompts fit; needs --plan",
     )
     max_request_bytes: int = Field(
         32 << 20, gt=0, le=1 << 40, description="longer request bodies are refused with status 413"
@@ -113,6 +114,7 @@ class Serve(BaseModel):
         from vhserve.server.model_check import check_model
         from vhserve.server.preflight.address import check_address
         from vhserve.server.preflight.flags import read_flags
+        from vhserve.server.preflight.kv_cache import check_kv_cache
         from vhserve.server.preflight.length import check_length
         from vhserve.server.preflight.memory import check_memory
         from vhserve.server.preflight.model_files import check_chat_template
@@ -120,6 +122,7 @@ class Serve(BaseModel):
         check_vllm()
         plan = load_plan(self.plan) if self.plan is not None else None
         self._check_digest(plan.digest if plan is not None else None)
+        check_needed(self, _NEEDED)
         flags = read_flags(self.vllm_flags, own_flags(type(self)))
         check_address(flags)
         found = find_model(self.model, flags.get("--revision"), plan)
@@ -128,6 +131,7 @@ class Serve(BaseModel):
         check_files(self.model, found, flags)
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
+        check_kv_cache(flags, has_plan=plan is not None)
         check_length(flags, found.config if found is not None else {})
         monitoring = self._monitoring()
         compared = None
@@ -242,3 +246,13 @@ class Serve(BaseModel):
 
 
 _MEASURE: Final = "what it costs in accuracy is unknown; `vhserve evaluate --base-url URL --attach PLAN` measures it"
+
+_NEEDED: Final = {
+    "surgery": "plan",
+    "admission": "plan",
+    "canary_samples": "canary",
+    "canary_interval": "canary",
+    "shadow_fraction": "shadow_url",
+    "json_": "dry_run",
+}
+"""Options that change nothing without another."""

@@ -24,6 +24,7 @@ from vhserve.commands.served_model import compare_revision
 from vhserve.engine.kv_cache.pool import Pool
 from vhserve.errors import MemoryTooSmall
 from vhserve.server.preflight.flags import read_flags
+from vhserve.server.preflight.kv_cache import check_kv_cache
 from vhserve.server.preflight.memory import check_memory
 
 HOST = """
@@ -154,6 +155,9 @@ FLAGS = {
         ["--kv-offloading-size", "1e6"],
         ["--kv-offloading-size asks for 1000000.00 GiB", "are free"],
     ),
+    "offloaded by no number": (["--kv-offloading-size", "much"], ["--kv-offloading-size much", "a number above 0"]),
+    "nothing offloaded": (["--kv-offloading-size", "0"], ["--kv-offloading-size (0)", "no memory"]),
+    "less than nothing offloaded": (["--kv-offloading-size", "-1"], ["--kv-offloading-size (-1)", "no memory"]),
     "longer than the memory": (["--max-model-len", "1T"], ["--max-model-len 1099511627776", "are free"]),
     "longer than the model": (["--max-model-len", "4k"], ["--max-model-len is 4000", "has 2048 positions"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),
@@ -169,6 +173,48 @@ def test_flags_that_vllm_would_refuse(
     command.refuses("serve", models["gqa"].path, "--plan", plan_file, "--port", "0", *flags, saying=saying)
     if case != "too few blocks":  # of which vLLM chooses the size without a plan
         command.refuses("serve", models["gqa"].path, "--port", "0", *flags, saying=saying)
+
+
+@pytest.mark.parametrize("kind", ["int4_per_token_head", "int8_per_token_head", "fp8_per_token_head"])
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_a_kv_cache_type_that_cpus_have_no_attention_for(
+    kind: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_file: Path
+) -> None:
+    plan = ["--plan", plan_file] if with_plan else []
+    given = ["--port", "0", "--kv-cache-dtype", kind]
+    for end in ([], ["--dry-run"]):
+        command.refuses("serve", models["gqa"].path, *plan, *given, *end, saying=[kind, "Triton", "nonsense"])
+
+
+def test_a_kv_cache_is_not_offloaded_on_cpus_without_a_plan(command: Command, models: dict[str, TinyModel]) -> None:
+    words = ["serve", models["gqa"].path, "--port", "0", "--kv-offloading-size", "0.25"]
+    command.refuses(*words, saying=["--kv-offloading-size needs a plan on CPUs", "--kv-cache-memory-bytes"])
+
+
+def test_kv_cache_checks_are_of_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vhserve.server.preflight.kv_cache.serving_device", lambda: "cuda")
+    check_kv_cache(read_flags(["--kv-cache-dtype", "int4_per_token_head", "--kv-offloading-size", "4"]), has_plan=False)
+
+
+NEEDED = {
+    "--surgery": ("gather", "--plan"),
+    "--admission": ("stock", "--plan"),
+    "--canary-samples": ("8", "--canary"),
+    "--canary-interval": ("60", "--canary"),
+    "--shadow-fraction": ("0.5", "--shadow-url"),
+    "--json": (None, "--dry-run"),
+}
+
+
+@pytest.mark.parametrize("flag", NEEDED)
+def test_an_option_that_changes_nothing_without_another(
+    flag: str, command: Command, models: dict[str, TinyModel]
+) -> None:
+    value, needed = NEEDED[flag]
+    given = [flag] if value is None else [flag, value]
+    command.refuses(
+        "serve", models["gqa"].path, "--port", "0", *given, saying=[f"{flag} changes nothing without {needed}"]
+    )
 
 
 @pytest.mark.parametrize("with_plan", [True, False])

@@ -8,6 +8,7 @@ __all__ = [
     "architectures",
     "engine_reports",
     "error_relay",
+    "kv_cache_type",
     "kv_offloading",
     "partial_options",
     "plan_transport",

@@ -64,15 +64,25 @@ def is_other_transfer(config: Any) -> bool:
     return config.kv_connector not in (None, _CONNECTOR) or given != transfer()
 
 
-def _check(size: float | None, backend: str) -> None:
-    if size is None:
-        return
+def check_size(size: float) -> None:
+    """Refuse a size in GiB that no block fits in.
+
+    Raises
+    ------
+    FlagRefused
+    """
     if not size > 0:
         raise FlagRefused(
             f"{FLAG} ({size:g}) leaves no memory for KV blocks",
             expected="GiB of the host's memory, above 0",
             fix=f"leave {FLAG} out, or give it more",
         )
+
+
+def _check(size: float | None, backend: str) -> None:
+    if size is None:
+        return
+    check_size(size)
     if backend != "native":
         raise FlagRefused(
             f"--kv-offloading-backend ({backend}) does not go together with a plan: a shared KV store would mix caches "

@@ -13,9 +13,9 @@ from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
 from vhserve.engine.checks import kv_offloading, partial_options
 from vhserve.engine.checks.architectures import stock_architecture
+from vhserve.engine.checks.kv_cache_type import check_on_cpus
 from vhserve.engine.checks.plan_transport import require_plan
 from vhserve.engine.checks.unsupported_options import check_config
-from vhserve.errors import FlagRefused
 
 
 def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
@@ -27,7 +27,8 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     """
     plan = require_plan(vllm_config.additional_config)
     check_config(vllm_config)
-    _check_cache_type(vllm_config.cache_config.cache_dtype)
+    if current_platform.is_cpu():
+        check_on_cpus(vllm_config.cache_config.cache_dtype)
     kv_offloading.check_engine(vllm_config)
     partial_options.check_engine(plan, vllm_config)
     config = vllm_config.model_config.hf_config
@@ -38,13 +39,3 @@ def validate_plan(vllm_config: VllmConfig) -> PruningPlan:
     )
     check_fit(plan, model, decoder_geometry(config, plan.geometry.image_tokens))
     return plan
-
-
-def _check_cache_type(kind: str) -> None:
-    """On CPUs vLLM 0.32 takes types that only its Triton attention has, and answers nonsense."""
-    if current_platform.is_cpu() and kind.endswith("per_token_head"):
-        raise FlagRefused(
-            f"--kv-cache-dtype ({kind}) is of vLLM's Triton attention, which CPUs do not have",
-            expected="auto, or fp8 on a CPU with AVX-512 or AMX",
-            fix="change --kv-cache-dtype, or serve on a GPU",
-        )
