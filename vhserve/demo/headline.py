@@ -44,9 +44,11 @@ def headline(results: DemoResults) -> Headline | None:
         *([] if slower is None else [f"a token takes {_times(slower)} as long"]),
     ]
     words = " and ".join(", ".join(found).rsplit(", ", 1)) if found else "nothing could be measured"
-    sentence = f"With {treated} of {sum(second.heads.values())} heads pruned, {words}."
+    size = results.heads_together
+    heads = "heads" if size == 1 else "KV groups"
+    sentence = f"With {treated // size} of {sum(second.heads.values()) // size} {heads} pruned, {words}."
     if others and (control := _kept(results, others[0])) is not None:
-        sentence += f" As many heads chosen at random keep {_share(control)}."
+        sentence += f" As many {heads} chosen at random keep {_share(control)}."
     figures = (
         HeadlineFigure(_share(kept), "answers kept", _about_answers(results, second)),
         HeadlineFigure(_times(fits), "requests that fit", _about_requests(results, first, second)),

@@ -44,7 +44,13 @@ class DemoArmResult(ResultModel):
 
 
 class DemoResults(ResultModel):
-    """The whole demo; the first arm is the one that others are compared with."""
+    """The whole demo; the first arm is the one that others are compared with.
+
+    Attributes
+    ----------
+    heads_together
+        Query heads that the plans treat as one: those of a KV group, or 1.
+    """
 
     format: Literal["vhserve.demo"] = "vhserve.demo"
     version: Literal[1] = 1
@@ -53,6 +59,7 @@ class DemoResults(ResultModel):
     dataset: DatasetRef
     profile_digest: str
     kv_cache_gib: float
+    heads_together: int = Field(1, ge=1)
     arms: list[DemoArmResult] = Field(min_length=1)
     paired: list[Paired]
     arguments: dict[str, JsonValue]

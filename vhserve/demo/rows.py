@@ -38,7 +38,7 @@ def sections(results: DemoResults) -> list[ArmSection]:
     arms = results.arms
     return [
         ArmSection("Accuracy [95%]", tuple(_accuracy(results))),
-        ArmSection(f"KV cache, {results.kv_cache_gib:g} GiB", tuple(_cache(arms))),
+        ArmSection(f"KV cache, {results.kv_cache_gib:g} GiB", tuple(_cache(arms, results.heads_together))),
         *(
             ArmSection("Latency, " + _streams(one.concurrency), tuple(_latency(arms, one.concurrency)))
             for one in arms[0].latency
@@ -85,15 +85,17 @@ def _pair(results: DemoResults, arm: DemoArmResult, family: str) -> Paired | Non
     )
 
 
-def _cache(arms: Sequence[DemoArmResult]) -> list[ArmRow]:
+def _cache(arms: Sequence[DemoArmResult], size: int) -> list[ArmRow]:
     treatments = list(dict.fromkeys(treatment for arm in arms for treatment in arm.heads))
     shown = [treatment for treatment in treatments if any(arm.heads.get(treatment) for arm in arms)]
-    heads = tuple(", ".join(f"{arm.heads.get(name, 0)} {name.replace('_', '-')}" for name in shown) for arm in arms)
+    heads = tuple(
+        ", ".join(f"{arm.heads.get(name, 0) // size} {name.replace('_', '-')}" for name in shown) for arm in arms
+    )
     marks = {"server": "", "plan": " (computed)"}
     per_token = tuple(f"{arm.kv_bytes_per_token:,.0f}{marks[arm.kv_bytes_source]}" for arm in arms)
     factors = _factors([arm.kv_bytes_per_token for arm in arms])
     return [
-        ArmRow("heads", heads, ("",) * (len(arms) - 1)),
+        ArmRow("heads" if size == 1 else f"KV groups of {size} query heads", heads, ("",) * (len(arms) - 1)),
         ArmRow("bytes per text token", per_token, factors),
         _row("capacity in text tokens", arms, lambda arm: arm.capacity_tokens, "{:,}"),
         _row("capacity in image prompts", arms, lambda arm: arm.capacity_image_prompts, "{:.1f}", strong=True),

@@ -63,12 +63,14 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
         path = paths[one.name]
         if path is not None and not silent([first.accuracy, one.accuracy]):
             attach(path, dataset, [first.accuracy, one.accuracy])
+    plans = {name: load_plan(path) for name, path in paths.items() if path is not None}
     results = DemoResults(
         model=profile.model.name,
         revision=profile.model.revision,
         dataset=dataset,
         profile_digest=profile.digest,
         kv_cache_gib=options.kv_cache_gib,
+        heads_together=max((one.heads_together for one in plans.values()), default=1),
         arms=measured,
         paired=[row for one in measured[1:] for row in pair(first.accuracy, one.accuracy)],
         arguments=options.model_dump(mode="json", include=set(DemoOptions.model_fields)),
@@ -79,7 +81,6 @@ def run(options: DemoOptions, console: Console) -> DemoResults:
         seconds=time.perf_counter() - clock,
     )
     save(results, options.out / "results.json")
-    plans = {name: load_plan(path) for name, path in paths.items() if path is not None}
     write_atomically(options.out / "report.html", render(results, profile, plans))
     return results
 

@@ -1,6 +1,7 @@
 """The report from small fixed inputs: well-formed, self-contained, escaped, and true to the figures."""
 
 import base64
+import json
 import re
 from xml.etree import ElementTree
 
@@ -138,6 +139,20 @@ def test_every_row_has_a_cell_for_every_column(page: Page) -> None:
     measured = [cells for cells in page.rows[1:] if len(cells) == columns]
     assert len(measured) == sum(len(section.rows) for section in sections(demo_results()))
     assert titles <= {cells[0] for cells in page.rows if len(cells) == 1}
+
+
+def test_kv_groups_are_counted_in_a_grouped_query_model() -> None:
+    results = demo_results().model_copy(update={"heads_together": 2})
+    third = results.arms[1].model_copy(update={"name": "random"})
+    paired = [one.model_copy(update={"second": "random"}) for one in results.paired]
+    results = results.model_copy(update={"arms": [*results.arms, third], "paired": [*results.paired, *paired]})
+    page = Page(render(results, grouped_profile(), {"pruned": grouped_plan()}))
+    assert row(page, "KV groups of 2 query heads")[1:3] == ["12 full, 0 removed", "11 full, 1 removed"]
+    assert "With 1 of 12 KV groups pruned" in page.text
+    assert "As many KV groups chosen at random" in page.text
+    assert not [cells for cells in page.rows if cells[0] == "heads"]
+    before = demo_results().model_dump(mode="json", exclude={"heads_together"})
+    assert DemoResults.model_validate_json(json.dumps(before)).heads_together == 1  # files of earlier releases
 
 
 def test_what_is_not_known_is_not_invented() -> None:
