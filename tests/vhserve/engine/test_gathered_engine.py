@@ -123,6 +123,24 @@ def test_quantised_weights_go_together_with_a_plan(engine_host: EngineHost, tmp_
     assert off[1] < 1.5 * off[0]
 
 
+@pytest.mark.parametrize("scheme", ["gptq", "awq"])
+def test_weights_of_four_bits_go_together_with_a_plan(scheme: str, engine_host: EngineHost, tmp_path: Path) -> None:
+    """In float16, as vLLM computes with them."""
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    quantise(source, tmp_path / "quantised", tmp_path / "rounded", scheme)
+    case, rounded = Case("", **GROUPS), small(tmp_path / "rounded")
+    off = []
+    for plan in (Case("").plan(rounded), case.plan(rounded)):
+        content = plan.model_dump(mode="json") if plan.heads("removed") else None
+        outcome = engine_host.run(Job(str(tmp_path / "quantised"), content, case.rounds, {"dtype": "float16"}))
+        assert outcome.failure is None, outcome.failure[1]
+        off.append(worst_difference(rounded.oracle, plan, case.rounds, outcome.answers))
+    unrounded = worst_difference(small(source).oracle, plan, case.rounds, outcome.answers)
+    print(f"{scheme}: {off[0]:.1e} off without a plan, {off[1]:.1e} with one, {unrounded:.1e} of the unrounded weights")
+    assert off[1] < 3 * off[0]
+    assert 5 * max(off) < unrounded
+
+
 def test_heads_are_not_cut_out_of_quantised_weights(engine_host: EngineHost, tmp_path: Path) -> None:
     source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
     quantise(source, tmp_path / "quantised", tmp_path / "rounded")
