@@ -69,6 +69,10 @@ CASES = {
         settings={"max_model_len": 1024},
     ),
     "prompt_log_probs": exit_case(rounds=(), probe="exit_probes:scored_prompts"),
+    # Rows stay where adapters are chosen by the row.
+    "adapters": exit_case(
+        settings={"enable_lora": True, "max_lora_rank": 8}, surgery="gather", probe="exit_probes:layer_of_exit"
+    ),
     "torch_compile": exit_case(settings={"enforce_eager": False}, probe="exit_probes:compiled_stages"),
     # Some steps have a single row behind the exit.
     "torch_compile_chunks": exit_case(
@@ -117,6 +121,10 @@ def test_cases_did_what_they_are_named_for(served: EngineRuns) -> None:
     assert sum(answer.cached for answer in served("late_layers").answers[2]) > 6 * BLOCK
 
 
+def test_rows_stay_where_adapters_are_chosen_by_the_row(served: EngineRuns) -> None:
+    assert served("adapters").probed is None
+
+
 def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
     served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
@@ -124,6 +132,24 @@ def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
     model, plan = models["mha"], CASES["prompt_log_probs"].plan(models["mha"])
     for prompt, answer in served("prompt_log_probs").probed:
         assert model.oracle.difference(prompt, answer, plan, replies=False) < EXACT
+
+
+@pytest.mark.long
+def test_speculation_from_the_prompt(
+    models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Several queries of a reply in a step. In a host of its own, as in test_engine_exact.py."""
+    model = models["mha"]
+    guess = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    case = exit_case(rounds=(asked(tokens=12),), probe="exit_probes:layer_of_exit")
+    job = case.job(model)
+    host = EngineHost(tmp_path, {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    outcome = host.run(replace(job, settings={**job.settings, "speculative_config": guess}))
+    host.close()
+    assert outcome.failure is None, outcome.failure[1]
+    assert outcome.facts["accepted"] > 0
+    assert outcome.probed == 3
+    assert worst_difference(model.oracle, case.plan(model), case.rounds, outcome.answers) < EXACT
 
 
 @pytest.mark.long
