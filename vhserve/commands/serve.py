@@ -118,6 +118,7 @@ class Serve(BaseModel):
         from vhserve.server.preflight.length import check_length
         from vhserve.server.preflight.memory import check_memory
         from vhserve.server.preflight.model_files import check_chat_template
+        from vhserve.server.preflight.weights import check_quantisation
 
         check_vllm()
         plan = load_plan(self.plan) if self.plan is not None else None
@@ -132,6 +133,7 @@ class Serve(BaseModel):
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
         check_kv_cache(flags, has_plan=plan is not None)
+        check_quantisation(flags)
         check_length(flags, found.config if found is not None else {})
         monitoring = self._monitoring()
         compared = None

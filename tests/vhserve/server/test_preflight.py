@@ -26,6 +26,7 @@ from vhserve.errors import MemoryTooSmall
 from vhserve.server.preflight.flags import read_flags
 from vhserve.server.preflight.kv_cache import check_kv_cache
 from vhserve.server.preflight.memory import check_memory
+from vhserve.server.preflight.weights import check_quantisation
 
 HOST = """
 import contextlib, io, json, sys, time
@@ -191,8 +192,16 @@ def test_a_kv_cache_is_not_offloaded_on_cpus_without_a_plan(command: Command, mo
     command.refuses(*words, saying=["--kv-offloading-size needs a plan on CPUs", "--kv-cache-memory-bytes"])
 
 
-def test_kv_cache_checks_are_of_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flag", ["--quantization", "-q"])
+def test_weights_are_not_quantised_to_fp8_on_cpus(flag: str, command: Command, models: dict[str, TinyModel]) -> None:
+    words = ["serve", models["gqa"].path, "--port", "0", flag, "fp8"]
+    command.refuses(*words, saying=["--quantization fp8", "no kernel", "leave --quantization out"])
+
+
+def test_checks_of_kv_cache_and_weights_are_of_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vhserve.server.preflight.kv_cache.serving_device", lambda: "cuda")
+    monkeypatch.setattr("vhserve.server.preflight.weights.serving_device", lambda: "cuda")
+    check_quantisation(read_flags(["--quantization", "fp8"]))
     check_kv_cache(read_flags(["--kv-cache-dtype", "int4_per_token_head", "--kv-offloading-size", "4"]), has_plan=False)
 
 
