@@ -42,6 +42,8 @@ def picture_files(draw: st.DrawFn) -> bytes:
         level = draw(st.integers(0, 255))
         whole = {"L": level, "RGB": (level, level, level), "I;16": level * 257}
         options["transparency"] = bytes(range(256)) if mode == "P" else whole[mode]
+    if form == "ICO":  # of its own sizes, the smallest of which is 16 by 16, Pillow takes those that fit
+        options["sizes"] = [(min(size[0], 256), min(size[1], 256))]
     content = encoded(noise(mode, size, seed), form, **options)
     match draw(st.sampled_from(["whole", "whole", "cut", "changed"])):
         case "cut":
