@@ -151,12 +151,12 @@ def test_sigterm_lets_running_streams_end_and_refuses_new_requests(
 def test_what_outlives_the_time_to_drain_in_is_ended(
     models: dict[str, TinyModel], plan_file: Path, vllm_environment: dict[str, str], tmp_path: Path, api_servers: int
 ) -> None:
-    """Streams of 400 tokens, each a step of all API servers' engine, have a second and a half."""
+    """Streams of 1,800 tokens, each a step of all API servers' engine, have a second and a half."""
     model = str(models["gqa"].path)
     args = (model, "--plan", str(plan_file), *FLAGS, "--api-server-count", str(api_servers), "--shutdown-timeout", "2")
-    with serving(tmp_path, vllm_environment, *args) as server:
+    with serving(tmp_path, vllm_environment, *args, "--max-model-len", "2048") as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
-        with under_load(server, model, 400) as streams:
+        with under_load(server, model, 1800) as streams:
             told = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             results = [one.result() for one in streams]
