@@ -18,12 +18,12 @@ from vllm.platforms import current_platform
 from profiles.treatments import ALL_BLOCKS
 from vhserve.compat.layers import layer_in_batch, metadata_of
 from vhserve.engine.attention.lane_attention import PartialAttention
-from vhserve.engine.attention.query_routing import QueryRouting, RoutedMetadata
+from vhserve.engine.attention.query_routing import RoutedMetadata
 from vhserve.engine.attention.split_attention import SplitAttention
 from vhserve.engine.operators import opaque_operator
 
 WORTHWHILE: Final = 0.5
-"""Least share of these heads in a layer (docs/serving-benchmarks.md): two parts are put together in every step."""
+"""Least share of these heads in a layer: two parts are put together in every step, also where no token is dropped."""
 
 
 class HeadParts(NamedTuple):
@@ -95,19 +95,17 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
 
     def by_others(self, x: torch.Tensor) -> torch.Tensor:
         """The other heads' projection."""
-        projected: torch.Tensor = self._gemm_impl(self.others, x, self.others.weight, None)
-        return projected
+        return super().apply(self.others, x)
 
     def by_lasts(self, x: torch.Tensor) -> torch.Tensor:
         """The last heads' projection."""
-        projected: torch.Tensor = self._gemm_impl(self.lasts, x, self.lasts.weight, None)
-        return projected
+        return super().apply(self.lasts, x)
 
-    def dropping(self) -> QueryRouting | None:
-        """Which tokens of the batch that runs are kept and which dropped; None when none is dropped."""
+    def kept_tokens(self) -> torch.Tensor | None:
+        """Indices of the tokens of the batch that runs which are kept; None when none is dropped."""
         metadata: RoutedMetadata | None = metadata_of(self.layer_name)
         routing = None if metadata is None else metadata.routing
-        return None if routing is None or routing.dropped_indices is None else routing
+        return None if routing is None or routing.dropped_indices is None else routing.kept_indices
 
 
 class DroppedTokensQKV(DroppedTokensLinear):
@@ -129,14 +127,11 @@ class DroppedTokensQKV(DroppedTokensLinear):
         return torch.cat(parts[0::2]), torch.cat(parts[1::2])
 
     def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        routing = self.dropping()
-        if routing is None or routing.kept_indices is None:
-            output = self._all_tokens(x)
-        else:
-            output = self._kept_tokens(x, routing.kept_indices)
+        kept = self.kept_tokens()
+        output = self._of_all(x) if kept is None else self._of_kept(x, kept)
         return output if bias is None else output.add_(bias)
 
-    def _all_tokens(self, x: torch.Tensor) -> torch.Tensor:
+    def _of_all(self, x: torch.Tensor) -> torch.Tensor:
         lasts = self.by_lasts(x)
         if self.others is None:
             return lasts
@@ -144,7 +139,7 @@ class DroppedTokensQKV(DroppedTokensLinear):
         runs = zip(others, lasts.split_with_sizes(self.lasts_sizes, -1), strict=True)
         return torch.cat([part for run in runs for part in run], -1)
 
-    def _kept_tokens(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def _of_kept(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Only what is defined is written: most rows are those of dropped tokens."""
         output = x.new_empty(x.shape[0], sum(self.others_sizes) + sum(self.lasts_sizes))
         parts = output.split_with_sizes([size for run in self.outputs for size in run], -1)
@@ -180,21 +175,21 @@ class DroppedTokensOutput(DroppedTokensLinear):
         return others, lasts
 
     def project(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        routing, (of_others, of_lasts) = self.dropping(), x.split_with_sizes(list(self.inputs), -1)
+        kept, (of_others, of_lasts) = self.kept_tokens(), x.split_with_sizes(list(self.inputs), -1)
         if self.others is None:
-            output = self._lasts_alone(of_lasts, routing)
+            output = self._lasts_alone(of_lasts, kept)
         else:
             output = self.by_others(of_others)
-            if routing is None or routing.kept_indices is None:
+            if kept is None:
                 output += self.by_lasts(of_lasts)
-            elif len(kept := routing.kept_indices):
+            elif len(kept):
                 output.index_add_(0, kept, self.by_lasts(of_lasts.index_select(0, kept)))
         return output if bias is None else output.add_(bias)
 
-    def _lasts_alone(self, x: torch.Tensor, routing: QueryRouting | None) -> torch.Tensor:
-        if routing is None or routing.kept_indices is None:
+    def _lasts_alone(self, x: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+        if kept is None:
             return self.by_lasts(x)
-        output, kept = x.new_zeros(x.shape[0], self.outputs), routing.kept_indices
+        output = x.new_zeros(x.shape[0], self.outputs)
         if len(kept):
             output.index_copy_(0, kept, self.by_lasts(x.index_select(0, kept)))
         return output
