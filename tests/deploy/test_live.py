@@ -25,8 +25,9 @@ LOAD_SECONDS = 75.0
 
 @dataclass
 class Watched:
-    """What there is after the load: a scrape, Prometheus, and when the load began and ended."""
+    """What there is after the load: the server's port, a scrape, Prometheus, and when the load began and ended."""
 
+    port: int
     scrape: str
     prometheus: live.Prometheus
     begun: float
@@ -44,7 +45,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             scrape = live.get(f"http://127.0.0.1:{port}/metrics")
             ended = time.time()
         assert {200, 400} == set(statuses)
-        yield Watched(scrape, prometheus, begun, ended)
+        yield Watched(port, scrape, prometheus, begun, ended)
 
 
 def test_every_name_label_and_bound_is_in_a_real_scrape(watched: Watched) -> None:
@@ -116,7 +117,8 @@ def test_the_panels_can_be_drawn(watched: Watched, tmp_path: Path) -> None:
 
 
 def test_a_killed_engine_raises_an_alert(watched: Watched) -> None:  # the last test: it ends the server
-    (engine,) = [child for child in psutil.Process().children(recursive=True) if "EngineCor" in child.name()]
+    (server,) = [child for child in psutil.Process().children() if str(watched.port) in child.cmdline()]
+    (engine,) = [child for child in server.children(recursive=True) if "EngineCor" in child.name()]
     engine.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
