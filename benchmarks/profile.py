@@ -7,11 +7,8 @@ is of which kind (`kernel_kinds`) nor how steps are looked at (`step_profile`).
 """
 
 import argparse
-import json
 import platform
 import statistics
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +21,7 @@ from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()  # before transformers
 
-from benchmarks import dummy_model, engines, machine, sizes  # noqa: E402
+from benchmarks import dummy_model, engine_run, engines, sizes  # noqa: E402
 from benchmarks.arm import Arm  # noqa: E402
 from benchmarks.kernel_kinds import KINDS, OTHER, kind_of  # noqa: E402
 from benchmarks.serving_options import add_engine_flags  # noqa: E402
@@ -32,10 +29,7 @@ from benchmarks.serving_report import ratio  # noqa: E402
 from benchmarks.step_profile import Profiled, ProfileDecode, ProfilePrefill  # noqa: E402
 from benchmarks.turns import versions  # noqa: E402
 from benchmarks.workloads import Workload  # noqa: E402
-from profiles.errors import UserError  # noqa: E402
-from profiles.files import write_atomically  # noqa: E402
 from profiles.provenance import git_commit  # noqa: E402
-from vhserve.child_processes import ending_on_signals  # noqa: E402
 
 NAMED_SHARE = 0.005
 """Kernels of no known kind are named from this share of a step's time on."""
@@ -56,33 +50,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    geometry = sizes.geometry(args)
-    try:
-        machine.refuse(args.arms, machine.Machine.here(), geometry.head_size, args.gpu_memory)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report: dict[str, Any] = {}
-    try:
-        with ending_on_signals(), tempfile.TemporaryDirectory(prefix="vhserve-profile-") as scratch:
-            run(args, geometry, Path(scratch), report)
-    finally:
-        if report:
-            console = Console(width=200)
-            console.print(table(report))
-            for line in unknown(report):
-                console.print(line, markup=False, highlight=False)
-    return 0
+    return engine_run.measured(parser().parse_args(argv), run, show)
 
 
-def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, report: dict[str, Any]) -> None:
+def show(report: engine_run.Report) -> None:
+    console = Console(width=200)
+    console.print(table(report))
+    for line in unknown(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, report: engine_run.Report) -> None:
     """Start the arms and take their turns; `report` is filled as they come."""
     report |= {
         "geometry": asdict(geometry),
         "machine": {"platform": platform.platform(), "python": platform.python_version(), **versions()},
         "commit": git_commit(),
-        "command": vars(args) | {"out": str(args.out), "arms": [name.text for name in args.arms]},
         "turns": [],
     }
     decodes = [ProfileDecode(number, args.steps, args.images, args.text_tokens) for number in args.decode if number]
@@ -93,8 +76,7 @@ def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, 
             arm.run(Workload(2, 2, args.images, args.text_tokens, 4, seed=999))  # warm up
         for turn in turns(args, arms):
             report["turns"].append(turn)
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(args.out.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+            engine_run.write(report, args)
             print(describe(turn), flush=True)
 
 
@@ -145,7 +127,7 @@ def describe(turn: dict[str, Any]) -> str:
     )
 
 
-def table(report: dict[str, Any]) -> Table:
+def table(report: engine_run.Report) -> Table:
     """Medians over repeats, in ms, and the ratio of all to stock's with its spread; a row for an arm in a phase."""
     device = any(turn["device"] for turn in report["turns"])
     made = Table(title=f"{'kernel time' if device else 'own CPU time of operations'} by kind, ms", title_justify="left")
@@ -175,7 +157,7 @@ def table(report: dict[str, Any]) -> Table:
     return made
 
 
-def unknown(report: dict[str, Any]) -> list[str]:
+def unknown(report: engine_run.Report) -> list[str]:
     """Kernels of no known kind that take more than `NAMED_SHARE` of a turn, with the greatest share that each took."""
     shares: dict[str, float] = {}
     for turn in report["turns"]:

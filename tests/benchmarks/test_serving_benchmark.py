@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import arm_names, serving, serving_options, serving_report, serving_tables
+from benchmarks import arm_names, serving_options, serving_report, serving_tables
 from benchmarks.machine import ArmUnsupported, Machine, refuse
 from profiles.treatments import TREATMENTS, budgeted
 from vhserve.engine.checks.unsupported_options import KV_CACHE_TYPES
@@ -126,18 +126,6 @@ def test_more_arms_than_a_gpu_has_room_for_are_refused() -> None:
         refuse(arms, H100, head_size=128, gpu_memory=0.45)
     refuse(arms[:2], H100, head_size=128, gpu_memory=0.45)
     refuse(arms, CPU, head_size=128, gpu_memory=0.45)
-
-
-def test_a_refused_arm_ends_the_benchmark_before_anything_starts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(Machine, "here", lambda: CPU)
-    assert serving.main(["--arms", "stock,stock+int4", "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    assert "stock+int4" in printed.err
-    assert not list(tmp_path.iterdir())
 
 
 def test_this_machine_is_known() -> None:
