@@ -6,6 +6,7 @@ Does not know how a plan is carried out; imports no other subpackage of `vhserve
 __all__ = [
     "admission_choice",
     "architectures",
+    "asked_choice",
     "engine_reports",
     "error_relay",
     "kv_cache_type",

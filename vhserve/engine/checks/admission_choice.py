@@ -5,7 +5,7 @@ Owns the names. Does not know how either is done (`admission` does).
 
 from typing import Any, Final, Literal, get_args
 
-from vhserve.errors import FlagRefused
+from vhserve.engine.checks.asked_choice import asked_choice
 
 Admission = Literal["reckon", "stock"]
 
@@ -23,11 +23,4 @@ def asked_admission(additional_config: Any) -> Admission:
     ------
     FlagRefused
     """
-    asked: Admission = additional_config.get(KEY, RECKON) if isinstance(additional_config, dict) else RECKON
-    if asked not in get_args(Admission):
-        raise FlagRefused(
-            f"additional_config.{KEY} is {asked!r}",
-            expected=f"one of {', '.join(get_args(Admission))}",
-            fix="correct it, or leave it out",
-        )
-    return asked
+    return asked_choice(additional_config, KEY, get_args(Admission), RECKON)

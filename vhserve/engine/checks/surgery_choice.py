@@ -5,6 +5,7 @@ Owns the names, and what can be said without the model. Does not know modules (`
 
 from typing import Any, Final, Literal, get_args
 
+from vhserve.engine.checks.asked_choice import asked_choice
 from vhserve.errors import FlagRefused
 
 Surgery = Literal["slice", "gather"]
@@ -24,14 +25,7 @@ def asked_surgery(additional_config: Any) -> AskedSurgery:
     ------
     FlagRefused
     """
-    asked: AskedSurgery = additional_config.get(KEY, "auto") if isinstance(additional_config, dict) else "auto"
-    if asked not in get_args(AskedSurgery):
-        raise FlagRefused(
-            f"additional_config.{KEY} is {asked!r}",
-            expected=f"one of {', '.join(get_args(AskedSurgery))}",
-            fix="correct it, or leave it out",
-        )
-    return asked
+    return asked_choice(additional_config, KEY, get_args(AskedSurgery), "auto")
 
 
 def check_surgery_flags(asked: AskedSurgery, arguments: Any) -> None:
