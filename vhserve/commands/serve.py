@@ -182,13 +182,14 @@ class Serve(BaseModel):
         serving.apply_settings(arguments, settings)
         if compared is not None:
             print_note(*compared)
-        if serving_device() == "cpu":
+        device = serving_device()
+        if device == "cpu":
             config = None if found is None else cpu_kv_cache.decoder_config(found.folder)
             if chosen := cpu_kv_cache.choose(arguments, config):
                 print_note(chosen)
         if warning := hardening.exposure_warning(arguments):
             print(f"vhserve: warning: {warning}", file=sys.stderr)
-        if plan is not None and (warning := shortfall(plan, arguments.block_size)):
+        if plan is not None and (warning := shortfall(plan, arguments.block_size, device)):
             print(f"vhserve: warning: {self.plan} {warning}", file=sys.stderr)
         if plan is not None and not plan.measured:
             print(f"vhserve: warning: {self.plan} was never measured: {_MEASURE}", file=sys.stderr)

@@ -6,7 +6,9 @@ The arithmetic is in `vhserve.engine.kv_cache.saving`. Does not know where the w
 from typing import Final
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.engine.kv_cache.saving import promised_share, prompt_saving, saving_ratio
+from profiles.treatments import TREATMENTS
+from vhserve.devices import DEVICES, LABELS, Device, block_size_on
+from vhserve.engine.kv_cache.saving import costly_treatments, promised_share, prompt_saving, saving_ratio
 
 LITTLE: Final = 0.5
 """Ratio of saving as served and promised, below which the user is warned."""
@@ -31,15 +33,35 @@ def described(plan: PruningPlan, block_size: int, dtype: str, kv_dtype: str) -> 
     )
 
 
-def shortfall(plan: PruningPlan, block_size: int) -> str | None:
-    """What is wrong where a plan saves less than half of what it promised, and what to do; None elsewhere."""
-    if saving_ratio(plan, block_size) >= LITTLE:
-        return None
+def shortfall(plan: PruningPlan, block_size: int, device: Device) -> str | None:
+    """What is wrong, and what helps, where a plan costs memory or saves less than half of its promise; else None."""
     saved, promised = prompt_saving(plan, block_size).share, promised_share(plan)
-    own, cure = plan.block_size, "make the plan again for this server"
-    if own and own != block_size:
-        cure = f"leave --block-size out, or give {own}"
+    if saved >= 0 and saving_ratio(plan, block_size) >= LITTLE:
+        return None
+    does = f"saves {saved:.1%} of the KV cache" if saved >= 0 else f"takes {-saved:.1%} more KV cache than no plan"
+    own = f" in blocks of {plan.block_size}" if plan.block_size else ""
+    wanted = f", where it promised to save {promised:.1%}{own}" if promised > 0 else ""
+    cure = _cure(plan, block_size, device)
+    return f"{does} for a prompt with an image, in KV blocks of {block_size} tokens{wanted}: {cure}"
+
+
+def _cure(plan: PruningPlan, block_size: int, device: Device) -> str:
+    """What helps, of plans made by hand as of others: how the heads were chosen is no part of it."""
+    usual = block_size_on(device, plan.block_size)
+    smaller = f"leave --block-size out, or give {usual}"
+    if usual < block_size and _saves(plan, usual):
+        return smaller
+    cures = []
+    if costly := costly_treatments(plan, usual):
+        cures.append(f"leave its {' or its '.join(TREATMENTS[name].label for name in costly)} heads full")
+    cures.append("give its treatments more heads")
+    sizes = {one: block_size_on(one, plan.block_size) for one in DEVICES}
+    cures += [f"serve on {LABELS[one]}" for one, size in sizes.items() if size < usual and _saves(plan, size)]
     return (
-        f"saves {saved:.1%} of the KV cache of a prompt with an image in KV blocks of {block_size} tokens, where it "
-        f"promised {promised:.1%}{f' in blocks of {own}' if own else ''}: {cure}"
+        f"{f'{smaller}; then ' if usual < block_size else ''}{', or '.join(cures)}: each treatment has KV cache groups "
+        "of its own, whose padding takes much of what few heads save"
     )
+
+
+def _saves(plan: PruningPlan, block_size: int) -> bool:
+    return prompt_saving(plan, block_size).share > 0 and saving_ratio(plan, block_size) >= LITTLE

@@ -49,12 +49,13 @@ def _prompt(block_size: int):
 def test_blocks_larger_than_the_plan_s_save_less_and_are_named() -> None:
     plan = drawn(0)
     assert saving_ratio(plan, 128) < 0.5 < saving_ratio(plan, 16)
-    assert shortfall(plan, 32) is None
-    warning = shortfall(plan, 128)
+    assert shortfall(plan, 32, "cpu") is None
+    warning = shortfall(plan, 128, "cpu")
     assert warning is not None
     assert "blocks of 128 tokens" in warning
     assert (
-        f"promised {prompt_saving(plan, 32).share:.1%} in blocks of 32: leave --block-size out, or give 32" in warning
+        f"promised to save {prompt_saving(plan, 32).share:.1%} in blocks of 32: leave --block-size out, or give 32"
+        in warning
     )
     assert "with a KV cache of fp8 and KV blocks of 128 tokens" in described(plan, 128, "bfloat16", "fp8")
 
@@ -63,11 +64,39 @@ def test_of_a_plan_that_does_not_say_tokens_were_promised() -> None:
     plan = drawn(0, None)
     assert promised_share(plan) == pytest.approx((12 * 214 + 32 * 144) / (96 * 214))
     assert saving_ratio(plan, 16) > 0.5
-    warning = shortfall(plan, 128)
+    warning = shortfall(plan, 128, "cpu")
     assert warning is not None
-    assert "make the plan again" in warning
+    assert warning.endswith(": leave --block-size out, or give 32")
+
+
+def test_few_heads_of_a_treatment_are_better_left_full() -> None:
+    heads = drawn(0).heads("text_only")
+    few = PruningPlan.manual(REF, GEOMETRY, text_only=heads[:4])
+    warning = shortfall(few, 32, "cpu")
+    assert warning is not None
+    assert "takes 9.5% more KV cache than no plan" in warning
+    assert ": leave its text-only heads full, or give its treatments more heads: " in warning
+    larger = shortfall(few, 128, "cpu")
+    assert larger is not None
+    assert "leave --block-size out, or give 32; then leave its text-only heads full" in larger
+    promised_so = shortfall(few.model_copy(update={"block_size": 32}), 32, "cpu")
+    assert promised_so is not None
+    assert "promised" not in promised_so
+    assert shortfall(PruningPlan.manual(REF, GEOMETRY, text_only=heads), 32, "cpu") is None
+
+
+def test_where_a_device_has_no_blocks_so_small_another_is_named() -> None:
+    heads = [(int(head) // 8, int(head) % 8) for head in np.random.default_rng(0).permutation(96)]
+    plan = PruningPlan.manual(REF, GEOMETRY, text_only=heads[:26], evict=heads[26:32])
+    warning = shortfall(plan, 32, "cpu")
+    assert warning is not None
+    assert "or serve on NVIDIA GPUs: " in warning
+    assert shortfall(plan, 16, "cuda") is None
+    on_gpu = shortfall(plan, 32, "cuda")
+    assert on_gpu is not None
+    assert on_gpu.endswith(": leave --block-size out, or give 16")
 
 
 def test_an_empty_plan_promises_nothing_and_keeps_it() -> None:
     plan = PruningPlan.unpruned(REF, GEOMETRY)
-    assert (promised_share(plan), saving_ratio(plan, 128), shortfall(plan, 128)) == (0, 1, None)
+    assert (promised_share(plan), saving_ratio(plan, 128), shortfall(plan, 128, "cpu")) == (0, 1, None)
