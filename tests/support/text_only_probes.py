@@ -81,25 +81,22 @@ def block_tables(engine: Any) -> dict[str, Any]:
 
 def _count_dropped() -> dict[tuple[str, str], int]:
     """Tokens that did not meet the last heads' weights, by layer and projection, from now on."""
-    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear, DroppedTokensOutput, DroppedTokensQKV
+    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear
+    from vhserve.engine.weights.packed_parts import PackedParts
 
     counts: dict[tuple[str, str], int] = {}
-    by_lasts = DroppedTokensLinear.by_lasts
+    by_lasts, project = PackedParts.by_lasts, DroppedTokensLinear.project
 
-    def counted_lasts(method: DroppedTokensLinear, x: Any) -> Any:
+    def counted_lasts(method: PackedParts, x: Any) -> Any:
         counts[method.layer_name, method.kind] -= len(x)
         return by_lasts(method, x)
 
-    def counted(project: Any) -> Any:
-        def all_tokens(method: DroppedTokensLinear, x: Any, bias: Any) -> Any:
-            counts[method.layer_name, method.kind] = counts.get((method.layer_name, method.kind), 0) + len(x)
-            return project(method, x, bias)
+    def all_tokens(method: DroppedTokensLinear, x: Any, bias: Any) -> Any:
+        counts[method.layer_name, method.kind] = counts.get((method.layer_name, method.kind), 0) + len(x)
+        return project(method, x, bias)
 
-        return all_tokens
-
-    DroppedTokensLinear.by_lasts = counted_lasts  # type: ignore[method-assign]
-    for kind in (DroppedTokensQKV, DroppedTokensOutput):
-        kind.project = counted(kind.project)  # type: ignore[method-assign]
+    PackedParts.by_lasts = counted_lasts  # type: ignore[method-assign]
+    DroppedTokensLinear.project = all_tokens  # type: ignore[method-assign]
     return counts
 
 

@@ -28,7 +28,7 @@ def opaque_operator(name: str, function: Callable[..., Any], fake: Callable[...,
     The operator.
     """
     _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
-    _LIBRARY.impl(name, function, dispatch_key="CPU")
+    _LIBRARY.impl(name, function, dispatch_key="CompositeExplicitAutograd")  # on any device
     torch.library.register_fake(f"vhserve::{name}", fake, lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.vhserve, name)
     return operator

@@ -20,7 +20,7 @@ from profiles.pruning_plan import PruningPlan
 from vhserve.engine.kv_cache import lanes
 from vhserve.engine.kv_cache.capacity import capacity, groups_of
 from vhserve.engine.kv_cache.image_spans import image_blocks
-from vhserve.engine.weights.dropped_tokens import WORTHWHILE
+from vhserve.engine.weights.projection_choice import WORTHWHILE
 
 pytestmark = pytest.mark.vllm
 

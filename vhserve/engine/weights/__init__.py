@@ -7,8 +7,11 @@ __all__ = [
     "decoder_attention",
     "dropped_tokens",
     "mean_compensation",
+    "packed_parts",
+    "projection_choice",
     "projections",
     "removed_layer",
     "sliceable",
     "surgery",
+    "weight_views",
 ]

@@ -21,8 +21,8 @@ from vhserve.engine.attention.step_compaction import StepCompactions
 from vhserve.engine.checks.surgery_choice import GATHER, SLICE, Surgery, asked_surgery, only_gather_serves, refuse_slice
 from vhserve.engine.layer_plan import LayerPlan, layer_plans
 from vhserve.engine.weights.decoder_attention import DecoderAttention, decoder_attention
-from vhserve.engine.weights.dropped_tokens import use_dropped_tokens_linear
 from vhserve.engine.weights.mean_compensation import MeanCompensation
+from vhserve.engine.weights.projection_choice import use_dropped_tokens_linear
 from vhserve.engine.weights.projections import KeptOutput, KeptQKV
 from vhserve.engine.weights.removed_layer import RemovedAttention
 from vhserve.engine.weights.sliceable import why_not_sliceable
@@ -115,7 +115,7 @@ def slice_heads(
     module.num_heads = module.total_num_heads = len(layout.queries)
     module.num_kv_heads = module.total_num_kv_heads = len(layout.kv)
     module.q_size, module.kv_size = len(layout.queries) * size, len(layout.kv) * size
-    use_dropped_tokens_linear(module, getattr(module, site.name), size)
+    use_dropped_tokens_linear(module, getattr(module, site.name), size, vllm_config)
 
 
 def remove_attention(site: DecoderAttention, layer: LayerPlan, vllm_config: VllmConfig) -> None:
