@@ -11,15 +11,15 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from late_copies import late_copies
+from engine_patches import PATCHES
 
 from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.checks.surgery_choice import AskedSurgery
@@ -62,7 +62,7 @@ class Job:
     settings
         Keywords of `vllm.LLM`.
     patches
-        Names of functions in `PATCHES`, in force while the engine lives.
+        Names of functions in `engine_patches.PATCHES`, in force while the engine lives.
     probe
         `module:function` to call with the engine after the rounds; what it returns becomes `EngineOutcome.probed`.
     surgery, admission
@@ -131,16 +131,16 @@ class EngineOutcome:
 
 
 class EngineHost:
-    """Starts the host, and runs jobs on it one at a time."""
+    """Starts the host, and runs jobs on it one at a time. `module` is whose `main` runs there."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], module: str = "engine_host") -> None:
         address = str(folder / "engine-host")
         self.log = folder / "engine-host.log"
         self.done: list[tuple[Job, EngineOutcome]] = []
         self.sent = 0
         with Listener(address, family="AF_UNIX") as listener, self.log.open("wb") as log:
             # Imported, not run: what is sent must have the same class names on both sides.
-            command = [sys.executable, "-c", f"import engine_host; engine_host.main({address!r})"]
+            command = [sys.executable, "-c", f"import {module}; {module}.main({address!r})"]
             paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONPATH": paths})
             self.connection: Connection = listener.accept()
@@ -327,6 +327,10 @@ def facts_of(engine: Any) -> dict[str, Any]:
         }  # experts have none
         return {name: cache.numel() * cache.element_size() for name, cache in caches.items()}
 
+    def backends(worker: Any) -> set[str]:
+        layers = worker.vllm_config.compilation_config.static_forward_context.values()
+        return {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
+
     config = engine.llm_engine.vllm_config
     scheduler = engine.llm_engine.engine_core.engine_core.scheduler
     values = {metric.name: metric for metric in engine.get_metrics()}
@@ -341,6 +345,8 @@ def facts_of(engine: Any) -> dict[str, Any]:
         "facts": {
             "async": config.scheduler_config.async_scheduling,
             "compiled": config.compilation_config.mode,
+            "runner_v2": config.use_v2_model_runner,
+            "backends": engine.collective_rpc(backends)[0],
             **{
                 fact: getattr(values.get(f"vllm:spec_decode_num_{name}_tokens"), "value", 0)
                 for fact, name in (("drafted", "draft"), ("accepted", "accepted"))
@@ -348,106 +354,3 @@ def facts_of(engine: Any) -> dict[str, Any]:
             "attributes": {k: str(v) for k, v in vars(config.cache_config).items()},
         },
     }
-
-
-@contextmanager
-def lively_dummy_weights(captured: dict[str, Any]) -> Iterator[None]:
-    """Give dummy weights a size at which heads matter, and keep a copy of them.
-
-    vLLM's own lie within 0.001 of zero, with which every model says the same.
-    """
-    import torch
-    from vllm.model_executor.model_loader import dummy_loader
-
-    stock_fill, stock_load = dummy_loader.initialize_single_dummy_weight, dummy_loader.DummyModelLoader.load_weights
-
-    def fill(tensor: torch.Tensor) -> None:
-        if tensor.ndim == 0:
-            stock_fill(tensor)
-        elif tensor.ndim == 1:
-            stock_fill(tensor, 0.5, 1.5)
-        else:
-            reach = 2 * tensor[0].numel() ** -0.5
-            stock_fill(tensor, -reach, reach)
-
-    def load(self: Any, model: torch.nn.Module, model_config: Any) -> None:
-        stock_load(self, model, model_config)
-        captured["weights"] = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
-
-    dummy_loader.initialize_single_dummy_weight = fill
-    dummy_loader.DummyModelLoader.load_weights = load  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        dummy_loader.initialize_single_dummy_weight = stock_fill
-        dummy_loader.DummyModelLoader.load_weights = stock_load  # type: ignore[method-assign]
-
-
-@contextmanager
-def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
-    """Let vLLM schedule a step ahead on a CPU: its CPU platform turns that off, because its runner waits on streams.
-
-    Stands in for the streams and events, which have nothing to wait for where work is done at once.
-    """
-    from unittest.mock import patch
-
-    import torch
-    from vllm.platforms.cpu import CpuPlatform
-
-    class Done:
-        device = torch.device("cpu")
-
-        def __init__(self, *args: Any, **options: Any) -> None: ...
-
-        def query(self) -> bool:
-            return True
-
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *args, **options: None
-
-        def __enter__(self) -> "Done":
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-    stock = CpuPlatform.check_and_update_config.__func__
-
-    def check(cls: Any, vllm_config: Any) -> None:
-        stock(cls, vllm_config)
-        vllm_config.scheduler_config.async_scheduling = True
-
-    with (
-        patch.object(CpuPlatform, "check_and_update_config", classmethod(check)),
-        patch.multiple(torch.cuda, Event=Done, Stream=Done, stream=Done, current_stream=Done),
-    ):
-        yield
-
-
-@contextmanager
-def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
-    """vLLM's own choice of the pixels that go to the worker, whatever an earlier engine of this process has mended."""
-    from unittest.mock import patch
-
-    from vllm.multimodal.utils import strip_covered_mm_data
-
-    with patch("vllm.v1.core.sched.output.strip_covered_mm_data", strip_covered_mm_data):
-        yield
-
-
-@contextmanager
-def kept_image_data(captured: dict[str, Any]) -> Iterator[None]:
-    """`keep_image_data` for an engine without a plan."""
-    from vhserve.compat.scheduler import keep_image_data
-
-    with stripped_image_data(captured):
-        keep_image_data()
-        yield
-
-
-PATCHES = {
-    "lively_dummy_weights": lively_dummy_weights,
-    "async_scheduling": async_scheduling,
-    "stripped_image_data": stripped_image_data,
-    "kept_image_data": kept_image_data,
-    "late_copies": late_copies,
-}

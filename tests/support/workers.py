@@ -29,7 +29,7 @@ def group(item: pytest.Item) -> str:
     file = item.nodeid.split("::")[0]
     if "server" in fixtures:
         return "server"
-    if "engine_host" in fixtures:
+    if "engine_host" in fixtures or "device_host" in fixtures:
         return f"engines of {file}"
     # A long test that starts servers of its own shares none of them.
     return item.nodeid if item.get_closest_marker("long") and "vllm_environment" in fixtures else file

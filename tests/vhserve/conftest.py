@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import device_engines
 import pytest
 import torch
 from engine_host import EngineHost, image
@@ -97,6 +98,15 @@ def engine_host(tmp_path_factory: pytest.TempPathFactory, vllm_environment: dict
     # oneDNN keeps what it made for the last 1,024 shapes, tens of MiB that would pass for a leak.
     settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1"}
     host = EngineHost(tmp_path_factory.mktemp("engines"), {**vllm_environment, **settings})
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="session")
+def device_host(tmp_path_factory: pytest.TempPathFactory, vllm_environment: dict[str, str]) -> Iterator[EngineHost]:
+    """For engines that run what a GPU runs, as far as a CPU can."""
+    environment = {**vllm_environment, **device_engines.ENVIRONMENT}
+    host = EngineHost(tmp_path_factory.mktemp("device-engines"), environment, "device_engines")
     yield host
     host.close()
 

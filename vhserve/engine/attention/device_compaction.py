@@ -1,12 +1,13 @@
 """Drops null blocks and their tokens from a batch's attention metadata, in fixed shapes and without synchronising.
 
 Owns the persistent buffers: addresses stay the same from step to step, so CUDA graphs that read them replay correctly.
-Plain torch on any device; on CUDA one Triton kernel compacts the tables. Does not know layers, heads or backends.
+Plain torch; where vLLM has Triton, one kernel compacts the tables. Does not know layers, heads or backends.
 """
 
 from dataclasses import dataclass
 
 import torch
+from vllm.triton_utils import HAS_TRITON
 
 NULL_BLOCK = 0
 
@@ -50,7 +51,7 @@ class Compactor:
     """
 
     def __init__(self, max_requests: int, max_tokens: int, block_size: int, device: torch.device | str) -> None:
-        self.block_size, self.device = block_size, torch.device(device)
+        self.block_size = block_size
         self._max_requests = max_requests
         self._table = torch.zeros(max_requests, 0, dtype=torch.int32, device=device)
         self._seq_lens = torch.zeros(max_requests, dtype=torch.int32, device=device)
@@ -96,7 +97,7 @@ class Compactor:
             # Once, before anything is captured: vLLM's tables have one width. A column more, where dropped ids go.
             self._table = table.new_zeros(self._max_requests, columns + 1)
             self._starts = torch.arange(columns, dtype=torch.int32, device=table.device) * self.block_size
-        if self.device.type == "cuda":
+        if HAS_TRITON:
             from vhserve.engine.attention.compaction_kernel import compact_tables
 
             compact_tables(table, seq_lens, self._table, self._seq_lens, self.block_size)

@@ -1,0 +1,135 @@
+"""What an engine of a host is changed in while it lives: context managers by name, for `engine_host.Job.patches`.
+
+Each is given a dictionary to leave what it has captured in. Judges nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from late_copies import late_copies
+
+
+@contextmanager
+def lively_dummy_weights(captured: dict[str, Any]) -> Iterator[None]:
+    """Give dummy weights a size at which heads matter, and keep a copy of them.
+
+    vLLM's own lie within 0.001 of zero, with which every model says the same.
+    """
+    import torch
+    from vllm.model_executor.model_loader import dummy_loader
+
+    stock_fill, stock_load = dummy_loader.initialize_single_dummy_weight, dummy_loader.DummyModelLoader.load_weights
+
+    def fill(tensor: torch.Tensor) -> None:
+        if tensor.ndim == 0:
+            stock_fill(tensor)
+        elif tensor.ndim == 1:
+            stock_fill(tensor, 0.5, 1.5)
+        else:
+            reach = 2 * tensor[0].numel() ** -0.5
+            stock_fill(tensor, -reach, reach)
+
+    def load(self: Any, model: torch.nn.Module, model_config: Any) -> None:
+        stock_load(self, model, model_config)
+        captured["weights"] = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
+
+    dummy_loader.initialize_single_dummy_weight = fill
+    dummy_loader.DummyModelLoader.load_weights = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        dummy_loader.initialize_single_dummy_weight = stock_fill
+        dummy_loader.DummyModelLoader.load_weights = stock_load  # type: ignore[method-assign]
+
+
+@contextmanager
+def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
+    """Let vLLM schedule a step ahead on a CPU: its CPU platform turns that off, because its runner waits on streams.
+
+    Stands in for the streams and events, which have nothing to wait for where work is done at once.
+    """
+    from unittest.mock import patch
+
+    import torch
+    from vllm.platforms.cpu import CpuPlatform
+
+    class Done:
+        device = torch.device("cpu")
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
+
+        def query(self) -> bool:
+            return True
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *args, **options: None
+
+        def __enter__(self) -> "Done":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+    stock = CpuPlatform.check_and_update_config.__func__
+
+    def check(cls: Any, vllm_config: Any) -> None:
+        stock(cls, vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+
+    with (
+        patch.object(CpuPlatform, "check_and_update_config", classmethod(check)),
+        patch.multiple(torch.cuda, Event=Done, Stream=Done, stream=Done, current_stream=Done),
+    ):
+        yield
+
+
+@contextmanager
+def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
+    """vLLM's Triton attention, as on a GPU; only in a host of `device_engines`."""
+    from unittest.mock import patch
+
+    import torch
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.triton_utils import HAS_TRITON
+    from vllm.v1.attention import selector
+
+    assert HAS_TRITON
+    backend = "vllm.v1.attention.backends.triton_attn.TritonAttentionBackend"
+    with (
+        patch.object(CpuPlatform, "get_attn_backend_cls", classmethod(lambda cls, *args, **options: backend)),
+        # vLLM remembers its choice.
+        patch.object(selector, "_cached_get_attn_backend", selector._cached_get_attn_backend.__wrapped__),
+        patch.object(torch.cuda, "get_device_capability", lambda *args: (9, 0)),  # asked before the cache is written
+    ):
+        yield
+
+
+@contextmanager
+def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
+    """vLLM's own choice of the pixels that go to the worker, whatever an earlier engine of this process has mended."""
+    from unittest.mock import patch
+
+    from vllm.multimodal.utils import strip_covered_mm_data
+
+    with patch("vllm.v1.core.sched.output.strip_covered_mm_data", strip_covered_mm_data):
+        yield
+
+
+@contextmanager
+def kept_image_data(captured: dict[str, Any]) -> Iterator[None]:
+    """`keep_image_data` for an engine without a plan."""
+    from vhserve.compat.scheduler import keep_image_data
+
+    with stripped_image_data(captured):
+        keep_image_data()
+        yield
+
+
+PATCHES = {
+    "lively_dummy_weights": lively_dummy_weights,
+    "async_scheduling": async_scheduling,
+    "triton_attention": triton_attention,
+    "stripped_image_data": stripped_image_data,
+    "kept_image_data": kept_image_data,
+    "late_copies": late_copies,
+}
