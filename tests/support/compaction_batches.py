@@ -79,11 +79,17 @@ def paged_attention(
     table: torch.Tensor,
     lens: torch.Tensor,
 ) -> torch.Tensor:
-    """What a kernel does: causal, queries at the end of each request; other rows are not written (NaN here)."""
+    """What a kernel does: causal, queries at the end of each request, and zero where there is no token to see.
+
+    Other rows are not written (NaN here).
+    """
     out = torch.full_like(q, torch.nan)
     for row in range(len(lens)):
         first, last, length = int(starts[row]), int(starts[row + 1]), int(lens[row])
-        if first == last or length == 0:
+        if first == last:
+            continue
+        if length == 0:
+            out[first:last] = 0
             continue
         slots = [int(table[row, i // BLOCK]) * BLOCK + i % BLOCK for i in range(length)]
         mask = torch.arange(length)[None] <= torch.arange(last - first)[:, None] + length - (last - first)

@@ -11,6 +11,7 @@ __all__ = [
     "command_line",
     "layers",
     "model_runner",
+    "model_state",
     "models",
     "offloading",
     "processes",

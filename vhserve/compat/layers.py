@@ -116,21 +116,64 @@ def of_some_rows(layer_names: Sequence[str], rows: Any, metadata: Callable[[Any]
     metadata
         Makes a layer's metadata that of the rows. Layers that share it share what is made of it.
     """
+    from vllm.config import CUDAGraphMode
     from vllm.forward_context import get_forward_context
 
     context: Any = get_forward_context()
-    stock = context.attn_metadata, context.slot_mapping
-    own, slots = ((dict(one[0]) if isinstance(one, list) else dict(one)) for one in stock)
+    changed = ("attn_metadata", "slot_mapping", "is_padding", "cudagraph_runtime_mode")
+    stock = {name: getattr(context, name) for name in changed}
+    own, slots = (
+        (dict(one[0]) if isinstance(one, list) else dict(one)) for one in (context.attn_metadata, context.slot_mapping)
+    )
     for values, of_rows in ((own, metadata), (slots, lambda mapping: mapping.index_select(0, rows))):
         made: dict[int, Any] = {}
         for name in layer_names:
             if (value := values.get(name)) is not None:
                 values[name] = made[id(value)] if id(value) in made else made.setdefault(id(value), of_rows(value))
     context.attn_metadata, context.slot_mapping = own, slots
+    context.is_padding = None if context.is_padding is None else context.is_padding.index_select(0, rows)
+    context.cudagraph_runtime_mode = CUDAGraphMode.NONE  # graphs are of whole batches
     try:
         yield
     finally:
-        context.attn_metadata, context.slot_mapping = stock
+        for name, value in stock.items():
+            setattr(context, name, value)
+
+
+def runs_pieces_of_graphs() -> bool:
+    """Whether compiled code between two attention operators is replayed in the step that runs.
+
+    Symptom
+        A replayed piece reads what an earlier step left where its inputs were when it was captured.
+    Cause
+        A piece takes its inputs to be at the same addresses in all steps. Which steps are replayed says the forward
+        context, which is not documented.
+    Removal
+        With `layer_in_batch`.
+    """
+    from vllm.config import CUDAGraphMode
+    from vllm.forward_context import get_forward_context
+
+    mode: Any = get_forward_context().cudagraph_runtime_mode
+    return bool(mode == CUDAGraphMode.PIECEWISE)
+
+
+def run_between_graphs(vllm_config: Any, operator: str) -> None:
+    """Let an operator, of the form `library::name`, run between pieces of a compiled model, as attention does.
+
+    Symptom
+        An operator that attends is captured in a CUDA graph, with a batch that has no requests.
+    Cause
+        vLLM splits a model at the operators that its configuration lists, its own.
+    Removal
+        An operator says by itself that it is to run in between.
+
+    Call this while the model is built: vLLM splits it when it first runs. Where it is not split, graphs are of whole
+    steps, in which all rows go on.
+    """
+    operators = vllm_config.compilation_config.splitting_ops
+    if operators and operator not in operators:
+        operators.append(operator)
 
 
 def copy_of_batch(batch: Any, **changes: Any) -> Any:

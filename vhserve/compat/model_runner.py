@@ -16,8 +16,14 @@ def all_rows_are_read() -> bool:
     return _all_rows_are_read
 
 
+def say_all_rows_are_read(read: bool) -> None:
+    """What `all_rows_are_read` returns until the next step."""
+    global _all_rows_are_read
+    _all_rows_are_read = read
+
+
 def note_prompt_log_probs() -> None:
-    """Let model runners of this process say before a step what `all_rows_are_read` returns; idempotent.
+    """Let runners V1 of this process say before a step what `all_rows_are_read` returns; idempotent.
 
     Symptom
         Log-probabilities of prompts are those of rows that were not computed.
@@ -36,9 +42,8 @@ def note_prompt_log_probs() -> None:
 
     @functools.wraps(stock)
     def update_states(runner: Any, scheduler_output: Any) -> Any:
-        global _all_rows_are_read
         corrections = stock(runner, scheduler_output)
-        _all_rows_are_read = bool(runner.num_prompt_logprobs)
+        say_all_rows_are_read(bool(runner.num_prompt_logprobs))
         return corrections
 
     setattr(update_states, _NOTED, True)

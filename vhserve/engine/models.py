@@ -11,6 +11,9 @@ from torch import nn
 from vllm import ModelRegistry
 from vllm.config import VllmConfig
 
+from vhserve.compat.model_state import model_state_class
+from vhserve.engine.attention.known_queries import request_blocks
+from vhserve.engine.attention.partial_builder import PartialBuilder
 from vhserve.engine.checks import engine_reports
 from vhserve.engine.checks.architectures import served_by, stock_architecture
 from vhserve.engine.checks.error_relay import relay_user_errors
@@ -47,6 +50,16 @@ def with_plan(architecture: str) -> type[nn.Module]:
                 engine_reports.put("surgery", prune(self.get_language_model(), plan, vllm_config))
                 engine_reports.put("image_exit", leave_images(self.get_language_model(), plan, vllm_config))
                 evict(plan, vllm_config)
+                self.request_blocks = functools.partial(request_blocks, plan, vllm_config.cache_config.block_size)
+
+        def get_model_state_cls(self) -> type:
+            """What Model Runner V2 asks for; runner V1 does not."""
+            stock_state = getattr(super(), "get_model_state_cls", None)
+            return model_state_class(
+                None if stock_state is None else stock_state(),
+                self.request_blocks,
+                lambda builder: isinstance(builder, PartialBuilder),
+            )
 
     WithPlan.__name__ = WithPlan.__qualname__ = served_by(architecture)
     WithPlan.__doc__ = f"{architecture} with a plan."

@@ -3,7 +3,7 @@
 Does not know what they do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -11,8 +11,10 @@ import torch
 _LIBRARY: Final[Any] = torch.library.Library("vhserve", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's
 
 
-def opaque_operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `function`, which changes none of its arguments, as `torch.ops.vhserve.<name>`.
+def opaque_operator(
+    name: str, function: Callable[..., Any], fake: Callable[..., Any], changes: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Register `function` as `torch.ops.vhserve.<name>`, on any device.
 
     What `torch.library.custom_op` does, without its Python layers around every call, as in vLLM's own operators.
 
@@ -22,13 +24,15 @@ def opaque_operator(name: str, function: Callable[..., Any], fake: Callable[...,
         Its annotations give the operator's schema.
     fake
         Returns empty tensors of the shapes that `function` returns.
+    changes
+        Names of the arguments that `function` writes.
 
     Returns
     -------
     The operator.
     """
-    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
-    _LIBRARY.impl(name, function, dispatch_key="CompositeExplicitAutograd")  # on any device
+    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=changes))
+    _LIBRARY.impl(name, function, dispatch_key="CompositeExplicitAutograd")
     torch.library.register_fake(f"vhserve::{name}", fake, lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.vhserve, name)
     return operator

@@ -10,6 +10,7 @@ __all__ = [
     "gathered_attention",
     "host_builder",
     "host_compaction",
+    "known_queries",
     "lane_attention",
     "layer_attention",
     "partial_backend",

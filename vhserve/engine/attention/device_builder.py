@@ -1,7 +1,7 @@
 """The metadata builder of text-only heads on a GPU: it compacts a batch without waiting for the device.
 
-Owns the compaction's persistent buffers of one KV cache group. Does not know what is done with the queries
-(`partial_impl`).
+Owns the compaction's persistent buffers of one KV cache group, and the choice between counts that the host knows
+(`known_queries`) and upper bounds. Does not know what is done with the queries (`partial_impl`).
 """
 
 import torch
@@ -10,9 +10,10 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from vhserve.compat.layers import copy_of_batch
-from vhserve.engine.attention.device_compaction import Compactor
+from vhserve.engine.attention.device_compaction import Compactor, SingleQueries
+from vhserve.engine.attention.known_queries import StepQueries
 from vhserve.engine.attention.partial_builder import PartialBuilder
-from vhserve.engine.attention.query_routing import QueryRouting
+from vhserve.engine.attention.query_routing import HostRows, QueryRouting
 from vhserve.engine.attention.step_compaction import CompactedBatch
 
 
@@ -28,26 +29,35 @@ class DeviceBuilder(PartialBuilder):
         requests, tokens = max(scheduler.max_num_seqs, capture), max(scheduler.max_num_batched_tokens, capture)
         self._compactor = Compactor(requests, tokens, kv_cache_spec.block_size, device)
 
-    def compact(self, batch: CommonAttentionMetadata) -> CompactedBatch:
-        """Shapes stay as they are, and how many queries are kept is known on the device only.
+    def compact(self, batch: CommonAttentionMetadata, step: StepQueries | None) -> CompactedBatch:
+        """Tables are compacted by the device. Where the host does not know the step, shapes stay as they are.
 
-        `query_start_loc_cpu` is left as it was; stock builders read it for context parallelism and PrefixLM, both
+        Then `query_start_loc_cpu` is left as it was; stock builders read it for context parallelism and PrefixLM, both
         refused. `max_query_len` and `max_seq_len` stay upper bounds.
         """
+        tokens, requests = batch.num_actual_tokens, batch.num_reqs
+        slots, starts = batch.slot_mapping[:tokens], batch.query_start_loc[: requests + 1]
+        single = batch.max_query_len <= 1
         compacted = self._compactor(
-            batch.block_table_tensor,
-            batch.seq_lens,
-            batch.slot_mapping,
-            batch.query_start_loc,
-            requests=batch.num_reqs,
-            tokens=batch.num_actual_tokens,
-            decode=batch.max_query_len <= 1,
+            batch.block_table_tensor[:requests],
+            batch.seq_lens[:requests],
+            SingleQueries(slots, starts) if single else None,
         )
         smaller: CommonAttentionMetadata = copy_of_batch(
-            batch,
-            block_table_tensor=compacted.block_table,
-            seq_lens=compacted.seq_lens,
-            query_start_loc=compacted.query_start_loc,
+            batch, block_table_tensor=compacted.block_table, seq_lens=compacted.seq_lens
         )
-        routing = QueryRouting(batch.num_actual_tokens, compacted.query_indices, compacted.dropped_mask)
-        return CompactedBatch(smaller, routing)
+        if step is not None:
+            smaller.max_seq_len = max(1, step.longest(self.treatment))
+        if single:
+            return CompactedBatch(smaller, None)
+        if step is None:
+            moved = self._compactor.move_queries(slots, starts)
+            smaller.query_start_loc = moved.query_start_loc
+            return CompactedBatch(smaller, QueryRouting(tokens, moved.indices, None, moved.dropped_mask))
+        known = step.of(self.treatment)
+        if known is None:
+            return CompactedBatch(smaller, None)
+        if len(known.kept):
+            smaller.num_actual_tokens, smaller.max_query_len = len(known.kept), known.most
+            smaller.query_start_loc, smaller.query_start_loc_cpu = known.query_start_loc, torch.from_numpy(known.starts)
+        return CompactedBatch(smaller, QueryRouting(tokens, known.kept_indices, HostRows(known.kept, known.last)))

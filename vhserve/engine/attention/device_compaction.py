@@ -5,6 +5,7 @@ Plain torch; where vLLM has Triton, one kernel compacts the tables. Does not kno
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from vllm.triton_utils import HAS_TRITON
@@ -24,19 +25,49 @@ class CompactedTensors:
         (requests, columns) int32: kept blocks first, in order.
     seq_lens
         (requests,) int32: kept tokens; 0 for a request that keeps none.
-    query_start_loc
-        (requests + 1,) int32: first kept query of each request, or the batch's own where queries are not moved.
-    query_indices
-        (tokens,) int64: indices of the kept queries in the batch, then those of the dropped ones. None: not moved.
-    dropped_mask
-        (tokens,) bool, in the batch's order: the query is in a null block, or is padding.
     """
 
     block_table: torch.Tensor
     seq_lens: torch.Tensor
+
+
+@dataclass
+class MovedQueries:
+    """Queries of a batch, those that are kept in front.
+
+    Attributes
+    ----------
+    query_start_loc
+        (requests + 1,) int32: first kept query of each request.
+    indices
+        (tokens,) int64: indices of the kept queries in the batch, then those of the dropped ones.
+    dropped_mask
+        (tokens,) bool, in the batch's order: the query is in a null block, or is padding.
+    """
+
     query_start_loc: torch.Tensor
-    query_indices: torch.Tensor | None
+    indices: torch.Tensor
     dropped_mask: torch.Tensor
+
+
+class SingleQueries(NamedTuple):
+    """Slots of a batch in which no request has more than one query.
+
+    Attributes
+    ----------
+    slot_mapping
+        (tokens,) int64: slots below a block's size are in the null block, and -1 is padding.
+    query_start_loc
+        (more than requests,) int32; padding may have starts past the tokens.
+    """
+
+    slot_mapping: torch.Tensor
+    query_start_loc: torch.Tensor
+
+    def slots(self, requests: int) -> torch.Tensor:
+        """(requests,) int64: the slot of each request's query."""
+        last = self.slot_mapping.shape[0] - 1
+        return self.slot_mapping[self.query_start_loc[:requests].long().clamp_(max=last)]
 
 
 class Compactor:
@@ -60,63 +91,63 @@ class Compactor:
         self._dropped = torch.zeros(max_tokens, dtype=torch.bool, device=device)
 
     def __call__(
-        self,
-        block_table: torch.Tensor,
-        seq_lens: torch.Tensor,
-        slot_mapping: torch.Tensor,
-        query_start_loc: torch.Tensor,
-        *,
-        requests: int,
-        tokens: int,
-        decode: bool,
+        self, block_table: torch.Tensor, seq_lens: torch.Tensor, queries: SingleQueries | None = None
     ) -> CompactedTensors:
-        """Compact one batch.
+        """Compact the tables of a batch.
 
         Parameters
         ----------
         block_table
             (requests, columns) int32, indexed by position; what lies past a request's length is ignored.
-        seq_lens, slot_mapping, query_start_loc
-            Of the batch, as in vLLM's `CommonAttentionMetadata`; slots below `block_size` are in the null block, and
-            -1 is padding.
-        decode
-            Whether no request has more than one query. Then queries stay where they are, so that the step can be a
-            CUDA graph; the caller sets the output of those in `dropped_mask` to zero.
+        seq_lens
+            (requests,) int32, in tokens.
+        queries
+            Where no request has more than one query. That stays where it is, so that the step can be a CUDA graph; one
+            in a null block is given no token to see, for which kernels return zero.
         """
-        self._compact_tables(block_table[:requests], seq_lens[:requests])
-        dropped = torch.lt(slot_mapping[:tokens], self.block_size, out=self._dropped[:tokens])
-        starts, indices = query_start_loc[: requests + 1], None
-        if not decode:
-            starts, indices = self._move_queries(starts, dropped)
-        columns = block_table.shape[1]
-        return CompactedTensors(self._table[:requests, :columns], self._seq_lens[:requests], starts, indices, dropped)
-
-    def _compact_tables(self, table: torch.Tensor, seq_lens: torch.Tensor) -> None:
-        requests, columns = table.shape
+        requests, columns = block_table.shape
         if columns >= self._table.shape[1]:
             # Once, before anything is captured: vLLM's tables have one width. A column more, where dropped ids go.
-            self._table = table.new_zeros(self._max_requests, columns + 1)
-            self._starts = torch.arange(columns, dtype=torch.int32, device=table.device) * self.block_size
+            self._table = block_table.new_zeros(self._max_requests, columns + 1)
+            self._starts = torch.arange(columns, dtype=torch.int32, device=block_table.device) * self.block_size
+        table, lengths = self._table[:requests], self._seq_lens[:requests]
         if HAS_TRITON:
             from vhserve.engine.attention.compaction_kernel import compact_tables
 
-            compact_tables(table, seq_lens, self._table, self._seq_lens, self.block_size)
-            return
-        remaining = seq_lens[:, None] - self._starts[:columns]
-        keep = (remaining > 0) & (table != NULL_BLOCK)
-        torch.sum(remaining.clamp_(0, self.block_size) * keep, dim=1, dtype=torch.int32, out=self._seq_lens[:requests])
-        places = torch.where(keep, keep.cumsum(1) - 1, self._table.shape[1] - 1)
-        self._table[:requests].zero_().scatter_(1, places, table)
+            compact_tables(block_table, seq_lens, table, lengths, self.block_size, queries)
+        else:
+            self._compact(block_table, seq_lens, table, lengths)
+            if queries is not None:
+                lengths.masked_fill_(queries.slots(requests) < self.block_size, 0)
+        return CompactedTensors(table[:, :columns], lengths)
 
-    def _move_queries(self, starts: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First kept query of each request, and the queries' indices: kept ones in order, then dropped ones."""
-        tokens = dropped.shape[0]
+    def _compact(
+        self, block_table: torch.Tensor, seq_lens: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor
+    ) -> None:
+        remaining = seq_lens[:, None] - self._starts[: block_table.shape[1]]
+        keep = (remaining > 0) & (block_table != NULL_BLOCK)
+        torch.sum(remaining.clamp_(0, self.block_size) * keep, dim=1, dtype=torch.int32, out=lengths)
+        places = torch.where(keep, keep.cumsum(1) - 1, table.shape[1] - 1)
+        table.zero_().scatter_(1, places, block_table)
+
+    def move_queries(self, slot_mapping: torch.Tensor, query_start_loc: torch.Tensor) -> MovedQueries:
+        """First kept query of each request, and where queries are: kept ones in order, then dropped ones.
+
+        Parameters
+        ----------
+        slot_mapping
+            (tokens,) int64: slots below `block_size` are in the null block, and -1 is padding.
+        query_start_loc
+            (requests + 1,) int32, of the batch.
+        """
+        tokens = slot_mapping.shape[0]
+        dropped = torch.lt(slot_mapping, self.block_size, out=self._dropped[:tokens])
         kept_so_far = torch.cat([dropped.new_zeros(1, dtype=torch.int64), (~dropped).cumsum(0)])
         dropped_so_far = dropped.cumsum(0)
         places = torch.where(dropped, kept_so_far[-1] + dropped_so_far - 1, kept_so_far[1:] - 1)
         indices = self._indices[:tokens]
         indices.scatter_(0, places, torch.arange(tokens, device=dropped.device))
         # Padding of the batch may have starts past its tokens.
-        new_starts = self._query_start_loc[: starts.shape[0]]
-        new_starts.copy_(kept_so_far[starts.long().clamp_(max=tokens)])
-        return new_starts, indices
+        new_starts = self._query_start_loc[: query_start_loc.shape[0]]
+        new_starts.copy_(kept_so_far[query_start_loc.long().clamp_(max=tokens)])
+        return MovedQueries(new_starts, indices, dropped)

@@ -4,10 +4,12 @@ Owns how a compaction plan becomes a batch of a KV cache group. Does not know ho
 A batch without image blocks stays vLLM's own.
 """
 
+import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from vhserve.compat.layers import copy_of_batch
+from vhserve.engine.attention.known_queries import StepQueries
 from vhserve.engine.attention.partial_builder import PartialBuilder
 from vhserve.engine.attention.query_routing import QueryRouting
 from vhserve.engine.attention.step_compaction import CompactedBatch
@@ -18,7 +20,7 @@ class HostBuilder(PartialBuilder):
 
     kv_cache_spec: AttentionSpec
 
-    def compact(self, batch: CommonAttentionMetadata) -> CompactedBatch:
+    def compact(self, batch: CommonAttentionMetadata, step: StepQueries | None) -> CompactedBatch:
         plan = self.step_compaction.host_plan(batch, self.kv_cache_spec.block_size)
         if plan is None:
             return CompactedBatch(batch, None)
@@ -31,16 +33,15 @@ class HostBuilder(PartialBuilder):
                 max_seq_len=plan.max_seq_len,
             )
             return CompactedBatch(smaller, None)
-        queries, tokens = plan.queries, batch.num_actual_tokens
-        last = batch.query_start_loc[1 : batch.num_reqs + 1].long() - 1
-        if not len(queries.kept_indices):
-            routing = QueryRouting(tokens, queries.kept_indices, None, queries.dropped_indices, last)
+        queries, rows = plan.queries, plan.queries.rows
+        routing = QueryRouting(batch.num_actual_tokens, torch.from_numpy(rows.kept), rows)
+        if not len(rows.kept):
             return CompactedBatch(batch, routing)
         seq_lens = plan.seq_lens[queries.requests]
         smaller = copy_of_batch(
             batch,
             num_reqs=len(queries.requests),
-            num_actual_tokens=len(queries.kept_indices),
+            num_actual_tokens=len(rows.kept),
             block_table_tensor=plan.block_table(table)[queries.requests],
             seq_lens=seq_lens,
             query_start_loc=queries.query_start_loc,
@@ -48,5 +49,4 @@ class HostBuilder(PartialBuilder):
             max_query_len=queries.max_query_len,
             max_seq_len=int(seq_lens.max()),
         )
-        routing = QueryRouting(tokens, queries.kept_indices, queries.dropped_mask, queries.dropped_indices, last)
         return CompactedBatch(smaller, routing)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vhserve.engine.attention.query_routing import HostRows
+
 NULL_BLOCK = 0
 
 
@@ -27,20 +29,14 @@ class KeptQueries:
         (kept requests + 1,) int32: first kept query of each of these, as in vLLM's `CommonAttentionMetadata`.
     max_query_len
         Most kept queries of a request.
-    kept_indices
-        (kept queries,) int64: their indices in the batch.
-    dropped_mask
-        (tokens,) bool: the other queries of the batch.
-    dropped_indices
-        (tokens - kept queries,) int64: the same as indices.
+    rows
+        Their indices in the batch, and each request's last query.
     """
 
     requests: torch.Tensor
     query_start_loc: torch.Tensor
     max_query_len: int
-    kept_indices: torch.Tensor
-    dropped_mask: torch.Tensor
-    dropped_indices: torch.Tensor
+    rows: HostRows
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,5 @@ def _kept_queries(dropped: np.ndarray, starts: np.ndarray) -> KeptQueries | None
         torch.from_numpy(requests),
         torch.from_numpy(np.append(new_starts[requests], len(kept_indices)).astype(np.int32)),
         int(counts.max(initial=0)),
-        torch.from_numpy(kept_indices),
-        torch.from_numpy(dropped),
-        torch.from_numpy(np.flatnonzero(dropped)),
+        HostRows(kept_indices, starts[1:].astype(np.int64) - 1),
     )

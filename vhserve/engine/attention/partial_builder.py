@@ -11,6 +11,8 @@ from vllm.config import VllmConfig, get_layers_from_vllm_config
 from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 
+from profiles.names import TreatmentName
+from vhserve.engine.attention.known_queries import StepQueries
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata, with_routing
 from vhserve.engine.attention.step_compaction import CompactedBatch, StepCompaction
@@ -25,6 +27,7 @@ class PartialBuilder:
     supports_draft_decode_metadata_update = False
 
     step_compaction: StepCompaction
+    treatment: TreatmentName
 
     @relay_user_errors()
     def __init__(
@@ -41,6 +44,7 @@ class PartialBuilder:
         self.supports_draft_decode_metadata_update = False  # stock builders set it on the instance
         layers = get_layers_from_vllm_config(vllm_config, PartialAttention, layer_names)
         self.step_compaction = layers[layer_names[0]].step_compaction
+        self.treatment = layers[layer_names[0]].treatment.name
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: KVCacheSpec) -> AttentionCGSupport:
@@ -55,12 +59,17 @@ class PartialBuilder:
         return None
 
     def build(
-        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
+        self,
+        common_prefix_len: int,
+        common_attn_metadata: CommonAttentionMetadata,
+        fast_build: bool = False,
+        step_queries: StepQueries | None = None,
     ) -> RoutedMetadata:
-        compacted = self.step_compaction.of_group(common_attn_metadata, self.compact)
+        """Build the metadata of a batch; `step_queries` is what the host knows of it (`compat.model_state`)."""
+        compacted = self.step_compaction.of_group(common_attn_metadata, lambda batch: self.compact(batch, step_queries))
         stock: Any = super().build(common_prefix_len, compacted.batch, fast_build)  # type: ignore[misc]  # the stock one's
         return with_routing(stock, compacted.routing)
 
-    def compact(self, batch: CommonAttentionMetadata) -> CompactedBatch:
+    def compact(self, batch: CommonAttentionMetadata, step: StepQueries | None) -> CompactedBatch:
         """The batch without null blocks and without the queries in them."""
         raise NotImplementedError

@@ -39,16 +39,13 @@ class PartialImpl:
         routing = None if attn_metadata is None else attn_metadata.routing
         if routing is None:
             return stock(query, key, value, kv_cache, attn_metadata, output, *scales)
-        rows = output[: routing.tokens]
-        if routing.keeps_none:
+        rows, indices = output[: routing.tokens], routing.kept_indices
+        if routing.host is not None:
             rows.zero_()
-            return output
-        if routing.kept_indices is None:
-            stock(query, key, value, kv_cache, attn_metadata, output, *scales)
-        else:
-            kept = output.new_empty((routing.kept_indices.shape[0], *output.shape[1:]))
-            stock(_select(query, routing.kept_indices), key, value, kv_cache, attn_metadata, kept, *scales)
-            rows.index_copy_(0, routing.kept_indices, kept)
+        if len(indices):
+            kept = output.new_empty((len(indices), *output.shape[1:]))
+            stock(_select(query, indices), key, value, kv_cache, attn_metadata, kept, *scales)
+            rows.index_copy_(0, indices, kept)
         if routing.dropped_mask is not None:
             # Filled, not multiplied: a row without keys may be NaN.
             rows.masked_fill_(routing.dropped_mask[:, None, None], 0)

@@ -8,7 +8,24 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class HostRows:
+    """Indices in the batch that are known on the host.
+
+    Attributes
+    ----------
+    kept
+        (kept queries,) int64, ascending: those that the kernel gets.
+    last
+        (requests,) int64: each request's last query.
+    """
+
+    kept: np.ndarray
+    last: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -20,27 +37,18 @@ class QueryRouting:
     tokens
         Queries of the batch, without padding.
     kept_indices
-        (kept queries,) int64: index in the batch of each query that the kernel gets, in its order. Where shapes are
-        fixed, indices of dropped queries follow, (tokens,) in all. None: the kernel gets all queries in place.
+        (kept queries,) int64: index in the batch of each query that the kernel gets, in its order. Where only the
+        device knows them, shapes are fixed: indices of dropped queries follow, (tokens,) in all.
+    host
+        What of it the host knows; None: nothing.
     dropped_mask
-        (tokens,) bool: rows of the output to set to zero. None: no row.
-    dropped_indices
-        (dropped queries,) int64: the same rows as indices, where they are known on the host. None: none is dropped, or
-        only the device knows which.
-    last_indices
-        (requests,) int64: index in the batch of each request's last query, where that is known on the host.
+        (tokens,) bool: rows that `kept_indices` ends with, where only the device knows them.
     """
 
     tokens: int
-    kept_indices: torch.Tensor | None
-    dropped_mask: torch.Tensor | None
-    dropped_indices: torch.Tensor | None = None
-    last_indices: torch.Tensor | None = None
-
-    @property
-    def keeps_none(self) -> bool:
-        """Whether every query is known to be dropped, so that the kernel need not run."""
-        return self.dropped_indices is not None and len(self.dropped_indices) == self.tokens
+    kept_indices: torch.Tensor
+    host: HostRows | None
+    dropped_mask: torch.Tensor | None = None
 
 
 class RoutedMetadata:
@@ -49,7 +57,7 @@ class RoutedMetadata:
     Attributes
     ----------
     routing
-        None when the kernel gets all queries and no output row is set to zero.
+        None when the kernel gets all queries.
     """
 
     routing: QueryRouting | None

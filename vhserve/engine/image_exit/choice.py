@@ -6,6 +6,7 @@ Does not change a model.
 from typing import Any, Final
 
 from torch import nn
+from vllm.compilation.breakable_cudagraph import is_breakable_cudagraph_enabled
 from vllm.config import VllmConfig
 from vllm.platforms import current_platform
 
@@ -41,10 +42,12 @@ def chosen_exit(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) 
 
 def _obstacle(decoder: nn.Module, vllm_config: VllmConfig) -> str:
     speculation: Any = vllm_config.speculative_config
-    if not current_platform.is_cpu():
-        return "on a GPU the host does not know which rows are kept"
-    if vllm_config.use_v2_model_runner:
-        return "Model Runner V2 does not say which requests ask for log-probabilities of their prompts"
+    if not current_platform.is_cpu() and not vllm_config.use_v2_model_runner:
+        return "on a GPU, Model Runner V1 does not know which rows are kept"
+    if vllm_config.compilation_config.use_inductor_graph_partition or is_breakable_cudagraph_enabled():
+        return "CUDA graphs are not split in front of it"
+    if vllm_config.parallel_config.use_ubatching:
+        return "a batch is computed in two parts"
     if type(decoder).__name__ not in DECODERS:
         return f"what {type(decoder).__name__} does between layers is not known"
     if any(getattr(one, "ada_rms_norm_t_cond", None) is not None for one in decoder.modules()):

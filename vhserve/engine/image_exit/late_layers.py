@@ -13,6 +13,9 @@ from vllm.compilation.decorators import support_torch_compile
 States = tuple[torch.Tensor, torch.Tensor]
 """Hidden states and residual, each (rows, hidden size)."""
 
+GivenStates = tuple[torch.Tensor, torch.Tensor | None]
+"""The same in front of a layer; in front of a decoder's first there is no residual."""
+
 
 # A class of its own: vLLM finds what it has compiled by the code of `forward`, of which the decoder has another.
 @support_torch_compile(dynamic_arg_dims={"positions": -1, "hidden_states": 0, "residual": 0})
@@ -36,7 +39,7 @@ class LateLayers(nn.Module):
         Parameters
         ----------
         positions
-            (rows,), or (3, rows) for rotary positions of three axes.
+            (rows,), or (3, rows) for rotary positions of three axes; contiguous.
         hidden_states, residual
             (rows, hidden size), in front of the first layer.
         """

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vhserve.engine.attention.query_routing import QueryRouting
+from vhserve.engine.attention.known_queries import to_device
+from vhserve.engine.attention.query_routing import HostRows, QueryRouting
 
 
 @dataclass(frozen=True)
@@ -30,24 +31,14 @@ class KeptRows:
 
 def kept_rows(routing: QueryRouting | None) -> KeptRows | None:
     """Rows to keep, from the routing of a text-only attention; None: all, or the host does not know which."""
-    if routing is None or routing.kept_indices is None or routing.last_indices is None:
+    if routing is None or routing.host is None:
         return None
-    kept = routing.kept_indices.numpy()
-    rows = np.union1d(kept, routing.last_indices.numpy())
+    host, device = routing.host, routing.kept_indices.device
+    rows = np.union1d(host.kept, host.last)
     if len(rows) == routing.tokens:
         return None
-    indices = torch.from_numpy(rows)
-    if len(rows) == len(kept):
-        return KeptRows(indices, None)
-    places = np.searchsorted(rows, kept)
-    dropped = np.ones(len(rows), bool)
-    dropped[places] = False
-    return KeptRows(
-        indices,
-        QueryRouting(
-            tokens=len(rows),
-            kept_indices=torch.from_numpy(places),
-            dropped_mask=torch.from_numpy(dropped),
-            dropped_indices=torch.from_numpy(np.flatnonzero(dropped)),
-        ),
-    )
+    if len(rows) == len(host.kept):
+        return KeptRows(routing.kept_indices, None)
+    places = np.searchsorted(rows, host.kept)
+    own = QueryRouting(len(rows), to_device(places, device), HostRows(places, np.searchsorted(rows, host.last)))
+    return KeptRows(to_device(rows, device), own)

@@ -15,12 +15,18 @@ from vllm.config import VllmConfig
 from vllm.logger import init_logger
 
 from profiles.pruning_plan import PruningPlan
-from vhserve.compat.layers import layer_in_batch, metadata_of, of_some_rows
+from vhserve.compat.layers import (
+    layer_in_batch,
+    metadata_of,
+    of_some_rows,
+    run_between_graphs,
+    runs_pieces_of_graphs,
+)
 from vhserve.compat.model_runner import all_rows_are_read, note_prompt_log_probs
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata, with_routing
 from vhserve.engine.image_exit.choice import chosen_exit
-from vhserve.engine.image_exit.late_layers import LateLayers, States
+from vhserve.engine.image_exit.late_layers import GivenStates, LateLayers, States
 from vhserve.engine.image_exit.rows import kept_rows
 from vhserve.engine.operators import opaque_operator
 
@@ -41,35 +47,65 @@ class Stage:
     def __init__(self, layers: Sequence[nn.Module], attention: Sequence[PartialAttention]) -> None:
         self.layers, self.names = tuple(layers), tuple(one.layer_name for one in attention)
         self.late_layers = LateLayers(layers)
+        self._inputs = GraphInputs()
 
     @property
     def name(self) -> str:
         """Attention layer that an operator finds the stage by."""
         return self.names[0]
 
-    def run(self, positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None) -> States:
-        """Hidden states and residual behind the last layer; zero in the rows that left.
+    def run(self, positions: torch.Tensor, states: GivenStates, out: States) -> None:
+        """Write hidden states and residual behind the last layer; zero in the rows that left.
 
         Parameters
         ----------
         positions
             (tokens,), or (3, tokens) for rotary positions of three axes.
-        hidden, residual
-            (tokens, hidden size), in front of the first layer.
+        states
+            In front of the first layer, whose residual may be None. They are not changed.
+        out
+            Where to write.
         """
         metadata: RoutedMetadata | None = metadata_of(self.name)
         kept = None if metadata is None or all_rows_are_read() else kept_rows(metadata.routing)
         if kept is None:
-            return self.late_layers(positions, hidden, residual)
+            for to, one in zip(out, self.late_layers(*self._inputs.of(positions, states)), strict=True):
+                to.copy_(one)
+            return
         rows = kept.indices
         with of_some_rows(self.names, rows, lambda own: with_routing(own, kept.routing)):
-            some = self.late_layers(
-                positions.index_select(-1, rows),
-                hidden.index_select(0, rows),
-                None if residual is None else residual.index_select(0, rows),
-            )
-        out, left = (torch.zeros_like(hidden).index_copy_(0, rows, one) for one in some)
-        return out, left
+            hidden, residual = (None if one is None else one.index_select(0, rows) for one in states)
+            some = self.late_layers(positions.index_select(-1, rows), hidden, residual)
+        for to, one in zip(out, some, strict=True):
+            to.zero_().index_copy_(0, rows, one)
+
+
+class GraphInputs:
+    """Where the late layers find their inputs when all rows go on.
+
+    Pieces of CUDA graphs are captured with their inputs' addresses. An operator's inputs and outputs have fixed ones,
+    since the pieces in front of it allocate them; what it gives to the late layers has to be put where it was before.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, torch.Tensor] = {}
+        self._places: dict[tuple[int, torch.Size], torch.Tensor] = {}
+
+    def of(self, positions: torch.Tensor, states: GivenStates) -> tuple[Any, ...]:
+        """Copies, since vLLM's norms may write where they read."""
+        given = positions.contiguous(), *states
+        if not runs_pieces_of_graphs():
+            return given[0], *(None if one is None else one.clone() for one in states)
+        return tuple(None if one is None else self._place(at, one).copy_(one) for at, one in enumerate(given))
+
+    def _place(self, at: int, like: torch.Tensor) -> torch.Tensor:
+        """Of the largest batch, which vLLM captures first, smaller ones take a part."""
+        key = at, like.shape
+        if key not in self._places:
+            if at not in self._buffers or self._buffers[at].numel() < like.numel():
+                self._buffers[at] = like.new_empty(like.numel())
+            self._places[key] = self._buffers[at][: like.numel()].view(like.shape)
+        return self._places[key]
 
 
 def leave_images(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig) -> int | None:
@@ -90,7 +126,9 @@ def leave_images(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig)
     attention = [one for layer in layers for one in layer.modules() if isinstance(one, PartialAttention)]
     if not attention:  # in this part of a pipeline
         return None
-    note_prompt_log_probs()
+    if not vllm_config.use_v2_model_runner:  # there, the model state says it
+        note_prompt_log_probs()
+    run_between_graphs(vllm_config, "vhserve::image_exit")
     _enter(Stage(layers, attention), attention[0])
     logger.info("Rows of image blocks leave in front of layer %d of %d", first, plan.geometry.layers)
     return first
@@ -113,10 +151,12 @@ def _first_layer(stock: type[nn.Module]) -> type[nn.Module]:
             self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor | None, **_: None
         ) -> States:
             stage: Stage = self.exit_stage
+            out = torch.empty_like(hidden_states), torch.empty_like(hidden_states)
             if torch.compiler.is_compiling():
-                states: States = _image_exit(positions, hidden_states, residual, stage.name)
-                return states
-            return stage.run(positions, hidden_states, residual)
+                _image_exit(positions, hidden_states, residual, *out, stage.name)
+            else:
+                stage.run(positions, (hidden_states, residual), out)
+            return out
 
     return FirstOfStage
 
@@ -132,20 +172,31 @@ def _passing_layer(stock: type[nn.Module]) -> type[nn.Module]:
     return PassedLayer
 
 
-def _run(positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str) -> States:
+def _run(
+    positions: torch.Tensor,
+    hidden: torch.Tensor,
+    residual: torch.Tensor | None,
+    out_hidden: torch.Tensor,
+    out_residual: torch.Tensor,
+    layer_name: str,
+) -> None:
     """Opaque to torch.compile: the number of rows that are kept differs from batch to batch.
 
     What runs within it is compiled by itself, so an engine has two compiled stages.
     """
     layer: PartialAttention = layer_in_batch(layer_name)
-    stage: Any = layer.exit_stage
-    # vLLM's norms may write where they read.
-    states: States = stage.run(positions, hidden.clone(), None if residual is None else residual.clone())
-    return states
+    layer.exit_stage.run(positions, (hidden, residual), (out_hidden, out_residual))
 
 
-def _states(positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor | None, layer_name: str) -> States:
-    return torch.empty_like(hidden), torch.empty_like(hidden)
+def _nothing(
+    positions: torch.Tensor,
+    hidden: torch.Tensor,
+    residual: torch.Tensor | None,
+    out_hidden: torch.Tensor,
+    out_residual: torch.Tensor,
+    layer_name: str,
+) -> None:
+    return None
 
 
-_image_exit = opaque_operator("image_exit", _run, _states)
+_image_exit = opaque_operator("image_exit", _run, _nothing, changes=("out_hidden", "out_residual"))

@@ -82,7 +82,7 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         """Indices of the tokens of the batch that runs which are kept; None when none is dropped."""
         metadata: RoutedMetadata | None = metadata_of(self.layer_name)
         routing = None if metadata is None else metadata.routing
-        return None if routing is None or routing.dropped_indices is None else routing.kept_indices
+        return None if routing is None or routing.host is None else routing.kept_indices
 
 
 def _project(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:

@@ -23,12 +23,11 @@ def attend(
         return paged_attention(q, batch.starts, keys, values, kept, plan.seq_lens)
     queries, out = plan.queries, torch.zeros_like(q)
     assert queries.max_query_len == max((queries.query_start_loc.diff()).tolist(), default=0)
-    if len(queries.kept_indices):
+    rows = torch.from_numpy(queries.rows.kept)
+    if len(rows):
         table, lens = kept[queries.requests], plan.seq_lens[queries.requests]
-        out[queries.kept_indices] = paged_attention(
-            q[queries.kept_indices], queries.query_start_loc, keys, values, table, lens
-        )
-    assert torch.equal(queries.dropped_mask, ~torch.isin(torch.arange(batch.tokens), queries.kept_indices))
+        out[rows] = paged_attention(q[rows], queries.query_start_loc, keys, values, table, lens)
+    assert queries.rows.last.tolist() == (batch.starts[1:] - 1).tolist()
     return out
 
 

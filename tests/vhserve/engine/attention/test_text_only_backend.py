@@ -12,6 +12,8 @@ from compaction_batches import BLOCK, BLOCKS, WIDTH, Batch, draw, paged_attentio
 from torch import nn
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, CommonAttentionMetadata
 
+from profiles.treatments import TEXT_ONLY
+from vhserve.engine.attention.known_queries import DroppedBlocks, StepQueries, StepRequests
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.partial_backend import SUPPORTED, partial_backend
 from vhserve.engine.attention.query_routing import with_routing
@@ -41,6 +43,8 @@ class Builder:
         return AttentionCGSupport.ALWAYS
 
     def build(self, common_prefix_len: int, batch: CommonAttentionMetadata, fast_build: bool = False) -> Metadata:
+        assert batch.max_query_len >= batch.query_start_loc.diff().max()
+        assert batch.max_seq_len >= batch.seq_lens.max()
         return Metadata(batch.query_start_loc, batch.seq_lens, batch.block_table_tensor)
 
 
@@ -73,7 +77,7 @@ def builder(name: str, step: StepCompaction, kernel_block: int = BLOCK) -> Any:
     """A builder of a group whose only layer shares `step` with those of other groups."""
     layer = PartialAttention.__new__(PartialAttention)  # without a vLLM configuration, which a kernel would need
     nn.Module.__init__(layer)
-    layer.step_compaction = step
+    layer.step_compaction, layer.treatment = step, TEXT_ONLY
     config = SimpleNamespace(
         cache_config=SimpleNamespace(block_size=BLOCK),
         scheduler_config=SimpleNamespace(max_num_seqs=8, max_num_batched_tokens=2048),
@@ -97,9 +101,19 @@ def metadata_of(batch: Batch, table: torch.Tensor, slots: torch.Tensor) -> Commo
     )
 
 
+def known_step(batch: Batch) -> StepQueries:
+    """What the host knows of a batch without padding."""
+    flags = [(batch.table[row, : -(-int(length) // BLOCK)] == 0).numpy() for row, length in enumerate(batch.seq_lens)]
+    blocks = {str(row): {TEXT_ONLY.name: DroppedBlocks(one, BLOCK)} for row, one in enumerate(flags)}
+    scheduled, starts = batch.starts.diff().numpy(), batch.starts.numpy()
+    computed = batch.seq_lens.numpy() - scheduled
+    return StepQueries(StepRequests(list(blocks), computed, scheduled, starts), blocks, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool) -> None:
+def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool, known: bool) -> None:
     seed = random.randrange(10**6)
     print("seed", seed)
     rng = random.Random(seed)
@@ -111,6 +125,9 @@ def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool) 
     dropped = 0
     for _ in range(40):
         batch = draw(rng, decode)
+        while known and batch.tokens > len(batch.reference_keys):
+            batch = draw(rng, decode)
+        step_queries = known_step(batch) if known else None
         query = torch.randn(batch.tokens, 1, WIDTH)
         expected = torch.zeros(batch.tokens, WIDTH)
         for token, slots in enumerate(batch.reference_keys):
@@ -126,7 +143,7 @@ def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool) 
         second = metadata_of(batch, renamed[batch.table.long()].int(), moved)
         for made, common, cache in zip(builders, (first, second), (pages, elsewhere.view_as(pages)), strict=True):
             output = torch.full((batch.tokens, 1, WIDTH), torch.nan)
-            impl.forward(None, query, None, None, cache, made.build(0, common), output)
+            impl.forward(None, query, None, None, cache, made.build(0, common, step_queries=step_queries), output)
             real = len(batch.reference_keys)  # what follows is padding
             torch.testing.assert_close(output[:real, 0], expected[:real], rtol=1e-5, atol=1e-5)
     assert dropped > 20
