@@ -4,49 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from documents import brief, example_profile, profile_of
+from documents import brief, profile_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from planned import plan_for
 
-from profiles.errors import (
-    BudgetTooLarge,
-    LayoutRefused,
-    MeansMissing,
-    ProtectedHeadTreated,
-    RankingMissing,
-    UserError,
-    WrongValue,
-)
+from profiles.errors import BudgetTooLarge, LayoutRefused, MeansMissing, ProtectedHeadTreated, UserError, WrongValue
 from profiles.geometry import stage_layers
 from profiles.head_profile import HeadProfile
-from profiles.names import KNOWN_RANKINGS
-from profiles.planning.budget import heads_of
-from profiles.planning.image_exit import exit_layer, prefill_saved
-from profiles.planning.layout import TreatedHeads, layer_layouts
-from profiles.planning.planner import make_plan, protected_heads
+from profiles.planning.layout import layer_layouts
+from profiles.planning.planner import protected_heads
 from profiles.planning.rankings import group_ranking, unit_ranking
 from profiles.planning.units import unit_size, units
-from profiles.pruning_plan import PruningPlan
 from profiles.ranking import Ranking
 from profiles.store import load_plan, save
-from profiles.treatments import budgeted
-
-DEFAULTS: dict[str, Any] = {
-    "remove": 0,
-    "stage": "all",
-    "select": "bottom",
-    "protect_top": 0.0,
-    "seed": 0,
-    "granularity": "query_head",
-    "compensation": "none",
-}
-
-
-def plan_for(profile: HeadProfile, **options: Any) -> PruningPlan:
-    options = DEFAULTS | options
-    budgets = {one.name: options.pop(one.budget) for one in budgeted() if one.budget in options}
-    return make_plan(profile, budgets=budgets, **options)
 
 
 @st.composite
@@ -224,61 +196,6 @@ def test_whole_groups_are_protected_and_chosen_by_what_is_measured_of_groups() -
     assert by_head.heads("removed") == [(0, 0), (0, 2)]
 
 
-def test_every_head_behind_the_exit_is_text_only_or_removed() -> None:
-    profile = profile_of(np.arange(16.0)[::-1].reshape(4, 4))
-    plan = plan_for(profile, remove=1, text_only=3, exit_layer=2)
-    assert plan.heads("removed") == [(3, 3)]
-    late = [(layer, head) for layer in (2, 3) for head in range(4)]
-    assert plan.heads("text_only") == sorted([(1, 1), (1, 2), (1, 3), *(head for head in late if head != (3, 3))])
-    assert (plan.selection.exit_layer, plan.selection.text_only, exit_layer(plan)) == (2, 10, 2)
-    assert prefill_saved(plan, 0.5) == 0.25
-    assert plan_for(profile, exit_layer=0).heads("text_only") == [divmod(head, 4) for head in range(16)]
-
-
-def test_where_no_exit_is() -> None:
-    profile = profile_of(np.arange(12.0)[::-1].reshape(3, 4))
-    assert exit_layer(plan_for(profile, text_only=3)) is None
-    assert exit_layer(plan_for(profile, remove=4)) is None  # an engine without text-only heads knows no image blocks
-    assert exit_layer(plan_for(profile, remove=4, text_only=4)) == 1
-    assert exit_layer(plan_for(profile, remove=4, evict=4)) is None
-    assert prefill_saved(plan_for(profile, text_only=3), 1.0) == 0
-
-
-def test_an_exit_that_cannot_be() -> None:
-    profile = profile_of(np.arange(12.0).reshape(3, 4))
-    for options, kind, saying in (
-        ({"exit_layer": 3}, WrongValue, "the model has 3 layers"),
-        ({"exit_layer": 1, "stage": "late"}, WrongValue, "give --stage all"),
-        ({"exit_layer": 1, "protect_top": 10}, ProtectedHeadTreated, "layer 2 head 3"),
-        ({"exit_layer": 1, "text_only": 5}, BudgetTooLarge, "4"),
-    ):
-        with pytest.raises(kind, match=saying):
-            plan_for(profile, **options)
-
-
-def test_a_protected_kv_group_behind_the_exit_is_named() -> None:
-    profile = profile_of(np.arange(12.0).reshape(3, 4), kv_heads=2)
-    with pytest.raises(ProtectedHeadTreated, match=r"layer 2 group 1 \(heads 2-3\), which --protect-top 10 protects"):
-        plan_for(profile, exit_layer=1, protect_top=10)
-
-
-def test_units_of_a_grouped_query_model() -> None:
-    table = np.array([[0.5, 0.1, 0.3, 0.0, 0.2, 0.6], [0.0] * 6])
-    profile = profile_of(table, kv_heads=2)
-    by_group = [(unit.layer, unit.heads) for unit in units(profile.geometry, table, "kv_group")]
-    assert by_group == [(0, (0, 1, 2)), (0, (3, 4, 5)), (1, (0, 1, 2)), (1, (3, 4, 5))]
-    by_head = units(profile.geometry, table, "query_head")
-    assert [unit.heads for unit in by_head[:3]] == [(1, 3), (2, 4), (0, 5)]
-    assert [unit.heads for unit in by_head[3:]] == [(0, 3), (1, 4), (2, 5)]
-
-
-def test_single_query_heads_keep_all_kv_until_the_layer_goes() -> None:
-    profile = profile_of(np.array([[0.5, 0.1, 0.3, 0.0, 0.2, 0.6], [9.0] * 6]), kv_heads=2)
-    for remove, full, kv in ((2, (0, 2, 4, 5), (0, 1)), (4, (0, 5), (0, 1)), (6, (), ())):
-        layout = layer_layouts(plan_for(profile, remove=remove))[0]
-        assert layout.full == TreatedHeads(full, kv)
-
-
 @pytest.mark.parametrize(
     ("kv_heads", "options", "error", "part"),
     [
@@ -320,85 +237,3 @@ def test_mean_compensation_needs_means() -> None:
     empty = plan_for(profile_of(np.zeros((3, 4))), compensation="mean")
     assert empty.compensation.means is not None
     assert empty.compensation.means.shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "kv_heads", "granularity", "heads"),
-    [
-        ("0", 4, "query_head", 0),
-        ("5", 4, "query_head", 5),
-        ("50%", 4, "query_head", 2),
-        ("100%", 4, "query_head", 4),
-        ("74.9%", 4, "query_head", 2),
-        ("75%", 2, "kv_group", 2),
-        ("0%", 1, "kv_group", 0),
-        ("3", 1, "kv_group", 3),
-    ],
-)
-def test_budgets(text: str, kv_heads: int, granularity: Any, heads: int) -> None:
-    geometry = profile_of(np.zeros((3, 4)), kv_heads).geometry
-    assert heads_of(text, "remove", geometry, "late", granularity) == heads
-
-
-@pytest.mark.parametrize(
-    ("text", "kv_heads", "granularity", "words"),
-    [
-        ("0.1%", 4, "query_head", "0.1% of 4 heads, less than 1 head"),
-        ("75%", 1, "kv_group", "less than 4 heads, which are treated together"),
-        ("200%", 4, "query_head", "a percentage up to 100%"),
-    ],
-)
-def test_percentages_of_no_head_and_of_too_many(text: str, kv_heads: int, granularity: Any, words: str) -> None:
-    with pytest.raises(WrongValue, match=words):
-        heads_of(text, "remove", profile_of(np.zeros((3, 4)), kv_heads).geometry, "late", granularity)
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "101%", "-5%", "1e3", "%", "\u0661", "9" * 30, "5 %", "nan%"])
-def test_budgets_that_mean_nothing(text: str) -> None:
-    with pytest.raises(WrongValue, match="--text-only"):
-        heads_of(text, "text-only", profile_of(np.zeros((3, 4))).geometry, "late", "query_head")
-
-
-def with_effects(profile: HeadProfile, removed: np.ndarray, text_only: np.ndarray) -> HeadProfile:
-    effect = Ranking(tables={"removed": removed.tolist(), "text_only": text_only.tolist()})
-    return profile.model_copy(update={"rankings": profile.rankings | {"effect": effect}})
-
-
-def test_each_treatment_goes_by_its_own_effect() -> None:
-    rising = np.arange(12.0).reshape(3, 4)
-    profile = with_effects(profile_of(rising[::-1].copy()), removed=rising, text_only=rising[:, ::-1].copy())
-    plan = plan_for(profile, remove=3, text_only=2, rank_by="effect", protect_top=10)
-    assert plan.heads("removed") == [(0, 0), (0, 1), (0, 2)]
-    assert plan.heads("text_only") == [(0, 3), (1, 3)]  # (0, 3) is worth least, and the others of layer 0 are gone
-    assert plan.selection.protected == [(2, 2), (2, 3)]
-    assert plan.selection.rank_by == "effect"
-    top = plan_for(profile, remove=1, text_only=1, rank_by="effect", select="top")
-    assert (top.heads("removed"), top.heads("text_only")) == ([(2, 3)], [(2, 0)])
-
-
-@pytest.mark.parametrize("rank_by", [*KNOWN_RANKINGS, "a_new_one"])
-def test_every_ranking_orders_by_its_table(rank_by: str) -> None:
-    rng = np.random.default_rng(3)
-    tables = {name: rng.random((3, 4)) for name in (*KNOWN_RANKINGS, "a_new_one")}
-    profile = example_profile().model_copy(update={"rankings": {name: Ranking.of(one) for name, one in tables.items()}})
-    groups = tables[rank_by].reshape(3, 2, 2).mean(2)
-    least = np.unravel_index(groups.argmin(), groups.shape)
-    plan = plan_for(profile, remove=2, rank_by=rank_by, granularity="kv_group")
-    assert plan.heads("removed") == [(least[0], 2 * least[1]), (least[0], 2 * least[1] + 1)]
-
-
-@pytest.mark.parametrize(
-    ("rank_by", "cure"),
-    [
-        ("effect", "--no-effects"),
-        ("gradient", "--no-effects"),
-        ("box_weight", "boxes"),
-        ("sparsemm", "profile import"),
-        ("duo_attention", "profile import"),
-        ("nonsense", "has no nonsense.*rank by what it has: score, image_weight, concentration$"),
-    ],
-)
-def test_a_ranking_that_was_not_measured_is_refused(rank_by: str, cure: str) -> None:
-    profile = profile_of(np.arange(12.0).reshape(3, 4))
-    with pytest.raises(RankingMissing, match=cure):
-        plan_for(profile, remove=1, rank_by=rank_by)
