@@ -1,116 +1,23 @@
-"""Whatever `vhserve serve` can know to be wrong is one line and exit code 2, before vLLM or torch is imported.
+"""Flags that `vhserve serve` can know to be wrong are one line and exit code 2, before vLLM or torch is imported.
 
 Every case runs through the real command, `vhserve.cli.main`; all in one process, so that a run costs one start-up.
 """
 
 import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from broken_models import BROKEN, change_config, overwrite
+from command_host import Command
 from oracle import TinyModel
 
-from profiles.fingerprint import model_revision
-from profiles.pruning_plan import PruningPlan
-from profiles.store import load_plan, save
-from vhserve.commands.served_model import compare_revision
+from profiles.store import load_plan
 from vhserve.engine.kv_cache.pool import Pool
 from vhserve.errors import MemoryTooSmall
 from vhserve.server.preflight.flags import read_flags
 from vhserve.server.preflight.kv_cache import check_kv_cache
 from vhserve.server.preflight.memory import check_memory
 from vhserve.server.preflight.weights import check_quantisation
-
-HOST = """
-import contextlib, io, json, sys, time
-from vhserve.cli import main
-for line in sys.stdin:
-    out, err, start = io.StringIO(), io.StringIO(), time.monotonic()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(json.loads(line))
-    heavy = [name for name in ("vllm", "torch", "transformers") if name in sys.modules]
-    said = {"code": code, "out": out.getvalue(), "err": err.getvalue(), "heavy": heavy}
-    print(json.dumps(said | {"seconds": time.monotonic() - start}), flush=True)
-"""
-
-
-@dataclass
-class Said:
-    code: int
-    out: str
-    err: str
-    heavy: list[str]
-    seconds: float
-
-
-class Command:
-    """Runs command lines of `vhserve`, one after the other, in a process that has imported nothing heavy."""
-
-    def __init__(self, folder: Path) -> None:
-        # Nobody resolves `.invalid`, so that the Hub is out of reach on every machine.
-        hub = {"HF_HUB_CACHE": str(folder / "hub"), "HF_ENDPOINT": "http://hub.invalid", "HF_HUB_OFFLINE": "0"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", HOST],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **hub, "XDG_CACHE_HOME": str(folder / "cache")},
-            cwd=folder,
-        )
-
-    def __call__(self, *words: object) -> Said:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
-        self.process.stdin.flush()
-        return Said(**json.loads(self.process.stdout.readline()))
-
-    def refuses(self, *words: object, saying: list[str]) -> None:
-        said = self(*words)
-        assert said.code == 2, said
-        assert said.out == ""
-        assert len(said.err.splitlines()) == 1, said.err
-        assert said.err.count("; ") >= 2, "what was wrong; what was expected; what to do"
-        assert not said.heavy
-        assert [part for part in saying if part not in said.err] == [], said.err
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    command = Command(tmp_path_factory.mktemp("command"))
-    with command.process:  # its input is closed at the end, which ends it
-        yield command
-    assert command.process.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def plan_file(models: dict[str, TinyModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = models["gqa"]
-    path = tmp_path_factory.mktemp("plan") / "plan.json"
-    save(PruningPlan.manual(model.ref, model.geometry, removed=[(0, 0), (0, 1)]), path)
-    return path
-
-
-@pytest.mark.parametrize("defect", BROKEN)
-def test_a_broken_model(
-    defect: str, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
-) -> None:
-    breakage, saying = BROKEN[defect]
-    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    breakage(folder)
-    is_quantised = "quantised" in saying  # which vLLM may serve, with a plan too, but not sliced
-    surgery = ["--surgery", "slice"] if is_quantised else []
-    command.refuses("serve", folder, "--plan", plan_file, *surgery, "--port", "0", saying=[*saying, str(folder)])
-    if not is_quantised:
-        command.refuses("serve", folder, "--port", "0", saying=[*saying, str(folder)])
-
 
 ADDRESSES = {
     "out of range": (["--port", "65536"], ["--port 65536", "65535"]),
@@ -261,87 +168,3 @@ def test_a_value_of_a_flag_is_no_model(command: Command, models: dict[str, TinyM
     # Where there is one, it is found behind vLLM's flags, too.
     words = ["--port", "70000", "--enforce-eager", models["gqa"].path, "--plan", plan_file]
     command.refuses("serve", *words, saying=["--port 70000"])
-
-
-def test_plans_of_other_models(command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path) -> None:
-    command.refuses("serve", models["mha"].path, "--plan", plan_file, "--port", "0", saying=["layers 4", "layers 6"])
-    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    change_config({"architectures": ["KimiVLForConditionalGeneration"]})(folder)
-    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["KimiVL"])
-
-
-UNREADABLE = {
-    "a later version": (lambda plan: plan.update(version=2), ["version", "2", "1"]),
-    "a treatment of another stride": (
-        lambda plan: plan["treatments"][0].__setitem__(0, "evict:3"),
-        ["evict:3", "evict:4"],
-    ),
-    "a field of another release": (lambda plan: plan["selection"].update(evict_3=1), ["evict_3"]),
-}
-
-
-@pytest.mark.parametrize("case", UNREADABLE)
-def test_plans_that_this_release_cannot_read(
-    case: str, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
-) -> None:
-    change, saying = UNREADABLE[case]
-    change(plan := json.loads(plan_file.read_text()))
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    words = ["serve", models["gqa"].path, "--plan", tmp_path / "plan.json", "--port", "0"]
-    command.refuses(*words, saying=[*saying, str(tmp_path / "plan.json")])
-
-
-def test_weights_that_are_not_the_plan_s(
-    command: Command,
-    models: dict[str, TinyModel],
-    plan_file: Path,
-    tmp_path: Path,
-) -> None:
-    """One byte in the middle of a file, which the digest of earlier releases does not cover."""
-    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    old = model_revision(folder, like="sha256:")
-    weights = folder / "model.safetensors"
-    middle = weights.stat().st_size // 2
-    overwrite(weights.name, middle, bytes([weights.read_bytes()[middle] ^ 255]))(folder)
-    words = ["serve", folder, "--plan", plan_file, "--port", "0"]
-    command.refuses(*words, saying=[models["gqa"].ref.revision, model_revision(folder)])
-
-    plan = load_plan(plan_file)
-    said, kind = compare_revision(plan, str(plan_file), str(folder), models["gqa"].path)
-    assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in said
-    assert kind == "note"
-    before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
-    said, kind = compare_revision(before, str(plan_file), str(folder), folder)
-    assert "calibrate again" in said
-    assert kind == "warning"
-
-
-@pytest.mark.parametrize("text", ["{% for x in %}", "{{ open", b"\xff\xfe\x00"])
-def test_a_chat_template_that_is_none(
-    text: str | bytes, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    raw = text if isinstance(text, bytes) else text.encode()
-    (folder / "chat_template.jinja").write_bytes(raw)
-    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["chat_template.jinja"])
-    (tmp_path / "other.jinja").write_bytes(raw)
-    words = ["--plan", plan_file, "--port", "0", "--chat-template", tmp_path / "other.jinja"]
-    command.refuses("serve", models["gqa"].path, *words, saying=["other.jinja"])
-
-
-def test_a_hub_model_out_of_reach(command: Command, plan_file: Path) -> None:
-    for name in ("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "owner/model"):
-        command.refuses("serve", name, "--plan", plan_file, "--port", "0", saying=["cannot be reached", "hf download"])
-        assert command("serve", name, "--port", "0").seconds < 3
-    command.refuses("serve", "llava-1.5-7B", "--port", "0", saying=["llava-1.5-7b"])
-
-
-@pytest.mark.parametrize("defect", [defect for defect, (_, saying) in BROKEN.items() if "quantised" in saying])
-def test_a_quantised_model_cannot_be_calibrated(
-    defect: str, command: Command, models: dict[str, TinyModel], tmp_path: Path
-) -> None:
-    breakage, saying = BROKEN[defect]
-    folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
-    breakage(folder)
-    command.refuses("calibrate", "--model", folder, "--out", tmp_path / "p.json", saying=[*saying, "unquantised"])
-    assert not (tmp_path / "p.json").exists()
