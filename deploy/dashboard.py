@@ -9,7 +9,8 @@ from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from panels import ROWS, Panel
+from panel_types import Panel
+from panels import ROWS
 
 
 def dashboard() -> builders.Dashboard:

@@ -4,35 +4,9 @@ Names the metrics of vhserve/server/metric_definitions.py, of vLLM and of the re
 them with a live server. Knows nothing of Grafana's files.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-SELECTED: Final = 'job=~"$job", instance=~"$instance"'
-
-
-@dataclass(frozen=True)
-class Query:
-    """An expression and the name of its series in the legend. `#` in it stands for the selected servers."""
-
-    expr: str
-    legend: str
-
-    @property
-    def selected(self) -> str:
-        return self.expr.replace("#", SELECTED)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One graph, or with `kind` one number or one table."""
-
-    title: str
-    about: str
-    unit: str
-    queries: tuple[Query, ...]
-    kind: str = "timeseries"
-    width: int = 8
-    most: float | None = None
+from panel_types import Panel, Query
 
 
 def _quantile(share: float, series: str) -> Query:
