@@ -18,6 +18,7 @@ exit=text-only:0.75/exit:22 # in the last third of 32 layers no head sees the im
 # Two arms fit in 80 GB. Each number of requests at once is run often enough for a spread.
 declare -A command=(
   [check]="python3 -m benchmarks.gpu_check"
+  [dropped-tokens]="python3 -m benchmarks.dropped_tokens --model llava-1.6-7b --dtype bfloat16"
   [prefill]="$serving --arms stock,$exit --concurrency 0 --prefill 16 --repeats 7"
   [prefill-text-only]="$serving --arms stock,$plan --concurrency 0 --prefill 16 --repeats 7"
   [serving-2304]="$serving --arms stock,$plan --concurrency 1,8,16,32,64 --output 128 --repeats 3"
@@ -44,9 +45,9 @@ declare -A command=(
   [admission-512]="$serving --arms $plan,$plan+stock-admission --concurrency 24,64 --output 512 --repeats 2"
 )
 # First what has an answer soonest, and what others are read against.
-order=(check decode prefill serving-2304 serving-2304-exit fp8 fp8-exit capacity profile profile-exit admission serving-576
-  serving-576-exit int4 serving-2304-512 prefill-text-only fp8-of-stock capacity-576 decode-576 profile-48 admission-512
-  evict removed int8 fp8h)
+order=(check dropped-tokens decode prefill serving-2304 serving-2304-exit fp8 fp8-exit capacity profile profile-exit
+  admission serving-576 serving-576-exit int4 serving-2304-512 prefill-text-only fp8-of-stock capacity-576
+  decode-576 profile-48 admission-512 evict removed int8 fp8h)
 
 usage() { sed -n '/^#   bench/,/^# --dry-run/s/^# \{0,1\}//p' "$0"; echo "steps: ${order[*]}"; }
 
