@@ -64,8 +64,24 @@ def settled_block_size(vllm_config: Any) -> int:
     return size
 
 
-def layer_in_batch(layer_name: str) -> Any:
-    """An attention layer of the model that runs, by name.
+def name_for_operator(layer_name: str) -> Any:
+    """An attention layer's name, to be given to an operator whose function takes vLLM's `LayerNameType`.
+
+    Symptom
+        Layers that are alike are compiled one by one, so that an engine starts later.
+    Cause
+        torch.compile takes a string for a constant, by which the code of each layer is another. vLLM's own operators
+        get a name that torch lifts out of the code, where torch can do so; how is private.
+    Removal
+        vLLM publishes it, or torch lifts strings.
+    """
+    from vllm.utils.torch_utils import _encode_layer_name
+
+    return _encode_layer_name(layer_name)
+
+
+def layer_in_batch(layer_name: Any) -> Any:
+    """An attention layer of the model that runs, by name, or by what `name_for_operator` has made of it.
 
     Symptom
         A custom operator in a compiled model cannot take a Python object.
@@ -75,8 +91,9 @@ def layer_in_batch(layer_name: str) -> Any:
         vLLM documents the forward context.
     """
     from vllm.forward_context import get_forward_context
+    from vllm.utils.torch_utils import _resolve_layer_name
 
-    return get_forward_context().no_compile_layers[layer_name]
+    return get_forward_context().no_compile_layers[_resolve_layer_name(layer_name)]
 
 
 def metadata_of(layer_name: str) -> Any | None:

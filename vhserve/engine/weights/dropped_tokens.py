@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+from vllm.utils.torch_utils import LayerNameType
 
-from vhserve.compat.layers import layer_in_batch, metadata_of
+from vhserve.compat.layers import layer_in_batch, metadata_of, name_for_operator
 from vhserve.engine.attention.lane_attention import PartialAttention
 from vhserve.engine.attention.query_routing import RoutedMetadata
 from vhserve.engine.operators import opaque_operator
@@ -69,7 +70,7 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
     def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if torch.compiler.is_compiling():
             projected: torch.Tensor = _dropped_tokens_linear(
-                x, bias, self.layer_name, self.kind, layer.output_size_per_partition
+                x, bias, name_for_operator(self.layer_name), self.kind, layer.output_size_per_partition
             )
             return projected
         return self.project(x, bias)
@@ -85,13 +86,17 @@ class DroppedTokensLinear(UnquantizedLinearMethod):
         return None if routing is None or routing.host is None else routing.kept_indices
 
 
-def _project(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:
+def _project(
+    x: torch.Tensor, bias: torch.Tensor | None, layer_name: LayerNameType, kind: str, outputs: int
+) -> torch.Tensor:
     """Opaque to torch.compile: the number of dropped tokens differs from batch to batch."""
     layer: PartialAttention = layer_in_batch(layer_name)
     return layer.projection(kind).project(x, bias)
 
 
-def _projected(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, kind: str, outputs: int) -> torch.Tensor:
+def _projected(
+    x: torch.Tensor, bias: torch.Tensor | None, layer_name: LayerNameType, kind: str, outputs: int
+) -> torch.Tensor:
     return x.new_empty(x.shape[0], outputs)
 
 

@@ -233,3 +233,23 @@ def test_views_neither_copy_the_weight_nor_read_the_last_heads_of_dropped_tokens
             assert method.project_kept(x, None, kept).isfinite().all()
         assert layer.weight.data_ptr() == address
         assert not [one for one in vars(method).values() if isinstance(one, torch.Tensor)]
+
+
+def test_layers_that_are_alike_have_the_same_compiled_code() -> None:
+    """Their names are arguments of it, so that vLLM compiles one and not as many as the model has layers."""
+    from vhserve.engine.weights.dropped_tokens import DroppedTokensLinear
+
+    code = []
+
+    def compiler(module: Any, inputs: list[Any]) -> Any:
+        code.append(module.code)
+        return lambda *given: (given[0],)
+
+    for name in ("model.layers.0.attn_text_only", "model.layers.1.attn_text_only"):
+        layer: Any = nn.Linear(8, 8)
+        layer.output_size_per_partition = 8
+        method = DroppedTokensLinear(name, "qkv_proj")
+        torch.compiler.reset()
+        torch.compile(lambda x, method=method, layer=layer: method.apply(layer, x), backend=compiler)(torch.ones(3, 8))
+    assert "dropped_tokens_linear" in code[0]
+    assert code[0] == code[1]
