@@ -20,8 +20,8 @@ KINDS: Final = (GEMM, ATTENTION, CACHE, FUSED, MOVING, STEP, OTHER)
 """In the order of the table. `OTHER` is what no pattern knows."""
 
 PATTERNS: Final[tuple[tuple[str, str], ...]] = (
-    # Writes of keys and values: CUDA, Triton, per token and head, CPU.
-    (CACHE, r"reshape_and_cache|_reshape_cache_|concat_and_cache|cpu_attn_reshape|kv_cache_update"),
+    # Writes of keys and values: CUDA, Triton, per token and head, CPU, vhserve's of several attentions.
+    (CACHE, r"reshape_and_cache|_reshape_cache_|concat_and_cache|cpu_attn_reshape|kv_cache_update|write_kv_parts"),
     # What a step's metadata and its sampling need, on the device.
     (STEP, r"slot_mapping|_gather_block_tables|_compact_tables|_prepare_(pos|prefill|rope)|_post_update|_apply_write"),
     (STEP, r"_combine_sampled|get_scheduler_metadata|prepare_varlen|num_sampled|_token_request_mapping"),

@@ -46,6 +46,8 @@ NAMES = {
         "_reshape_cache_per_token_head",
         "_C::cpu_attn_reshape_and_cache",
         "vllm::unified_kv_cache_update",
+        "_write_kv_parts",
+        "vhserve::write_kv_parts",
     ],
     FUSED: [
         "triton_red_fused_add_mean_mul_pow_rsqrt_0",

@@ -13,8 +13,9 @@ ENVIRONMENT: Final = {
     "TRITON_INTERPRET": "1",
     "VLLM_USE_V2_MODEL_RUNNER": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCHINDUCTOR_TRITON_DISABLE_DEVICE_DETECTION": "1",  # it has its own code for CPUs
 }
-"""Of the host's process; Triton and vLLM read it when they are imported."""
+"""Of the host's process; Triton, torch and vLLM read it when they are imported."""
 
 
 class InterpreterDriver:
@@ -27,10 +28,7 @@ class InterpreterDriver:
 
 def main(address: str) -> None:
     """The host's side: as `engine_host.main`, with a Triton in which vLLM finds a backend for CPUs."""
-    import torch.utils._triton
     from triton.backends import backends
 
-    # Inductor asks it of a compiler, also where it makes no kernel of Triton's.
-    torch.utils._triton.triton_hash_with_backend = lambda: "interpreter"
     backends["cpu"] = SimpleNamespace(driver=InterpreterDriver, compiler=None)
     engine_host.main(address)

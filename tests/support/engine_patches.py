@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from graph_platform import graphs, new_lengths
 from late_copies import late_copies
 
 
@@ -105,6 +104,48 @@ def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
         yield
 
 
+PIECES: list[tuple[list[str], bool]] = []
+"""Operators of each piece of the model that `split_graphs` saw last, and whether vLLM splits graphs at it."""
+
+
+@contextmanager
+def split_graphs(captured: dict[str, Any]) -> Iterator[None]:
+    """Let vLLM split the compiled model into pieces, as on a GPU: its CPU platform never does.
+
+    What is between the pieces at which it splits runs as it is: vLLM's passes for Inductor want operators of a GPU.
+    """
+    from unittest.mock import patch
+
+    from vllm.compilation import backends
+    from vllm.config import CompilationMode
+    from vllm.platforms.cpu import CpuPlatform
+
+    check_stock, split_stock = CpuPlatform.check_and_update_config.__func__, backends.split_graph
+
+    def check(cls: Any, vllm_config: Any) -> None:
+        check_stock(cls, vllm_config)
+        compilation = vllm_config.compilation_config
+        compilation.mode, compilation.backend, compilation.compile_sizes = CompilationMode.VLLM_COMPILE, "eager", []
+        compilation.pass_config.fuse_norm_quant = compilation.pass_config.fuse_act_quant = False
+
+    def split(*args: Any) -> Any:
+        whole, pieces = split_stock(*args)
+        PIECES[:] = [
+            (
+                [str(node.target) for node in piece.graph.graph.nodes if node.op == "call_function"],
+                piece.is_splitting_graph,
+            )
+            for piece in pieces
+        ]
+        return whole, pieces
+
+    with (
+        patch.object(CpuPlatform, "check_and_update_config", classmethod(check)),
+        patch.object(backends, "split_graph", split),
+    ):
+        yield
+
+
 @contextmanager
 def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
     """vLLM's own choice of the pixels that go to the worker, whatever an earlier engine of this process has mended."""
@@ -130,9 +171,8 @@ PATCHES = {
     "lively_dummy_weights": lively_dummy_weights,
     "async_scheduling": async_scheduling,
     "triton_attention": triton_attention,
+    "split_graphs": split_graphs,
     "stripped_image_data": stripped_image_data,
     "kept_image_data": kept_image_data,
     "late_copies": late_copies,
-    "graphs": graphs,
-    "new_lengths": new_lengths,
 }

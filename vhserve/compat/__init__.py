@@ -8,6 +8,7 @@ pyproject.toml moves. Importing these modules is cheap; they do not know plans. 
 __all__ = [
     "api_server",
     "block_tables",
+    "cache_writes",
     "command_line",
     "layers",
     "model_runner",

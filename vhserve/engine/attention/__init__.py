@@ -4,6 +4,8 @@ Does not know which heads these are, nor the weights around the attention. Build
 """
 
 __all__ = [
+    "cache_write",
+    "cache_write_kernel",
     "compaction_kernel",
     "device_builder",
     "device_compaction",

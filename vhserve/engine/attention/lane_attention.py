@@ -36,6 +36,7 @@ class LaneAttention(Attention):
     def __init__(self, *args: Any, lane: LaneAssignment, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lane = lane
+        self.cache_write: Any = None  # of `cache_write`, on the first attention of a layer of several
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> KVCacheSpec | None:
         stock = super().get_kv_cache_spec(vllm_config)

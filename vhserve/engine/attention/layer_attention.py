@@ -13,6 +13,7 @@ from vllm.model_executor.layers.attention import Attention
 from profiles.planning.layout import TreatedHeads
 from profiles.treatments import TREATMENTS, Treatment
 from vhserve.compat.layers import attention_settings, forget_attention
+from vhserve.engine.attention.cache_write import share_cache_write
 from vhserve.engine.attention.lane_attention import FullLaneAttention, LaneAttention, PartialAttention
 from vhserve.engine.attention.partial_backend import block_outermost_backend, partial_backend
 from vhserve.engine.attention.split_attention import SplitAttention
@@ -61,7 +62,9 @@ def build_layer_attention(
             parts.append(_partial_attention(attention, treatment, heads, lane, compaction, vllm_config))
     if not parts:
         raise ValueError(f"layer {layer.index} keeps no head, so it has no attention")
-    return parts[0] if len(parts) == 1 else SplitAttention(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return SplitAttention(parts, shares_write=share_cache_write(parts, vllm_config))
 
 
 def _full_attention(
