@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from graph_platform import graphs, new_lengths
 from late_copies import late_copies
 
 
@@ -175,4 +176,6 @@ PATCHES = {
     "stripped_image_data": stripped_image_data,
     "kept_image_data": kept_image_data,
     "late_copies": late_copies,
+    "graphs": graphs,
+    "new_lengths": new_lengths,
 }

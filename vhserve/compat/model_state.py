@@ -86,13 +86,12 @@ def model_state_class(
                     for name, prefilling in zip(input_batch.req_ids, input_batch.is_prefilling_np, strict=True)
                 )
             )
-            step = self.requests.step(
-                input_batch.req_ids,
-                input_batch.num_computed_tokens_np,
-                input_batch.num_scheduled_tokens,
-                input_batch.query_start_loc_np[: input_batch.num_reqs + 1],
-            )
-            options.setdefault("model_specific_attn_metadata", StepMetadata(step))
+            starts = input_batch.query_start_loc_np[: input_batch.num_reqs + 1]
+            if starts[-1] == input_batch.num_tokens:  # else they are upper bounds, as of drafts that vary in length
+                step = self.requests.step(
+                    input_batch.req_ids, input_batch.num_computed_tokens_np, input_batch.num_scheduled_tokens, starts
+                )
+                options.setdefault("model_specific_attn_metadata", StepMetadata(step))
             metadata: dict[str, Any] = super().prepare_attn(input_batch, *args, **options)
             return metadata
 
