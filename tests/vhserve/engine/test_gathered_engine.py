@@ -141,6 +141,27 @@ def test_weights_of_four_bits_go_together_with_a_plan(scheme: str, engine_host: 
     assert 5 * max(off) < unrounded
 
 
+def test_weights_that_vllm_rounds_go_together_with_a_plan(engine_host: EngineHost, tmp_path: Path) -> None:
+    """To FP8 with a scale for each output, the one such method that vLLM has kernels of on any CPU; the vision tower's
+    are rounded too. The projector's stay: its input is a slice, which vLLM's kernel takes of one picture only.
+    """
+    source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
+    case, model = Case("", **GROUPS), small(source)
+    unpruned, plan = Case("").plan(model), case.plan(model)
+    config = {"ignore": ["*multi_modal_projector*"]}
+    settings = {"dtype": "bfloat16", "quantization": "fp8_per_channel", "quantization_config": config}
+    off = []
+    for own in (unpruned, plan):
+        content = own.model_dump(mode="json") if own.heads("removed") else None
+        outcome = engine_host.run(Job(str(source), content, case.rounds, settings))
+        assert outcome.failure is None, outcome.failure[1]
+        off.append(worst_difference(model.oracle, own, case.rounds, outcome.answers))
+    unmasked = worst_difference(model.oracle, unpruned, case.rounds, outcome.answers)
+    print(f"FP8: {off[0]:.2f} off without a plan, {off[1]:.2f} with one, {unmasked:.2f} of the model as it is")
+    assert off[1] < 1.5 * off[0]
+    assert 2 * off[1] < unmasked
+
+
 def test_heads_are_not_cut_out_of_quantised_weights(engine_host: EngineHost, tmp_path: Path) -> None:
     source = make_tiny_llava(tmp_path / "model", **SIZES, hidden=96, intermediate=160)
     quantise(source, tmp_path / "quantised", tmp_path / "rounded")

@@ -13,11 +13,11 @@ from oracle import TinyModel
 
 from profiles.store import load_plan
 from vhserve.engine.kv_cache.pool import Pool
-from vhserve.errors import MemoryTooSmall
+from vhserve.errors import FlagRefused, MemoryTooSmall
 from vhserve.server.preflight.flags import read_flags
 from vhserve.server.preflight.kv_cache import check_kv_cache
 from vhserve.server.preflight.memory import check_memory
-from vhserve.server.preflight.weights import check_quantisation
+from vhserve.server.preflight.weights import WITHOUT_KERNEL, check_quantisation
 
 ADDRESSES = {
     "out of range": (["--port", "65536"], ["--port 65536", "65535"]),
@@ -99,16 +99,71 @@ def test_a_kv_cache_is_not_offloaded_on_cpus_without_a_plan(command: Command, mo
     command.refuses(*words, saying=["--kv-offloading-size needs a plan on CPUs", "--kv-cache-memory-bytes"])
 
 
-@pytest.mark.parametrize("flag", ["--quantization", "-q"])
-def test_weights_are_not_quantised_to_fp8_on_cpus(flag: str, command: Command, models: dict[str, TinyModel]) -> None:
-    words = ["serve", models["gqa"].path, "--port", "0", flag, "fp8"]
-    command.refuses(*words, saying=["--quantization fp8", "no kernel", "leave --quantization out"])
+QUANTISED = {
+    **{name: (["--quantization", name], name) for name in WITHOUT_KERNEL},
+    "short": (["-q", "fp8"], "fp8"),
+    "online": (["-q", "online", "--quantization-config", '{"linear": "mxfp8"}'], "online with mxfp8"),
+    "online, in two words": (["-q", "online", "--quantization-config.linear", "mxfp8"], "online with mxfp8"),
+    "online, by its key": (
+        ["-q", "online", "--quantization-config", '{"linear": {"weight": "fp8_per_tensor_static"}}'],
+        "online with fp8_per_tensor",
+    ),
+    "online, one layer": (
+        ["-q", "online", "--quantization-config", '{"targets": {"*.o_proj": "mxfp4", "*.up_proj": "fp8_per_channel"}}'],
+        "online with mxfp4",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", QUANTISED)
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_weights_are_not_quantised_on_cpus_without_a_kernel(
+    case: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_file: Path
+) -> None:
+    given, named = QUANTISED[case]
+    if "block" in named and "amx_tile" in Path("/proc/cpuinfo").read_text():
+        pytest.skip("AMX has a kernel")
+    plan = ["--plan", plan_file] if with_plan else []
+    words = ["serve", models["gqa"].path, *plan, "--port", "0", *given]
+    command.refuses(*words, saying=[f"--quantization {named}", "no kernel", "leave --quantization out"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--quantization", "fp8_per_channel"],
+        ["--quantization", "compressed-tensors"],
+        ["-q", "online", "--quantization-config", '{"linear": "fp8_per_channel", "moe": "mxfp8"}'],
+        ["--quantization-config", '{"linear": "fp8_per_tensor"}'],  # which vLLM takes for a checkpoint's
+    ],
+)
+def test_other_weights_may_be_quantised_on_cpus(given: list[str]) -> None:
+    check_quantisation(read_flags(given))
+
+
+def test_online_quantisation_needs_a_method(command: Command, models: dict[str, TinyModel]) -> None:
+    words = ["serve", models["gqa"].path, "--port", "0", "--quantization", "online"]
+    command.refuses(*words, saying=["--quantization online names no method", "--quantization-config"])
+
+
+def test_amx_has_a_kernel_for_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vhserve.server.preflight.weights._CPU", tmp_path / "cpuinfo")
+    given = read_flags(["--quantization", "fp8_per_block"])
+    (tmp_path / "cpuinfo").write_text("flags : fpu amx_tile amx_int8\n")
+    check_quantisation(given)
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512f\n")
+    with pytest.raises(FlagRefused, match="without AMX"):
+        check_quantisation(given)
+    (tmp_path / "cpuinfo").unlink()
+    with pytest.raises(FlagRefused, match="without AMX"):
+        check_quantisation(given)
 
 
 def test_checks_of_kv_cache_and_weights_are_of_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vhserve.server.preflight.kv_cache.serving_device", lambda: "cuda")
     monkeypatch.setattr("vhserve.server.preflight.weights.serving_device", lambda: "cuda")
-    check_quantisation(read_flags(["--quantization", "fp8"]))
+    for method in WITHOUT_KERNEL:
+        check_quantisation(read_flags(["--quantization", method]))
     check_kv_cache(read_flags(["--kv-cache-dtype", "int4_per_token_head", "--kv-offloading-size", "4"]), has_plan=False)
 
 
