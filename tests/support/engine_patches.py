@@ -86,10 +86,11 @@ def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
-    """vLLM's Triton attention, as on a GPU; only in a host of `device_engines`."""
+    """vLLM's Triton attention, as on a GPU, and weights that are not packed; only in a host of `device_engines`."""
     from unittest.mock import patch
 
     import torch
+    from vllm.model_executor.layers.linear import LinearBase
     from vllm.platforms.cpu import CpuPlatform
     from vllm.triton_utils import HAS_TRITON
     from vllm.v1.attention import selector
@@ -101,6 +102,7 @@ def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
         # vLLM remembers its choice.
         patch.object(selector, "_cached_get_attn_backend", selector._cached_get_attn_backend.__wrapped__),
         patch.object(torch.cuda, "get_device_capability", lambda *args: (9, 0)),  # asked before the cache is written
+        patch.object(LinearBase, "_cpu_skip_gemm_dispatch", True, create=True),
     ):
         yield
 
@@ -148,6 +150,17 @@ def split_graphs(captured: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
+def views_always(captured: dict[str, Any]) -> Iterator[None]:
+    """On a device, views of the weight wherever a token is dropped, whatever they save: tiny models save little."""
+    from unittest.mock import patch
+
+    from vhserve.engine.weights import weight_views
+
+    with patch.object(weight_views, "LAUNCH_WORTH", -(10**18)):
+        yield
+
+
+@contextmanager
 def stripped_image_data(captured: dict[str, Any]) -> Iterator[None]:
     """vLLM's own choice of the pixels that go to the worker, whatever an earlier engine of this process has mended."""
     from unittest.mock import patch
@@ -173,6 +186,7 @@ PATCHES = {
     "async_scheduling": async_scheduling,
     "triton_attention": triton_attention,
     "split_graphs": split_graphs,
+    "views_always": views_always,
     "stripped_image_data": stripped_image_data,
     "kept_image_data": kept_image_data,
     "late_copies": late_copies,
