@@ -6,7 +6,7 @@ Judges nothing.
 from collections import Counter
 from typing import Any
 
-from text_only_probes import QUESTION, TEXT, add, scheduler_of
+from text_only_probes import QUESTION, TEXT, _add, _scheduler
 
 
 def projected_rows(engine: Any) -> list[dict[str, Any]]:
@@ -18,10 +18,10 @@ def projected_rows(engine: Any) -> list[dict[str, Any]]:
 
     assert engine.reset_prefix_cache()
     rows = _count_rows()
-    scheduler = scheduler_of(engine)
+    scheduler = _scheduler(engine)
     seen = []
     for number, (text, seeds) in enumerate([(QUESTION, (1,)), (TEXT, ())]):
-        add(engine, f"rows-{number}", text, seeds, tokens=3)
+        _add(engine, f"rows-{number}", text, seeds, tokens=3)
         while not any(request.num_output_tokens for request in scheduler.requests.values()):
             engine.llm_engine.step()
         (request,) = scheduler.requests.values()

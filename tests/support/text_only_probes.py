@@ -13,11 +13,11 @@ TWO = "<s>USER: is <image> like <image> ? yes no ASSISTANT:"
 TEXT = "<s>USER: how many blue squares are there in the picture ? ASSISTANT:"
 
 
-def scheduler_of(engine: Any) -> Any:
+def _scheduler(engine: Any) -> Any:
     return engine.llm_engine.engine_core.engine_core.scheduler
 
 
-def add(engine: Any, name: str, text: str, seeds: tuple[int, ...], tokens: int) -> None:
+def _add(engine: Any, name: str, text: str, seeds: tuple[int, ...], tokens: int) -> None:
     from vllm import SamplingParams
 
     prompt: dict[str, Any] = {"prompt": text}
@@ -29,7 +29,7 @@ def add(engine: Any, name: str, text: str, seeds: tuple[int, ...], tokens: int) 
 
 def _held(engine: Any) -> dict[str, Any]:
     """State of the pool and of every manager; at rest, everything is free and nothing is remembered."""
-    scheduler = scheduler_of(engine)
+    scheduler = _scheduler(engine)
     managers = scheduler.kv_cache_manager.coordinator.single_type_managers
     pool = scheduler.kv_cache_manager.block_pool
     return {
@@ -50,12 +50,12 @@ def block_tables(engine: Any) -> dict[str, Any]:
 
     assert engine.reset_prefix_cache()
     dropped = _count_dropped()
-    scheduler = scheduler_of(engine)
+    scheduler = _scheduler(engine)
     config = scheduler.kv_cache_config
     seen = {}
     for number, (text, seeds) in enumerate([(QUESTION, (1,)), (TWO, (1, 2)), (TEXT, ()), ("<image>\nyes", (3,))]):
         before = _held(engine)["free"]
-        add(engine, f"table-{number}", text, seeds, tokens=8)
+        _add(engine, f"table-{number}", text, seeds, tokens=8)
         while not any(request.num_output_tokens for request in scheduler.requests.values()):
             engine.llm_engine.step()
         ((name, request),) = scheduler.requests.items()
@@ -102,12 +102,14 @@ def _count_dropped() -> dict[tuple[str, str], int]:
 
 def abort_in_every_state(engine: Any) -> dict[str, Any]:
     """Abort waiting, prefilling, decoding and preempted requests; then what is left."""
-    scheduler = scheduler_of(engine)
+    scheduler = _scheduler(engine)
     assert engine.reset_prefix_cache()
     before = _held(engine)
     preempted = _count_preemptions(scheduler)
     for number in range(12):
-        add(engine, f"abort-{number}", *[(QUESTION, (number % 3,)), (TWO, (1, number % 2)), (TEXT, ())][number % 3], 90)
+        _add(
+            engine, f"abort-{number}", *[(QUESTION, (number % 3,)), (TWO, (1, number % 2)), (TEXT, ())][number % 3], 90
+        )
     aborted: dict[str, int] = {}
     step = 0
     while engine.llm_engine.has_unfinished_requests():
@@ -133,7 +135,7 @@ def _many_requests(engine: Any, total: int) -> dict[str, Any]:
     """Random requests, some of them aborted, through a pool that is too small for them."""
     import psutil
 
-    scheduler = scheduler_of(engine)
+    scheduler = _scheduler(engine)
     rng = random.Random(7)
     assert engine.reset_prefix_cache()
     before, preempted = _held(engine), _count_preemptions(scheduler)
@@ -143,7 +145,7 @@ def _many_requests(engine: Any, total: int) -> dict[str, Any]:
         while started < total and len(scheduler.requests) < 10:
             text, count = rng.choice([(QUESTION, 1), (TWO, 2), (TEXT, 0), ("<image><image><image>\nyes", 3)])
             seeds = tuple(rng.randrange(6) for _ in range(count))
-            add(engine, f"many-{started}", text, seeds, tokens=rng.randint(1, 50))
+            _add(engine, f"many-{started}", text, seeds, tokens=rng.randint(1, 50))
             started += 1
             if started in (total // 4, total):
                 memory.append(psutil.Process().memory_info().rss)
