@@ -30,6 +30,7 @@ from oracle import TinyModel  # noqa: E402
 
 from benchmarks.gpu_check_cases import CPU_CASES, GEOMETRY, GPU_CASES, PLANS, Case, make_model  # noqa: E402
 from profiles.files import write_atomically  # noqa: E402
+from profiles.planning.image_exit import exit_layer  # noqa: E402
 from profiles.pruning_plan import PruningPlan  # noqa: E402
 
 FACTOR: Final = 1.5
@@ -104,9 +105,21 @@ def _difference(
     """Largest difference in log-probability; or what was raised instead of an answer."""
     given = None if served is None else served.model_dump(mode="json")
     settings = case.engine_settings(with_plan=served is not None)
-    outcome = host.run(Job(str(model.path), given, case.rounds, settings))
+    exits = served is not None and exit_layer(served) is not None
+    outcome = host.run(
+        Job(
+            str(model.path),
+            given,
+            case.rounds,
+            settings,
+            case.patches if served else (),
+            "exit_probes:layer_of_exit" if exits else "",
+        )
+    )
     if outcome.failure is not None:
         return f"{outcome.failure[0]}: {outcome.failure[1][-600:]}"
+    if exits and outcome.probed is None:
+        return "rows of images were computed in all layers; the log says why"
     if case.offloads and not all(answer.cached for answer in outcome.answers[1] if len(answer.prompt_ids) > 32):
         return f"prompts were computed again: {[answer.cached for answer in outcome.answers[1]]} tokens were loaded"
     return worst_difference(model.oracle, expected, case.rounds, outcome.answers)

@@ -85,6 +85,8 @@ class Case:
         Name in `PLANS`.
     offloads
         Whether blocks go to the host's memory, from where the second round loads them.
+    patches
+        Of the tests' engine host, for the engine with the plan.
     """
 
     backend: str
@@ -93,6 +95,7 @@ class Case:
     rounds: tuple[Round, ...] = ONCE
     plan: str = "text-only"
     offloads: bool = False
+    patches: tuple[str, ...] = ()
 
     def engine_settings(self, *, with_plan: bool) -> dict[str, Any]:
         """Keywords of `vllm.LLM`."""
@@ -114,7 +117,11 @@ GPU_CASES: Final[Mapping[str, Case]] = {
     "flash float16 decode graphs": Case("FLASH_ATTN", "float16", DECODE_GRAPHS, LONG),
     "flash float16 trickle": Case("FLASH_ATTN", "float16", DECODE_GRAPHS | SLOWLY, TRICKLING),
     "flash float16 small chunks": Case("FLASH_ATTN", "float16", CHUNKS),
-    "flash float16 exit": Case("FLASH_ATTN", "float16", GRAPHS, LONG, plan="exit"),
+    # Tiny projections are vLLM's own unless they must not be.
+    "flash float16 projections": Case("FLASH_ATTN", "float16", GRAPHS, LONG, patches=("views_always",)),
+    "flash float16 exit": Case("FLASH_ATTN", "float16", GRAPHS, LONG, plan="exit", patches=("views_always",)),
+    "flash float16 exit trickle": Case("FLASH_ATTN", "float16", GRAPHS | SLOWLY, TRICKLING, plan="exit"),
+    "triton float32 exit": Case("TRITON_ATTN", "float32", GRAPHS, TWICE, plan="exit"),
     "flash float16 evict": Case("FLASH_ATTN", "float16", GRAPHS, LONG, plan="evict"),
     "flash float16 offload removed": Case("FLASH_ATTN", "float16", rounds=FORGOTTEN, plan="removed", offloads=True),
     "flash float16 offload text-only": Case("FLASH_ATTN", "float16", GRAPHS, FORGOTTEN, offloads=True),
