@@ -72,6 +72,7 @@ CASES = {
         probe="partial_probes:reuse",
         admission="stock",
     ),
+    "resumed_replies": device_case(**HALF, rounds=(), probe="resumption_probes:resumed_from_the_cache"),
     "preempted_replies": device_case(
         **HALF,
         rounds=(Round(IMAGE_PLACES[:3] * 2, tokens=80), Round(IMAGE_PLACES[:3] * 2, tokens=80, reset=False)),
@@ -94,8 +95,8 @@ QUICK = {
     *(("cpu", name) for name in ("text_only", "chunks", "evicted", "blocks_reused_at_once")),
     ("triton", "grouped"),
 }
-SLOW_IN_TRITON = {"preempted_replies", "blocks_reused_at_once"}
-"""Long replies, which the kernels have nothing to add to."""
+SLOW_IN_TRITON = {"evicted", "evicted_async", "preempted_replies", "resumed_replies", "blocks_reused_at_once"}
+"""Long replies, in which the kernels have nothing to add to the shorter ones of `grouped_evicted`."""
 EVERYWHERE = [(on, name) for on in PATCHES for name in CASES if on == "cpu" or name not in SLOW_IN_TRITON]
 
 
@@ -137,6 +138,14 @@ def test_blocks_that_another_request_gets_at_once(served: dict[str, EngineRuns],
     assert outcome.probed["reused"] > 0
     for prompt, answer in outcome.probed["answers"]:
         assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
+
+
+def test_replies_that_find_their_prompt_in_the_cache(served: dict[str, EngineRuns]) -> None:
+    """One of them finds all of it, so that its first step again is of the reply, which has lost the image's blocks."""
+    probed = served["cpu"]("resumed_replies").probed
+    assert any(found == prompt for prompt, found in probed["came_back"])
+    assert probed["calm"] == probed["disturbed"]
+    assert probed["held"]["free"] == probed["held"]["blocks"] - 1
 
 
 @pytest.mark.long
