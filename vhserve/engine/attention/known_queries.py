@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.utils.torch_utils import async_tensor_h2d
 
 from profiles.image_spans import SpanRule, Spans
 from profiles.names import TreatmentName
@@ -77,12 +78,12 @@ class KnownQueries:
     @cached_property
     def kept_indices(self) -> torch.Tensor:
         """`kept` on the device."""
-        return to_device(self.kept, self._device)
+        return async_tensor_h2d(self.kept, self._device)
 
     @cached_property
     def query_start_loc(self) -> torch.Tensor:
         """`starts` on the device."""
-        return to_device(self.starts, self._device)
+        return async_tensor_h2d(self.starts, self._device)
 
 
 class DroppedBlocks:
@@ -226,9 +227,3 @@ def request_blocks(plan: PruningPlan, block_size: int, device: torch.device) -> 
     """
     treatments = [one for one in TREATMENTS.values() if one.is_masked and plan.heads(one.name)]
     return RequestBlocks(treatments, plan.span_rule, block_size, device)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on a device that the host does not wait for; on a CPU the array itself."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from vllm.utils.torch_utils import async_tensor_h2d
 
-from vhserve.engine.attention.known_queries import to_device
 from vhserve.engine.attention.query_routing import HostRows, QueryRouting
 
 
@@ -40,5 +40,5 @@ def kept_rows(routing: QueryRouting | None) -> KeptRows | None:
     if len(rows) == len(host.kept):
         return KeptRows(routing.kept_indices, None)
     places = np.searchsorted(rows, host.kept)
-    own = QueryRouting(len(rows), to_device(places, device), HostRows(places, np.searchsorted(rows, host.last)))
-    return KeptRows(to_device(rows, device), own)
+    own = QueryRouting(len(rows), async_tensor_h2d(places, device), HostRows(places, np.searchsorted(rows, host.last)))
+    return KeptRows(async_tensor_h2d(rows, device), own)
