@@ -22,7 +22,7 @@ def layers_that_share(engine: Any) -> list[bool]:
 def writes(engine: Any) -> dict[str, Any]:
     """What one more request writes: by which way, and whether caches hold what vLLM's own writes would leave there.
 
-    And the operators of each piece at which vLLM has split the compiled model, with the patch `split_graphs`.
+    And the pieces into which vLLM has split the compiled model, with the patch `noted_pieces`.
     """
     import torch
     from engine_patches import PIECES

@@ -13,9 +13,8 @@ ENVIRONMENT: Final = {
     "TRITON_INTERPRET": "1",
     "VLLM_USE_V2_MODEL_RUNNER": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TORCHINDUCTOR_TRITON_DISABLE_DEVICE_DETECTION": "1",  # it has its own code for CPUs
 }
-"""Of the host's process; Triton, torch and vLLM read it when they are imported."""
+"""Of the host's process; Triton and vLLM read it when they are imported."""
 
 
 class InterpreterDriver:

@@ -108,31 +108,20 @@ def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
 
 
 PIECES: list[tuple[list[str], bool]] = []
-"""Operators of each piece of the model that `split_graphs` saw last, and whether vLLM splits graphs at it."""
+"""Operators of each piece of the model that was split last, with `noted_pieces`, and whether graphs are split at it."""
 
 
 @contextmanager
-def split_graphs(captured: dict[str, Any]) -> Iterator[None]:
-    """Let vLLM split the compiled model into pieces, as on a GPU: its CPU platform never does.
-
-    What is between the pieces at which it splits runs as it is: vLLM's passes for Inductor want operators of a GPU.
-    """
+def noted_pieces(captured: dict[str, Any]) -> Iterator[None]:
+    """Keep what vLLM splits a compiled model into; it does so with `graphs`."""
     from unittest.mock import patch
 
     from vllm.compilation import backends
-    from vllm.config import CompilationMode
-    from vllm.platforms.cpu import CpuPlatform
 
-    check_stock, split_stock = CpuPlatform.check_and_update_config.__func__, backends.split_graph
-
-    def check(cls: Any, vllm_config: Any) -> None:
-        check_stock(cls, vllm_config)
-        compilation = vllm_config.compilation_config
-        compilation.mode, compilation.backend, compilation.compile_sizes = CompilationMode.VLLM_COMPILE, "eager", []
-        compilation.pass_config.fuse_norm_quant = compilation.pass_config.fuse_act_quant = False
+    stock = backends.split_graph
 
     def split(*args: Any) -> Any:
-        whole, pieces = split_stock(*args)
+        whole, pieces = stock(*args)
         PIECES[:] = [
             (
                 [str(node.target) for node in piece.graph.graph.nodes if node.op == "call_function"],
@@ -142,10 +131,7 @@ def split_graphs(captured: dict[str, Any]) -> Iterator[None]:
         ]
         return whole, pieces
 
-    with (
-        patch.object(CpuPlatform, "check_and_update_config", classmethod(check)),
-        patch.object(backends, "split_graph", split),
-    ):
+    with patch.object(backends, "split_graph", split):
         yield
 
 
@@ -185,7 +171,7 @@ PATCHES = {
     "lively_dummy_weights": lively_dummy_weights,
     "async_scheduling": async_scheduling,
     "triton_attention": triton_attention,
-    "split_graphs": split_graphs,
+    "noted_pieces": noted_pieces,
     "views_always": views_always,
     "stripped_image_data": stripped_image_data,
     "kept_image_data": kept_image_data,

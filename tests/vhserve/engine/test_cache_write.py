@@ -1,14 +1,15 @@
 """One write for all attentions of a layer: against its definition, vLLM's own write for each, and the masked model.
 
-In Triton's interpreter; Triton's compiler takes the kernels for a GPU, on which nothing runs here. On vLLM's Triton
-attention, in float32 within 1e-5.
+In Triton's interpreter, CUDA graphs recorded and replayed there; Triton's compiler takes the kernels for a GPU, but
+nothing runs on one. On vLLM's Triton attention, in float32 within 1e-5.
 """
 
 import os
 import random
 import subprocess
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final
 
 import cache_write_probes
 import pytest
@@ -19,9 +20,12 @@ from exactness import EXACT
 from oracle import TinyModel
 from text_only_probes import QUESTION
 
+from vhserve.compat.cache_writes import STOCK_WRITE, split_graphs_at
 from vhserve.engine.attention.cache_write import fit_one_launch
 
 pytestmark = pytest.mark.vllm
+
+OWN_WRITE: Final = "vhserve::write_kv_parts"
 
 ROUNDS = (Round((EnginePrompt(QUESTION, (1,)), EnginePrompt("<s>yes no")), tokens=3),)
 PARTS: dict[str, Any] = {
@@ -31,6 +35,17 @@ PARTS: dict[str, Any] = {
 }
 """Of a grouped-query model of 4 layers: two have full and text-only heads."""
 SPLIT = 2
+GRAPHS: dict[str, Any] = {
+    "enforce_eager": False,
+    "max_num_seqs": 2,
+    "max_num_batched_tokens": 128,
+    "compilation_config": {
+        "mode": 3,
+        "cudagraph_mode": "FULL_AND_PIECEWISE",
+        "cudagraph_capture_sizes": [1, 2, 128],
+    },
+}
+"""What vLLM chooses on a GPU: a graph of a whole decode step, and for others of the pieces between attention."""
 
 
 def triton_case(**more: Any) -> Case:
@@ -45,7 +60,7 @@ UNASKED: dict[str, Any] = {"rounds": (), "probe": "cache_write_probes:layers_tha
 
 CASES = {
     "eager": triton_case(),
-    "split_graphs": triton_case(settings={"enforce_eager": False}, patches=("triton_attention", "split_graphs")),
+    "graphs": triton_case(settings=GRAPHS, patches=("triton_attention", "graphs", "noted_pieces")),
     "torch_compile": triton_case(settings={"enforce_eager": False}),
     "chunks": triton_case(settings={"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}),
     "gathered": triton_case(surgery="gather"),
@@ -60,7 +75,7 @@ CASES = {
     "other_cache_type": triton_case(**UNASKED, settings={"kv_cache_dtype": "bfloat16"}),
     "attention_for_cpus": triton_case(**UNASKED, patches=()),
 }
-QUICK = ("eager", "split_graphs")
+QUICK = ("eager",)
 
 FOR_A_GPU = """
 import torch, triton
@@ -136,18 +151,37 @@ def test_an_engine_writes_at_once_what_vllm_writes_part_by_part(name: str, serve
     assert (facts["compiled"] > 0) == (not CASES[name].settings.get("enforce_eager", True))
     assert written["same"]
     assert written["stock"] == 0
-    steps = 4 if name == "chunks" else 2
+    steps = {"chunks": 4, "graphs": 1}.get(name, 2)  # the graph of a decode step replays what was captured
     assert written["at_once"] == SPLIT * steps
     assert written["views"] > 0  # keys of one part lie among those of others, and are not copied
 
 
+@pytest.mark.long
 def test_the_write_is_one_piece_with_the_attentions_where_graphs_are_split(served: EngineRuns) -> None:
     """CUDA graphs are captured of the other pieces: an operator that reads the batch's slots must not be in them."""
-    pieces = served("split_graphs").probed["pieces"]
+    pieces = served("graphs").probed["pieces"]
     written = [piece for piece, _ in pieces if any("write_kv_parts" in one for one in piece)]
     attention = "vllm.unified_attention_with_output"
     assert written == [["vhserve.write_kv_parts", attention, attention]] * SPLIT
     assert all(splits for piece, splits in pieces if any("write_kv" in one or "unified" in one for one in piece))
+
+
+@pytest.mark.parametrize(
+    ("stock", "expected"),
+    [
+        (["vllm::unified_attention_with_output", STOCK_WRITE], [OWN_WRITE]),
+        # vLLM leaves its own write in the pieces, and in the graphs that are captured of them.
+        (["vllm::unified_attention_with_output"], []),
+        ([], []),
+    ],
+)
+def test_graphs_are_split_where_they_are_at_vllms_own_write(stock: list[str], expected: list[str]) -> None:
+    from vllm.config import CompilationConfig
+
+    config = SimpleNamespace(compilation_config=CompilationConfig(splitting_ops=list(stock)))
+    for _ in range(2):  # two layers
+        split_graphs_at(OWN_WRITE, config)
+    assert config.compilation_config.splitting_ops == [*stock, *expected]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not CASES[name].rounds])
