@@ -19,6 +19,8 @@ def graphs(captured: dict[str, Any]) -> Iterator[None]:
     from vllm.v1.worker import workspace
     from vllm.v1.worker.cpu_worker import CPUWorker
 
+    from vhserve.engine.weights import weight_views
+
     stock_check = CpuPlatform.check_and_update_config.__func__
     stock_warm_up = CPUWorker.compile_or_warm_up_model
 
@@ -53,6 +55,7 @@ def graphs(captured: dict[str, Any]) -> Iterator[None]:
             CPUWorker: {"compile_or_warm_up_model": warm_up},
             cuda_graph: {"weak_ref_tensors": same},
             torch.cuda: {"graph_pool_handle": lambda: (0, 0)},
+            weight_views: {"is_captured": lambda x: RecordedGraph.is_recording()},
         }.items():
             for name, member in members.items():
                 stack.enter_context(patch.object(target, name, member, create=True))

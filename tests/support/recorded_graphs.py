@@ -66,6 +66,11 @@ class RecordedGraph:
         self._recorder = _Recorder.active = None
         self.counts["captured"] += 1
 
+    @staticmethod
+    def is_recording() -> bool:
+        """Whether any graph is being captured."""
+        return _Recorder.active is not None
+
     def replay(self) -> None:
         if _Recorder.active is not None:
             raise NotCapturable("a replay within a graph")

@@ -27,6 +27,17 @@ MIXED: dict[str, Any] = {
     "mean": True,
 }
 GROUPED: dict[str, Any] = {"granularity": "kv_group", "text_only": {0: (0, 1), 1: (2, 3, 4, 5), 2: (4, 5)}}
+GRAPHS: dict[str, Any] = {
+    "enforce_eager": False,
+    "max_num_seqs": 4,
+    "max_num_batched_tokens": 128,
+    # The prompts with an image are longer than any graph.
+    "compilation_config": {
+        "mode": 3,
+        "cudagraph_mode": "FULL_AND_PIECEWISE",
+        "cudagraph_capture_sizes": [1, 2, 4, 32],
+    },
+}
 
 
 def device_case(model: str = "mha", **more: Any) -> Case:
@@ -40,11 +51,14 @@ CASES = {
     "image exit": device_case(text_only={1: (0, 2), 4: EVERY, 5: (0, 1)}, removed={5: (2, 3, 4)}),
     "grouped": device_case("gqa", **GROUPED),
     "compiled": device_case(**MIXED, settings={"enforce_eager": False}),
+    "graphs": device_case(
+        **MIXED, settings=GRAPHS, patches=(*ON_DEVICE, "graphs"), probe="projection_probes:projected_rows"
+    ),
     "rows where little is saved": device_case(
         **MIXED, rounds=(), probe="projection_probes:projected_rows", patches=ON_DEVICE[:1]
     ),
 }
-SLOW = {"compiled", "chunks"}
+SLOW = {"compiled", "chunks", "graphs"}
 NAMES = [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in CASES if CASES[name].rounds]
 
 
@@ -57,7 +71,7 @@ def served(device_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
 def test_the_engine_says_what_the_masked_model_says(name: str, served: EngineRuns) -> None:
     assert served.worst_difference(name) < EXACT
     assert served(name).facts["backends"] == {"TRITON_ATTN"}
-    assert (served(name).facts["compiled"] > 0) == (name == "compiled")
+    assert (served(name).facts["compiled"] > 0) == (name in ("compiled", "graphs"))
 
 
 LAYERS = [*(f"{layer}.self_attn.attn_text_only" for layer in (0, 1, 2, 4)), "5.self_attn.attn_thinned_2"]
@@ -65,8 +79,9 @@ PROJECTIONS = {(f"language_model.model.layers.{layer}", kind) for layer in LAYER
 """Of `MIXED`: attention layers whose heads drop tokens of a prompt, and projections around them."""
 
 
-def test_dropped_tokens_meet_the_other_heads_weights_alone(served: EngineRuns) -> None:
-    with_image, text = served("rows").probed
+@pytest.mark.parametrize("name", ["rows", pytest.param("graphs", marks=pytest.mark.long)])
+def test_dropped_tokens_meet_the_other_heads_weights_alone(name: str, served: EngineRuns) -> None:
+    with_image, text = served(name).probed
     ((first, last),) = image_blocks(with_image["spans"], BLOCK)
     assert last - first == 1  # which thinned heads keep
     tokens, expected = with_image["tokens"], {}
@@ -76,6 +91,9 @@ def test_dropped_tokens_meet_the_other_heads_weights_alone(served: EngineRuns) -
         else:
             expected[layer, kind, "stock"] = tokens
     assert with_image["prompt"] == expected
+    if name == "graphs":  # replayed, without Python
+        assert text["prompt"] == with_image["reply"] == text["reply"] == {}
+        return
     assert text["prompt"] == {(*one, "stock"): text["tokens"] for one in PROJECTIONS}
     assert with_image["reply"] == text["reply"] == {(*one, "stock"): 1 for one in PROJECTIONS}
 
