@@ -36,6 +36,7 @@ from calibrate.masking.treatments import treated  # noqa: E402
 from calibrate.models.answer_logits import next_token_logits  # noqa: E402
 from calibrate.models.batches import make_batch  # noqa: E402
 from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
+from profiles.names import Granularity  # noqa: E402
 from profiles.provenance import git_commit, versions  # noqa: E402
 from profiles.store import load_profile  # noqa: E402
 
@@ -124,7 +125,7 @@ def main() -> None:
     loaded = load_model(arguments.model, "float32", "cpu")
     profile = load_profile(arguments.profile) if arguments.profile else profile_of(loaded, falling=True)
     shape = SHAPES[arguments.rows]
-    granularity = "kv_group" if profile.geometry.group_size > 1 else "query_head"
+    granularity: Granularity = "kv_group" if profile.geometry.group_size > 1 else "query_head"
     chosen = configurations(profile, shape.budgets, shape=shape, draws=arguments.draws, seed=0, granularity=granularity)
     dataset = open_dataset("synthetic", samples=arguments.samples, seed=0)
     measure(loaded, dataset, chosen[:1], 1)  # warms up

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Case:
 
     title: str
     batch: int
-    text: dict[str, int] | None = None
+    text: Mapping[str, Any] | None = None
 
 
 DEMO_DECODER = {
@@ -90,7 +90,8 @@ def prepare(name: str) -> tuple[LoadedModel, Batch]:
         vision_config=vision, text_config=LlamaConfig(vocab_size=256, **case.text), image_token_index=IMAGE
     )
     config._attn_implementation = "sdpa"
-    model = LlavaForConditionalGeneration(config).float().eval().requires_grad_(False)
+    model: Any = LlavaForConditionalGeneration(config)
+    model.float().eval().requires_grad_(False)
     ref = ModelRef(name=name, revision="random", architecture="LlavaForConditionalGeneration")
     loaded = LoadedModel(model, None, ref, geometry_of(config), torch.device("cpu"), torch.float32)
     image = torch.zeros(case.batch, (SIDE // PATCH) ** 2 + TEXT_TOKENS, dtype=torch.bool)
@@ -100,13 +101,15 @@ def prepare(name: str) -> tuple[LoadedModel, Batch]:
     last = torch.full((case.batch,), image.shape[1] - 1)
     nothing = torch.zeros_like(image)
     inputs = {"input_ids": tokens, "pixel_values": pixels}
-    return loaded, Batch(inputs, ~nothing, image, nothing, torch.zeros(case.batch, dtype=torch.bool), last)
+    has_box = torch.zeros(case.batch, dtype=torch.bool)
+    return loaded, Batch(inputs, ~nothing, image, spans=image, box=nothing, has_box=has_box, last=last)
 
 
 @contextmanager
 def arm(name: str, loaded: LoadedModel, batch: Batch) -> Iterator[Callable[[], Any]]:
     """One way to run the batch; the two that measure also score and add up, as a calibration run does."""
-    model, empty = loaded.model.model, Sums.empty(loaded.geometry, active_scorers(effects=False))
+    model: Any = loaded.model.model
+    empty = Sums.empty(loaded.geometry, active_scorers(effects=False))
     every = torch.arange(len(batch))
 
     def add(rows: AttentionRows) -> Sums:
@@ -123,9 +126,10 @@ def arm(name: str, loaded: LoadedModel, batch: Batch) -> Iterator[Callable[[], A
         with attention_rows(loaded) as read:
             yield lambda: add(read(batch))
     else:
-        loaded.language_model.set_attn_implementation("eager")
+        decoder: Any = loaded.language_model
+        decoder.set_attn_implementation("eager")
         yield with_matrices
-        loaded.language_model.set_attn_implementation("sdpa")
+        decoder.set_attn_implementation("sdpa")
 
 
 @torch.inference_mode()

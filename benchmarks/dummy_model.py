@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 from benchmarks import offline
 
@@ -165,11 +166,12 @@ def plan(
     late_heads = [(layer, head) for layer in range(exit_layer, geometry.layers) for head in range(geometry.kv_heads)]
     blind = [one for one in late_heads if one not in set(in_turn)]
     heads["text_only"] = [*heads.get("text_only", []), *blind]
+    queries: dict[str, Any] = {name: _queries(own, group) for name, own in heads.items()}
     return PruningPlan.manual(
         ModelRef(name="dummy", revision=REVISION, architecture="LlavaForConditionalGeneration"),
         geometry.profile,
         granularity="kv_group",
-        **{name: _queries(own, group) for name, own in heads.items()},
+        **queries,
     )
 
 

@@ -36,6 +36,7 @@ from calibrate.models.loading import LoadedModel, load_model  # noqa: E402
 from calibrate.runs.loop import batches  # noqa: E402
 from calibrate.stats.accuracy import Accuracy  # noqa: E402
 from calibrate.stats.paired_tests import PairedCounts  # noqa: E402
+from profiles.names import Granularity  # noqa: E402
 from profiles.store import load_profile  # noqa: E402
 from profiles.treatments import TREATMENTS  # noqa: E402
 
@@ -159,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     profile = load_profile(options.profile)
     loaded = load_model(profile.model.name, "float32", "cpu")
-    granularity = "kv_group" if profile.geometry.group_size > 1 else "query_head"
+    granularity: Granularity = "kv_group" if profile.geometry.group_size > 1 else "query_head"
     chosen = configurations(
         profile,
         options.k.split(","),

@@ -32,7 +32,8 @@ def _heads(rows: Mapping[int, Any]) -> Heads:
     return [(layer, head) for layer, row in rows.items() for head in row]
 
 
-def _plan(**treated: Heads) -> Callable[[TinyModel], PruningPlan]:
+def _plan(**treated: Any) -> Callable[[TinyModel], PruningPlan]:
+    """The plan with the heads of each treatment, as `Heads`."""
     return lambda model: PruningPlan.manual(model.ref, model.geometry, granularity="kv_group", **treated)
 
 

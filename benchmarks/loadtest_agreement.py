@@ -71,7 +71,9 @@ def ours(base_url: str, options: argparse.Namespace) -> Times:
 
 def theirs(base_url: str, options: argparse.Namespace, turn: int, folder: Path, count: int) -> Times:
     """One turn of `vllm bench serve`, on `count` requests that our generator made."""
-    load = Workload(seed=turn, image_size=IMAGE_SIZE, output_tokens=options.output, model="demo")
+    load = Workload.model_validate(
+        {"seed": turn, "image_size": IMAGE_SIZE, "output_tokens": options.output, "model": "demo"}
+    )
     made = Payloads(load, (1_000_000,))
     lines = [json.dumps({"content": json.loads(made.make(n).body)["messages"][0]["content"]}) for n in range(count)]
     dataset, result = folder / f"requests-{turn}.jsonl", folder / f"result-{turn}.json"

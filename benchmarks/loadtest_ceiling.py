@@ -42,13 +42,15 @@ def main() -> None:
             time.sleep(0.1)
         for streams in map(int, options.streams.split(",")):
             one = loadtest(
-                LoadtestOptions(
-                    urls=[url],
-                    concurrency=streams,
-                    duration=options.seconds,
-                    warm_up=2,
-                    output_tokens=TOKENS,
-                    image_size=options.image_size,
+                LoadtestOptions.model_validate(
+                    {
+                        "urls": [url],
+                        "concurrency": streams,
+                        "duration": options.seconds,
+                        "warm_up": 2,
+                        "output_tokens": TOKENS,
+                        "image_size": options.image_size,
+                    }
                 )
             ).document.endpoints[0]
             rate, tpot = one.figures.output_tokens_per_second, one.figures.tpot

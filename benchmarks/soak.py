@@ -83,7 +83,7 @@ def growth(samples: list[int]) -> float:
 
 def run(server: DemoServer, **options: float) -> EndpointResult:
     """One load test."""
-    return loadtest(LoadtestOptions(urls=[server.base_url], **{**MIX, **options})).document.endpoints[0]
+    return loadtest(LoadtestOptions.model_validate({"urls": [server.base_url], **MIX, **options})).document.endpoints[0]
 
 
 def sustained(server: DemoServer) -> float:

@@ -137,7 +137,7 @@ class ProfileDecode:
 def profiled(work: Callable[[], object]) -> tuple[float, list[Kernel], bool]:
     """Seconds of some work, its kernels, and whether they are a device's."""
     import torch
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch does not list it
     from torch.profiler import ProfilerActivity, profile
 
     device = torch.cuda.is_available()

@@ -43,7 +43,7 @@ class WeightViews(DroppedTokensLinear):
     def __init__(self, layer_name: str, kind: str, parts: HeadParts, launch_worth: int | None = None) -> None:
         super().__init__(layer_name, kind)
         self.lasts_share = parts.lasts / sum(parts)
-        self.least_saved = self.launches * (LAUNCH_WORTH if launch_worth is None else launch_worth)
+        self.least_saved: float = self.launches * (LAUNCH_WORTH if launch_worth is None else launch_worth)
         self.layer: Any = None
 
     def by_others(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
