@@ -20,10 +20,10 @@ def _write_kv_parts(  # type: ignore[no-untyped-def]
     value_strides,
     slots,  # [tokens] int64
     caches,  # [blocks, heads, BLOCK_SIZE, 2 * HEAD_SIZE]
+    heads,  # not a constant: layers differ in them, and one kernel serves many
     block_strides,
     head_strides,
     place_strides,
-    HEADS: tl.constexpr,
     HEAD_TILES: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -37,7 +37,7 @@ def _write_kv_parts(  # type: ignore[no-untyped-def]
             slot = tl.load(slots[part] + token)
             if slot >= 0:
                 head = tl.arange(0, HEAD_TILES[part])[:, None]
-                inside = (head < HEADS[part]) & (column < HEAD_SIZE)
+                inside = (head < heads[part]) & (column < HEAD_SIZE)
                 source = head * HEAD_SIZE + column
                 key = tl.load(keys[part] + token * key_strides[part] + source, mask=inside)
                 value = tl.load(values[part] + token * value_strides[part] + source, mask=inside)
@@ -77,10 +77,10 @@ def write_kv_parts(
         tuple(value.stride(0) for value in values),
         tuple(slots),
         tuple(caches),
+        heads,
         tuple(cache.stride(0) for cache in caches),
         tuple(cache.stride(1) for cache in caches),
         tuple(cache.stride(2) for cache in caches),
-        HEADS=heads,
         HEAD_TILES=tuple(triton.next_power_of_2(count) for count in heads),
         PARTS=len(heads),
         BLOCK_SIZE=block_size,
