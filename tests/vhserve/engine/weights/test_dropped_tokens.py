@@ -253,3 +253,18 @@ def test_layers_that_are_alike_have_the_same_compiled_code() -> None:
         torch.compile(lambda x, method=method, layer=layer: method.apply(layer, x), backend=compiler)(torch.ones(3, 8))
     assert "dropped_tokens_linear" in code[0]
     assert code[0] == code[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="what cuBLAS writes in place shows on a GPU only")
+@pytest.mark.parametrize("projection", [qkv, output])
+def test_on_a_gpu_nothing_is_held_beside_the_output_and_the_kept_rows(projection: Any) -> None:
+    shape, rng = Shape((8, 8), (8, 8), 512, 8192, 64, bias=False), torch.Generator().manual_seed(7)
+    method, layer = projection("views", shape, rng)
+    layer.to("cuda")
+    x = torch.zeros(8192, layer.weight.shape[1], device="cuda")
+    kept = torch.arange(64, device="cuda")
+    method.project_kept(x, None, kept)  # cuBLAS allocates its workspace
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    made = method.project_kept(x, None, kept)
+    assert torch.cuda.max_memory_allocated() - before < 1.1 * made.nbytes
