@@ -20,7 +20,7 @@ def replays(engine: Any) -> dict[str, int]:
 def trickle(engine: Any) -> dict[str, Any]:
     """Prompts of which most steps compute one token each, as steps of replies do."""
     scheduler = _scheduler(engine)
-    stock, tokens = scheduler.schedule, itertools.cycle([24, 1, 1, 1])
+    stock, tokens = scheduler.schedule, itertools.cycle([40, 1, 1])
     alone = 0
 
     def schedule(*args: Any, **options: Any) -> Any:

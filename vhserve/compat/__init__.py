@@ -10,6 +10,7 @@ __all__ = [
     "block_tables",
     "cache_writes",
     "command_line",
+    "empty_sequences",
     "layers",
     "model_runner",
     "model_state",

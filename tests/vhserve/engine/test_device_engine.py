@@ -81,6 +81,8 @@ CASES = {
     ),
     "grouped": device_case("gqa", **GROUPED, **SMALL),
     "grouped_chunks": device_case("gqa", **GROUPED, **SMALL, settings=CHUNKS),
+    # A step of one token for each request, some of an image, which text-only heads give nothing to see.
+    "trickle": device_case("gqa", **GROUPED, rounds=(), probe="graph_probes:trickle", settings={"max_num_seqs": 4}),
     "grouped_evicted": device_case(
         "gqa",
         granularity="kv_group",
@@ -137,6 +139,15 @@ def test_blocks_that_another_request_gets_at_once(served: dict[str, EngineRuns],
     assert outcome.preemptions > 0
     assert outcome.probed["reused"] > 0
     for prompt, answer in outcome.probed["answers"]:
+        assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
+
+
+@pytest.mark.parametrize("on", PATCHES)
+def test_images_that_come_by_the_token(on: str, served: dict[str, EngineRuns], models: dict[str, TinyModel]) -> None:
+    case, model = CASES["trickle"], models["gqa"]
+    probed = served[on]("trickle").probed
+    assert probed["steps"] > 3
+    for prompt, answer in probed["answers"]:
         assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
 
 

@@ -101,7 +101,7 @@ def test_the_engine_says_what_the_masked_model_says(name: str, served: EngineRun
 def test_images_that_come_by_the_token(name: str, served: EngineRuns, models: dict[str, TinyModel]) -> None:
     case, model = CASES[name], models["gqa"]
     probed = served(name).probed
-    assert probed["replayed"] - probed["before"].get("replayed", 0) >= probed["steps"] > 8
+    assert probed["replayed"] - probed["before"].get("replayed", 0) >= probed["steps"] > 3
     for prompt, answer in probed["answers"]:
         assert model.oracle.difference(prompt, answer, case.plan(model)) < EXACT
 

@@ -9,11 +9,13 @@ from vllm.config import VllmConfig
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
+from profiles.treatments import ALL_BLOCKS, TREATMENTS
+from vhserve.compat.empty_sequences import compute_at_once
 from vhserve.compat.layers import copy_of_batch
 from vhserve.engine.attention.device_compaction import Compactor, SingleQueries
 from vhserve.engine.attention.known_queries import StepQueries
 from vhserve.engine.attention.partial_builder import PartialBuilder
-from vhserve.engine.attention.query_routing import HostRows, QueryRouting
+from vhserve.engine.attention.query_routing import HostRows, QueryRouting, RoutedMetadata
 from vhserve.engine.attention.step_compaction import CompactedBatch
 
 
@@ -28,6 +30,18 @@ class DeviceBuilder(PartialBuilder):
         capture = vllm_config.compilation_config.max_cudagraph_capture_size or 0
         requests, tokens = max(scheduler.max_num_seqs, capture), max(scheduler.max_num_batched_tokens, capture)
         self._compactor = Compactor(requests, tokens, kv_cache_spec.block_size, device)
+
+    def build(
+        self,
+        common_prefix_len: int,
+        common_attn_metadata: CommonAttentionMetadata,
+        fast_build: bool = False,
+        step_queries: StepQueries | None = None,
+    ) -> RoutedMetadata:
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build, step_queries)
+        if TREATMENTS[self.treatment].seen_in_prompt != ALL_BLOCKS:  # a single query may have no token to see
+            compute_at_once(metadata)
+        return metadata
 
     def compact(self, batch: CommonAttentionMetadata, step: StepQueries | None) -> CompactedBatch:
         """Tables are compacted by the device. Where the host does not know the step, shapes stay as they are.
