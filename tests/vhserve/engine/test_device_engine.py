@@ -19,7 +19,7 @@ from text_only_probes import QUESTION
 
 pytestmark = pytest.mark.vllm
 
-PATCHES: dict[str, tuple[str, ...]] = {"cpu": (), "triton": ("triton_attention",)}
+PATCHES: dict[str, tuple[str, ...]] = {"cpu": (), "triton": ("triton_attention", "views_always")}
 """By attention."""
 
 CHUNKS = {"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}
