@@ -4,12 +4,9 @@ Does not know how a write is made. Importing it is cheap.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from vhserve.compat.layers import name_for_operator
-
-STOCK_WRITE: Final = "vllm::unified_kv_cache_update"
-"""vLLM's operator that writes keys and values in front of an attention."""
 
 
 def writes_what_it_is_given(attention: Any) -> bool:
@@ -100,19 +97,3 @@ def attention_after_write(attention: Any) -> Callable[[Any, Any, Any, Any, Any],
         )
 
     return attend
-
-
-def split_graphs_at(operator: str, vllm_config: Any) -> None:
-    """Split compiled graphs at an operator that writes into the KV cache, where they are at vLLM's own; idempotent.
-
-    Symptom
-        CUDA graphs of parts of the model write where the batch they were captured with belonged.
-    Cause
-        An operator that reads the forward context must stay out of such graphs. vLLM has a list of those, settled
-        before a model is built, and splits when it compiles the model.
-    Removal
-        An operator says for itself that graphs are to be split at it.
-    """
-    operators = vllm_config.compilation_config.splitting_ops
-    if operators and STOCK_WRITE in operators and operator not in operators:
-        operators.append(operator)

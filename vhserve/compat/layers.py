@@ -6,7 +6,7 @@ Does not know which heads a layer has. Importing it is cheap.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from typing import Any, Final
 
 
 def forget_attention(layer_name: str, vllm_config: Any) -> None:
@@ -175,21 +175,27 @@ def runs_pieces_of_graphs() -> bool:
     return bool(mode == CUDAGraphMode.PIECEWISE)
 
 
-def run_between_graphs(vllm_config: Any, operator: str) -> None:
-    """Let an operator, of the form `library::name`, run between pieces of a compiled model, as attention does.
+ATTENTION: Final = "vllm::unified_attention_with_output"
+CACHE_WRITE: Final = "vllm::unified_kv_cache_update"
+"""vLLM's operators that attend, and that write keys and values in front of it."""
+
+
+def split_graphs_at(operator: str, beside: str, vllm_config: Any) -> None:
+    """Split compiled graphs at an operator, where they are split at one of vLLM's; idempotent.
 
     Symptom
-        An operator that attends is captured in a CUDA graph, with a batch that has no requests.
+        CUDA graphs of parts of the model attend to, or write into, what belonged to the batch that they were captured
+        with, which has no requests.
     Cause
-        vLLM splits a model at the operators that its configuration lists, its own.
+        An operator that reads the forward context must stay out of such graphs. vLLM has a list of those, settled
+        before a model is built, and splits when it compiles the model.
     Removal
-        An operator says by itself that it is to run in between.
+        An operator says for itself that graphs are to be split at it.
 
-    Call this while the model is built: vLLM splits it when it first runs. Where it is not split, graphs are of whole
-    steps, in which all rows go on.
+    Call this while the model is built. Where it is not split, graphs are of whole steps.
     """
     operators = vllm_config.compilation_config.splitting_ops
-    if operators and operator not in operators:
+    if operators and beside in operators and operator not in operators:
         operators.append(operator)
 
 

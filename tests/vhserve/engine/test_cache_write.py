@@ -20,7 +20,7 @@ from exactness import EXACT
 from oracle import TinyModel
 from text_only_probes import QUESTION
 
-from vhserve.compat.cache_writes import STOCK_WRITE, split_graphs_at
+from vhserve.compat.layers import CACHE_WRITE, split_graphs_at
 from vhserve.engine.attention.cache_write import fit_one_launch
 
 pytestmark = pytest.mark.vllm
@@ -169,7 +169,7 @@ def test_the_write_is_one_piece_with_the_attentions_where_graphs_are_split(serve
 @pytest.mark.parametrize(
     ("stock", "expected"),
     [
-        (["vllm::unified_attention_with_output", STOCK_WRITE], [OWN_WRITE]),
+        (["vllm::unified_attention_with_output", CACHE_WRITE], [OWN_WRITE]),
         # vLLM leaves its own write in the pieces, and in the graphs that are captured of them.
         (["vllm::unified_attention_with_output"], []),
         ([], []),
@@ -180,7 +180,7 @@ def test_graphs_are_split_where_they_are_at_vllms_own_write(stock: list[str], ex
 
     config = SimpleNamespace(compilation_config=CompilationConfig(splitting_ops=list(stock)))
     for _ in range(2):  # two layers
-        split_graphs_at(OWN_WRITE, config)
+        split_graphs_at(OWN_WRITE, CACHE_WRITE, config)
     assert config.compilation_config.splitting_ops == [*stock, *expected]
 
 

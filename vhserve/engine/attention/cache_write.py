@@ -11,8 +11,8 @@ import torch
 from vllm.config import VllmConfig
 from vllm.utils.torch_utils import LayerNameType
 
-from vhserve.compat.cache_writes import slots_of, split_graphs_at, write_as_stock, writes_what_it_is_given
-from vhserve.compat.layers import layer_in_batch
+from vhserve.compat.cache_writes import slots_of, write_as_stock, writes_what_it_is_given
+from vhserve.compat.layers import CACHE_WRITE, layer_in_batch, split_graphs_at
 from vhserve.engine.attention.lane_attention import LaneAttention
 from vhserve.engine.operators import opaque_operator
 
@@ -82,7 +82,7 @@ def share_cache_write(parts: Sequence[LaneAttention], vllm_config: VllmConfig) -
     parts[0].cache_write = CacheWrite(parts)
     if not all(part.attn_backend.get_name() in BACKENDS and writes_what_it_is_given(part) for part in parts):
         return False
-    split_graphs_at("vhserve::write_kv_parts", vllm_config)
+    split_graphs_at("vhserve::write_kv_parts", CACHE_WRITE, vllm_config)
     return True
 
 

@@ -16,11 +16,12 @@ from vllm.logger import init_logger
 
 from profiles.pruning_plan import PruningPlan
 from vhserve.compat.layers import (
+    ATTENTION,
     layer_in_batch,
     metadata_of,
     of_some_rows,
-    run_between_graphs,
     runs_pieces_of_graphs,
+    split_graphs_at,
 )
 from vhserve.compat.model_runner import all_rows_are_read, note_prompt_log_probs
 from vhserve.engine.attention.lane_attention import PartialAttention
@@ -128,7 +129,7 @@ def leave_images(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig)
         return None
     if not vllm_config.use_v2_model_runner:  # there, the model state says it
         note_prompt_log_probs()
-    run_between_graphs(vllm_config, "vhserve::image_exit")
+    split_graphs_at("vhserve::image_exit", ATTENTION, vllm_config)
     _enter(Stage(layers, attention), attention[0])
     logger.info("Rows of image blocks leave in front of layer %d of %d", first, plan.geometry.layers)
     return first
