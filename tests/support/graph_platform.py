@@ -13,7 +13,9 @@ from unittest.mock import patch
 def graphs(captured: dict[str, Any]) -> Iterator[None]:
     """Let an engine with `enforce_eager=False` capture the graphs that its `compilation_config` names."""
     import torch
+    from graph_memory import unowned
     from recorded_graphs import RecordedGraph, graphs_recorded
+    from torch.utils._pytree import tree_map_only
     from vllm.compilation import cuda_graph
     from vllm.platforms.cpu import CpuPlatform
     from vllm.v1.worker import workspace
@@ -39,8 +41,8 @@ def graphs(captured: dict[str, Any]) -> Iterator[None]:
         worker.model_runner.capture_model()
         return times
 
-    def same(tensors: Any) -> Any:
-        return tensors
+    def weak(tensors: Any) -> Any:
+        return tree_map_only(torch.Tensor, unowned, tensors)
 
     RecordedGraph.counts.clear()
     with ExitStack() as stack:
@@ -53,7 +55,7 @@ def graphs(captured: dict[str, Any]) -> Iterator[None]:
                 "graph_pool_handle": staticmethod(lambda: (0, 0)),
             },
             CPUWorker: {"compile_or_warm_up_model": warm_up},
-            cuda_graph: {"weak_ref_tensors": same},
+            cuda_graph: {"weak_ref_tensors": weak},
             torch.cuda: {"graph_pool_handle": lambda: (0, 0)},
             weight_views: {"is_captured": lambda x: RecordedGraph.is_recording()},
         }.items():

@@ -5,9 +5,9 @@ launch of a kernel in Triton's interpreter is noted with its arguments as they a
 are kept. A replay does them in order and writes results where they were at capture. Whatever else Python did, its
 choices and what it has put elsewhere, is not done again, as with CUDA. What was made without a content is NaN.
 
-Does not emulate the memory pool: what was freed at capture is never given to others, so that reading it after a replay
-shows no fault. Does not see what compiled code does beside torch's operators. Knows nothing of vLLM but in which
-namespaces operators call others.
+What nobody referred to when a graph was captured is NaN after its replay, as CUDA might have given it to that graph.
+Does not see what compiled code does beside torch's operators. Knows nothing of vLLM but in which namespaces operators
+call others.
 """
 
 import functools
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 from unittest.mock import patch
 
 import torch
+from graph_memory import GraphMemory
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
@@ -44,18 +45,24 @@ class RecordedGraph:
     Attributes
     ----------
     counts
-        Of all graphs of the process: `captured`, `replayed`, and `operations` that replays have done.
+        Of all graphs of the process: `captured`, `replayed`, `operations` that replays have done, and tensors that
+        they have `overwritten`.
+    memory
+        Of all graphs.
     """
 
     counts: ClassVar[Counter[str]] = Counter()
+    memory: ClassVar[GraphMemory] = GraphMemory()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.steps: list[Callable[[], object]] = []
+        self._reused: list[torch.Tensor] = []
         self._recorder: _Recorder | None = None
 
     def capture_begin(self, *args: Any, **options: Any) -> None:
         if _Recorder.active is not None:
             raise NotCapturable("a graph within a graph")
+        self._reused = [one for one in RecordedGraph.memory.free() if one.is_floating_point()]
         self._recorder = _Recorder.active = _Recorder(self.steps)
         self._recorder.__enter__()
 
@@ -76,8 +83,11 @@ class RecordedGraph:
             raise NotCapturable("a replay within a graph")
         self.counts["replayed"] += 1
         self.counts["operations"] += len(self.steps)
+        self.counts["overwritten"] += len(self._reused)
         for step in self.steps:
             step()
+        for place in self._reused:
+            place.fill_(torch.nan)
 
     def reset(self) -> None:
         self.steps.clear()
@@ -104,15 +114,17 @@ def graphs_recorded() -> Iterator[None]:
     stock = InterpretedFunction.run
 
     def run(kernel: Any, *args: Any, **options: Any) -> None:
-        launch = functools.partial(stock, kernel, *args, **options)
         if _Recorder.active is None:
-            launch()
+            stock(kernel, *args, **options)
             return
         with _disable_current_modes():
+            args, options = RecordedGraph.memory.hold((args, options))
+            launch = functools.partial(stock, kernel, *args, **options)
             launch()
         _Recorder.active.steps.append(launch)
 
     with (
+        patch.object(RecordedGraph, "memory", GraphMemory()),
         patch.multiple(torch.cuda, CUDAGraph=RecordedGraph, graph=recorded_graph),
         patch.object(InterpretedFunction, "run", run),
     ):
@@ -143,10 +155,15 @@ class _Recorder(TorchDispatchMode):
         given = {_memory(one) for one in _tensors((args, kwargs))}
         made = _tensors(out)
         fresh = [_memory(one) not in given for one in made]
+        for one, own in zip(made, fresh, strict=True):
+            if own:
+                RecordedGraph.memory.own(one)
         if func.namespace == "aten" and name in EMPTY:
-            self.steps.extend(functools.partial(one.fill_, torch.nan) for one in made if one.is_floating_point())
+            kept = RecordedGraph.memory.hold(made)
+            self.steps.extend(functools.partial(one.fill_, torch.nan) for one in kept if one.is_floating_point())
         elif any(fresh) or func._schema.is_mutable:  # others are views
-            self.steps.append(functools.partial(_launch, func, args, kwargs, made, fresh))
+            kept = RecordedGraph.memory.hold((args, kwargs, made))
+            self.steps.append(functools.partial(_launch, func, *kept, fresh))
         return out
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from graph_memory import unowned
 from recorded_graphs import NotCapturable, RecordedGraph, recorded_graph
 
 from vhserve.engine.operators import opaque_operator
@@ -81,6 +82,24 @@ def test_memory_without_content_holds_nothing() -> None:
     assert out.isnan().all()
 
 
+def test_what_nobody_refers_to_may_be_given_to_a_later_graph() -> None:
+    """And what somebody refers to is not, nor what is needed within one graph."""
+    x = torch.ones(2)
+    first, (freed, kept) = captured(lambda x: ((x + 1) * 3, x * 2), x)
+    left = unowned(freed)
+    del freed
+    second, out = captured(lambda x: x + 5, x)
+    x.fill_(2)
+    first.replay()
+    assert left.tolist() == [9, 9]
+    second.replay()
+    assert left.isnan().all()
+    assert kept.tolist() == [4, 4]
+    first.replay()
+    assert left.tolist() == [9, 9]
+    assert out.tolist() == [7, 7]
+
+
 @pytest.mark.parametrize("wait", [lambda x: x.sum().item(), lambda x: x.nonzero(), lambda x: x[x > 1]])
 def test_the_host_may_not_wait(wait: object) -> None:
     with pytest.raises(NotCapturable):
@@ -92,6 +111,7 @@ def test_launches_of_kernels_are_replayed() -> None:
     """In Triton's interpreter, which must be chosen before Triton is imported."""
     code = """
 import torch
+from graph_memory import unowned
 from recorded_graphs import RecordedGraph, graphs_recorded, recorded_graph
 from vhserve.engine.attention.compaction_kernel import compact_tables
 
