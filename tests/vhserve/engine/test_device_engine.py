@@ -1,7 +1,7 @@
 """What a GPU runs against the masked transformers model: Model Runner V2, metadata built on the device, Triton kernels.
 
-In Triton's interpreter, so that no GPU is needed; what is compiled and CUDA graphs are not in it. Float32 within 1e-5,
-as in the other tests of engines. On `cpu` attention is vLLM's for CPUs, on `triton` its Triton kernels.
+In Triton's interpreter, so that no GPU is needed; CUDA graphs are in `test_device_graphs.py`. Float32 within 1e-5, as
+in the other tests of engines. On `cpu` attention is vLLM's for CPUs, on `triton` its Triton kernels.
 """
 
 import os
