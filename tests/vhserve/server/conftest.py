@@ -20,7 +20,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
 
 
 @pytest.fixture(scope="module")
-def plan_file(models: dict[str, TinyModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plan_of_removed(models: dict[str, TinyModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = models["gqa"]
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     save(PruningPlan.manual(model.ref, model.geometry, removed=[(0, 0), (0, 1)]), path)

@@ -31,19 +31,19 @@ ADDRESSES = {
 
 @pytest.mark.parametrize("case", ADDRESSES)
 def test_an_address_that_cannot_be_listened_on(
-    case: str, command: Command, models: dict[str, TinyModel], plan_file: Path
+    case: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path
 ) -> None:
     flags, saying = ADDRESSES[case]
-    command.refuses("serve", models["gqa"].path, "--plan", plan_file, *flags, saying=saying)
+    command.refuses("serve", models["gqa"].path, "--plan", plan_of_removed, *flags, saying=saying)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_port_in_use(host: str, command: Command, models: dict[str, TinyModel], plan_file: Path) -> None:
+def test_a_port_in_use(host: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path) -> None:
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         port = taken.getsockname()[1]
         flags = ["--host", host, "--port", port]
         command.refuses(
-            "serve", models["gqa"].path, "--plan", plan_file, *flags, saying=[f"port {port} of {host}", "in use"]
+            "serve", models["gqa"].path, "--plan", plan_of_removed, *flags, saying=[f"port {port} of {host}", "in use"]
         )
 
 
@@ -75,10 +75,10 @@ FLAGS = {
 
 @pytest.mark.parametrize("case", FLAGS)
 def test_flags_that_vllm_would_refuse(
-    case: str, command: Command, models: dict[str, TinyModel], plan_file: Path
+    case: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path
 ) -> None:
     flags, saying = FLAGS[case]
-    command.refuses("serve", models["gqa"].path, "--plan", plan_file, "--port", "0", *flags, saying=saying)
+    command.refuses("serve", models["gqa"].path, "--plan", plan_of_removed, "--port", "0", *flags, saying=saying)
     if case != "too few blocks":  # of which vLLM chooses the size without a plan
         command.refuses("serve", models["gqa"].path, "--port", "0", *flags, saying=saying)
 
@@ -86,9 +86,9 @@ def test_flags_that_vllm_would_refuse(
 @pytest.mark.parametrize("kind", ["int4_per_token_head", "int8_per_token_head", "fp8_per_token_head"])
 @pytest.mark.parametrize("with_plan", [True, False])
 def test_a_kv_cache_type_that_cpus_have_no_attention_for(
-    kind: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_file: Path
+    kind: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_of_removed: Path
 ) -> None:
-    plan = ["--plan", plan_file] if with_plan else []
+    plan = ["--plan", plan_of_removed] if with_plan else []
     given = ["--port", "0", "--kv-cache-dtype", kind]
     for end in ([], ["--dry-run"]):
         command.refuses("serve", models["gqa"].path, *plan, *given, *end, saying=[kind, "Triton", "nonsense"])
@@ -118,12 +118,12 @@ QUANTISED = {
 @pytest.mark.parametrize("case", QUANTISED)
 @pytest.mark.parametrize("with_plan", [True, False])
 def test_weights_are_not_quantised_on_cpus_without_a_kernel(
-    case: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_file: Path
+    case: str, with_plan: bool, command: Command, models: dict[str, TinyModel], plan_of_removed: Path
 ) -> None:
     given, named = QUANTISED[case]
     if "block" in named and "amx_tile" in Path("/proc/cpuinfo").read_text():
         pytest.skip("AMX has a kernel")
-    plan = ["--plan", plan_file] if with_plan else []
+    plan = ["--plan", plan_of_removed] if with_plan else []
     words = ["serve", models["gqa"].path, *plan, "--port", "0", *given]
     command.refuses(*words, saying=[f"--quantization {named}", "no kernel", "leave --quantization out"])
 
@@ -190,11 +190,11 @@ def test_an_option_that_changes_nothing_without_another(
 
 @pytest.mark.parametrize("with_plan", [True, False])
 def test_a_cache_for_just_one_request_is_not_refused(
-    with_plan: bool, models: dict[str, TinyModel], plan_file: Path, monkeypatch: pytest.MonkeyPatch
+    with_plan: bool, models: dict[str, TinyModel], plan_of_removed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     config = json.loads((models["gqa"].path / "config.json").read_text())
-    plan = load_plan(plan_file) if with_plan else None
+    plan = load_plan(plan_of_removed) if with_plan else None
     pool = Pool.of(models["gqa"].geometry, plan, 64, 2 * 32 * 2)
     length = config["text_config"]["max_position_embeddings"]
     least = pool.bytes_for_text(length)
@@ -210,16 +210,16 @@ def test_a_cache_for_just_one_request_is_not_refused(
 
 
 def test_values_of_a_configuration_file(
-    command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
+    command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "vllm.yaml").write_text("port: 70000\nmax_num_seqs: 4\n")
-    words = ["serve", models["gqa"].path, "--plan", plan_file, "--config", tmp_path / "vllm.yaml"]
+    words = ["serve", models["gqa"].path, "--plan", plan_of_removed, "--config", tmp_path / "vllm.yaml"]
     command.refuses(*words, saying=["--port 70000"])
 
 
-def test_a_value_of_a_flag_is_no_model(command: Command, models: dict[str, TinyModel], plan_file: Path) -> None:
-    command.refuses("serve", "--plan", plan_file, "--host", "127.0.0.1", saying=["no model", "MODEL"])
+def test_a_value_of_a_flag_is_no_model(command: Command, models: dict[str, TinyModel], plan_of_removed: Path) -> None:
+    command.refuses("serve", "--plan", plan_of_removed, "--host", "127.0.0.1", saying=["no model", "MODEL"])
     command.refuses("serve", "--host", "127.0.0.1", "--enforce-eager", saying=["no model", "MODEL"])
     # Where there is one, it is found behind vLLM's flags, too.
-    words = ["--port", "70000", "--enforce-eager", models["gqa"].path, "--plan", plan_file]
+    words = ["--port", "70000", "--enforce-eager", models["gqa"].path, "--plan", plan_of_removed]
     command.refuses("serve", *words, saying=["--port 70000"])

@@ -19,23 +19,27 @@ from vhserve.commands.served_model import compare_revision
 
 @pytest.mark.parametrize("defect", BROKEN)
 def test_a_broken_model(
-    defect: str, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
+    defect: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
 ) -> None:
     breakage, saying = BROKEN[defect]
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
     breakage(folder)
     is_quantised = "quantised" in saying  # which vLLM may serve, with a plan too, but not sliced
     surgery = ["--surgery", "slice"] if is_quantised else []
-    command.refuses("serve", folder, "--plan", plan_file, *surgery, "--port", "0", saying=[*saying, str(folder)])
+    command.refuses("serve", folder, "--plan", plan_of_removed, *surgery, "--port", "0", saying=[*saying, str(folder)])
     if not is_quantised:
         command.refuses("serve", folder, "--port", "0", saying=[*saying, str(folder)])
 
 
-def test_plans_of_other_models(command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path) -> None:
-    command.refuses("serve", models["mha"].path, "--plan", plan_file, "--port", "0", saying=["layers 4", "layers 6"])
+def test_plans_of_other_models(
+    command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
+) -> None:
+    command.refuses(
+        "serve", models["mha"].path, "--plan", plan_of_removed, "--port", "0", saying=["layers 4", "layers 6"]
+    )
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
     change_config({"architectures": ["KimiVLForConditionalGeneration"]})(folder)
-    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["KimiVL"])
+    command.refuses("serve", folder, "--plan", plan_of_removed, "--port", "0", saying=["KimiVL"])
 
 
 UNREADABLE = {
@@ -50,10 +54,10 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_plans_that_this_release_cannot_read(
-    case: str, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
+    case: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
 ) -> None:
     change, saying = UNREADABLE[case]
-    change(plan := json.loads(plan_file.read_text()))
+    change(plan := json.loads(plan_of_removed.read_text()))
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     words = ["serve", models["gqa"].path, "--plan", tmp_path / "plan.json", "--port", "0"]
     command.refuses(*words, saying=[*saying, str(tmp_path / "plan.json")])
@@ -62,7 +66,7 @@ def test_plans_that_this_release_cannot_read(
 def test_weights_that_are_not_the_plan_s(
     command: Command,
     models: dict[str, TinyModel],
-    plan_file: Path,
+    plan_of_removed: Path,
     tmp_path: Path,
 ) -> None:
     """One byte in the middle of a file, which the digest of earlier releases does not cover."""
@@ -71,35 +75,37 @@ def test_weights_that_are_not_the_plan_s(
     weights = folder / "model.safetensors"
     middle = weights.stat().st_size // 2
     overwrite(weights.name, middle, bytes([weights.read_bytes()[middle] ^ 255]))(folder)
-    words = ["serve", folder, "--plan", plan_file, "--port", "0"]
+    words = ["serve", folder, "--plan", plan_of_removed, "--port", "0"]
     command.refuses(*words, saying=[models["gqa"].ref.revision, model_revision(folder)])
 
-    plan = load_plan(plan_file)
-    said, kind = compare_revision(plan, str(plan_file), str(folder), models["gqa"].path)
+    plan = load_plan(plan_of_removed)
+    said, kind = compare_revision(plan, str(plan_of_removed), str(folder), models["gqa"].path)
     assert f"{models['gqa'].ref.revision[:21]}, 1 weight file" in said
     assert kind == "note"
     before = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": old})})
-    said, kind = compare_revision(before, str(plan_file), str(folder), folder)
+    said, kind = compare_revision(before, str(plan_of_removed), str(folder), folder)
     assert "calibrate again" in said
     assert kind == "warning"
 
 
 @pytest.mark.parametrize("text", ["{% for x in %}", "{{ open", b"\xff\xfe\x00"])
 def test_a_chat_template_that_is_none(
-    text: str | bytes, command: Command, models: dict[str, TinyModel], plan_file: Path, tmp_path: Path
+    text: str | bytes, command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(models["gqa"].path, tmp_path / "model")
     raw = text if isinstance(text, bytes) else text.encode()
     (folder / "chat_template.jinja").write_bytes(raw)
-    command.refuses("serve", folder, "--plan", plan_file, "--port", "0", saying=["chat_template.jinja"])
+    command.refuses("serve", folder, "--plan", plan_of_removed, "--port", "0", saying=["chat_template.jinja"])
     (tmp_path / "other.jinja").write_bytes(raw)
-    words = ["--plan", plan_file, "--port", "0", "--chat-template", tmp_path / "other.jinja"]
+    words = ["--plan", plan_of_removed, "--port", "0", "--chat-template", tmp_path / "other.jinja"]
     command.refuses("serve", models["gqa"].path, *words, saying=["other.jinja"])
 
 
-def test_a_hub_model_out_of_reach(command: Command, plan_file: Path) -> None:
+def test_a_hub_model_out_of_reach(command: Command, plan_of_removed: Path) -> None:
     for name in ("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "owner/model"):
-        command.refuses("serve", name, "--plan", plan_file, "--port", "0", saying=["cannot be reached", "hf download"])
+        command.refuses(
+            "serve", name, "--plan", plan_of_removed, "--port", "0", saying=["cannot be reached", "hf download"]
+        )
         assert command("serve", name, "--port", "0").seconds < 3
     command.refuses("serve", "llava-1.5-7B", "--port", "0", saying=["llava-1.5-7b"])
 
