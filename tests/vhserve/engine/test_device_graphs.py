@@ -134,7 +134,8 @@ def test_stock_vllm_says_the_same_with_graphs(
     difference, counts = stock(device_host, models, "graphs", **settings)
     assert counts["replayed"] >= 3
     assert counts["operations"] > 50 * 3
-    assert counts["overwritten"] > 0
+    if settings is PIECES:  # of decode graphs that of all three requests is replayed, which is captured first
+        assert counts["overwritten"] > 0
     assert difference < EXACT
 
 
