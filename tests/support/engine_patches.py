@@ -53,6 +53,7 @@ def async_scheduling(captured: dict[str, Any]) -> Iterator[None]:
     from unittest.mock import patch
 
     import torch
+    import vllm.v1.worker.cpu.shm  # noqa: F401  # its own stand-ins are to be there before, and still there after these
     from vllm.platforms.cpu import CpuPlatform
 
     class Done:
