@@ -1,7 +1,9 @@
-"""Prompts and limits that the tests of text-only, evicted and thinned heads share: images at every kind of place.
+"""Prompts, plans and limits that tests of text-only, evicted and thinned heads share: images at every kind of place.
 
 Judges nothing.
 """
+
+from typing import Any
 
 from engine_host import EnginePrompt, Round
 from exactness import PROMPTS
@@ -37,3 +39,31 @@ def sized(prompts: tuple[EnginePrompt, ...]) -> tuple[EnginePrompt, ...]:
 def asked(tokens: int = 3, reset: bool = True) -> Round:
     """A round of `IMAGE_PLACES`."""
     return Round(IMAGE_PLACES, tokens, reset)
+
+
+# --- plans of tiny models of six layers with five heads ---
+
+LATE: dict[str, Any] = {
+    # Layers 3 to 5 keep no image: one all text-only, one with a removed head, one of removed heads alone.
+    "text_only": {1: (0, 2), 3: EVERY, 4: (0, 1, 2, 4)},
+    "removed": {0: (1,), 4: (3,), 5: EVERY},
+    "mean": True,
+}
+MIXED: dict[str, Any] = {
+    "other": {
+        "evict": {0: (1,), 1: (0, 2), 2: (0, 1, 2), 3: (1, 3)},
+        "evict:2": {1: (4,), 4: (0, 3)},
+        "thinned:2": {0: (3, 4), 2: (3, 4), 5: (1,)},
+    },
+    "text_only": {3: (4,), 4: (1, 2), 5: (2,)},
+    "removed": {3: (0,), 4: (4,), 5: (0, 4)},
+}
+
+HALF: dict[str, Any] = {"other": {"evict": dict.fromkeys(range(6), (0, 1))}, "removed": dict.fromkeys(range(6), (4,))}
+
+ENDS = (
+    EnginePrompt("<s>USER: what is there ? <image>", (1,)),
+    EnginePrompt("<image><image>", (2, 4)),
+    EnginePrompt("<s>USER: <image> is like <image>", (3, 5)),
+)
+"""Prompts whose last token is one of an image."""

@@ -81,7 +81,8 @@ def model_state_class(
 
         def prepare_attn(self, input_batch: Any, *args: Any, **options: Any) -> dict[str, Any]:
             say_all_rows_are_read(
-                any(
+                bool(self.reading_prompts)
+                and any(
                     prefilling and name in self.reading_prompts
                     for name, prefilling in zip(input_batch.req_ids, input_batch.is_prefilling_np, strict=True)
                 )

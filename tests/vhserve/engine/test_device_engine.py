@@ -13,7 +13,7 @@ from engine_cases import Case, EngineRuns, worst_difference
 from engine_host import BLOCK, EngineHost, EnginePrompt, Round
 from exactness import EXACT
 from oracle import TinyModel
-from partial_cases import EVERY, IMAGE_PLACES, asked
+from partial_cases import EVERY, HALF, IMAGE_PLACES, LATE, MIXED, asked
 from random_engines import draw_engine
 from text_only_probes import QUESTION
 
@@ -23,21 +23,6 @@ PATCHES: dict[str, tuple[str, ...]] = {"cpu": (), "triton": ("triton_attention",
 """By attention."""
 
 CHUNKS = {"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}
-LATE: dict[str, Any] = {
-    "text_only": {1: (0, 2), 3: EVERY, 4: (0, 1, 2, 4)},
-    "removed": {0: (1,), 4: (3,), 5: EVERY},
-    "mean": True,
-}
-MIXED: dict[str, Any] = {
-    "other": {
-        "evict": {0: (1,), 1: (0, 2), 2: (0, 1, 2), 3: (1, 3)},
-        "evict:2": {1: (4,), 4: (0, 3)},
-        "thinned:2": {0: (3, 4), 2: (3, 4), 5: (1,)},
-    },
-    "text_only": {3: (4,), 4: (1, 2), 5: (2,)},
-    "removed": {3: (0,), 4: (4,), 5: (0, 4)},
-}
-HALF: dict[str, Any] = {"other": {"evict": dict.fromkeys(range(6), (0, 1))}, "removed": dict.fromkeys(range(6), (4,))}
 GROUPED: dict[str, Any] = {"granularity": "kv_group", "text_only": {0: (0, 1), 2: EVERY[:4]}, "removed": {3: (2, 3)}}
 SHORT = (
     EnginePrompt(QUESTION, (1,)),

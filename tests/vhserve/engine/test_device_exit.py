@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
-from partial_cases import EVERY, asked
+from partial_cases import ENDS, LATE, asked
 from tiny_families import FAMILIES
 from transformers import AutoConfig
 
@@ -21,26 +21,18 @@ from profiles.transformers_config import decoder_geometry
 
 pytestmark = pytest.mark.vllm
 
-LATE: dict[str, Any] = {
-    "text_only": {1: (0, 2), 3: EVERY, 4: (0, 1, 2, 4)},
-    "removed": {0: (1,), 4: (3,), 5: EVERY},
-    "mean": True,
-}
-ENDS = (EnginePrompt("<s>USER: what is there ? <image>", (1,)), EnginePrompt("<image><image>", (2, 4)))
-"""Prompts whose last token is one of an image."""
-
 
 def exit_case(**more: Any) -> Case:
     return Case(
         "mha",
-        **{"rounds": (asked(tokens=4), Round(ENDS, tokens=4)), "probe": "exit_probes:rows_of_layers"} | LATE | more,
+        **{"rounds": (asked(tokens=4), Round(ENDS[:2], tokens=4)), "probe": "exit_probes:rows_of_layers"} | LATE | more,
     )
 
 
 CASES = {
     "cpu": exit_case(),
     "cpu_chunks": exit_case(settings={"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}),
-    "triton": exit_case(rounds=(Round(ENDS, tokens=2),), patches=("triton_attention",)),
+    "triton": exit_case(rounds=(Round(ENDS[:2], tokens=2),), patches=("triton_attention",)),
     "prompt_log_probs": exit_case(rounds=(), probe="exit_probes:scored_prompts"),
     "torch_compile": exit_case(settings={"enforce_eager": False}, probe="exit_probes:compiled_stages"),
     "torch_compile_chunks": exit_case(

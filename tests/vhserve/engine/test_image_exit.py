@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
-from partial_cases import EVERY, IMAGE_PLACES, asked, sized
+from partial_cases import ENDS, EVERY, IMAGE_PLACES, LATE, asked, sized
 from random_engines import draw_engine
 from tiny_families import FAMILIES
 from transformers import AutoConfig
@@ -24,23 +24,11 @@ from profiles.transformers_config import decoder_geometry
 
 pytestmark = pytest.mark.vllm
 
-LATE: dict[str, Any] = {
-    # Layers 3 to 5 keep no image: one all text-only, one with a removed head, one of removed heads alone.
-    "text_only": {1: (0, 2), 3: EVERY, 4: (0, 1, 2, 4)},
-    "removed": {0: (1,), 4: (3,), 5: EVERY},
-    "mean": True,
-    "probe": "exit_probes:rows_of_layers",
-}
-ENDS = (
-    EnginePrompt("<s>USER: what is there ? <image>", (1,)),
-    EnginePrompt("<image><image>", (2, 4)),
-    EnginePrompt("<s>USER: <image> is like <image>", (3, 5)),
-)
-"""Prompts whose last token is one of an image."""
+ROWS = "exit_probes:rows_of_layers"
 
 
 def exit_case(model: str = "mha", **more: Any) -> Case:
-    return Case(model, **{"rounds": (asked(tokens=6), Round(ENDS, tokens=6)), **LATE, **more})
+    return Case(model, **{"rounds": (asked(tokens=6), Round(ENDS, tokens=6)), "probe": ROWS, **LATE, **more})
 
 
 CASES = {
@@ -100,7 +88,7 @@ def test_the_engine_says_what_the_masked_model_says(name: str, served: EngineRun
     assert served.worst_difference(name) < EXACT
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.probe == LATE["probe"]])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.probe == ROWS])
 def test_rows_of_image_blocks_are_not_computed_behind_the_exit(name: str, served: EngineRuns) -> None:
     """Counted at the feed-forward networks: all rows in front of the exit; behind it those outside of image blocks."""
     probed, first = served(name).probed, FIRST.get(name, 3)

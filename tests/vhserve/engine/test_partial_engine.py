@@ -14,7 +14,7 @@ from engine_cases import Case, EngineRuns, Heads, worst_difference
 from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
-from partial_cases import EVERY, IMAGE_PLACES, TELLING, asked, sized
+from partial_cases import EVERY, HALF, IMAGE_PLACES, MIXED, TELLING, asked, sized
 
 from profiles.names import Granularity
 from profiles.treatments import TREATMENTS
@@ -34,18 +34,6 @@ THREE = EnginePrompt("<s>USER: are <image><image><image> like <image> ? ASSISTAN
 def partial_case(model: str, other: dict[str, Heads], granularity: Granularity = "query_head", **more: Any) -> Case:
     return Case(model, granularity=granularity, other=other, **{"rounds": ASKED, **more})
 
-
-MIXED: dict[str, Any] = {
-    "other": {
-        "evict": {0: (1,), 1: (0, 2), 2: (0, 1, 2), 3: (1, 3)},
-        "evict:2": {1: (4,), 4: (0, 3)},
-        "thinned:2": {0: (3, 4), 2: (3, 4), 5: (1,)},
-    },
-    "text_only": {3: (4,), 4: (1, 2), 5: (2,)},
-    "removed": {3: (0,), 4: (4,), 5: (0, 4)},
-}
-
-HALF: dict[str, Any] = {"other": {"evict": dict.fromkeys(range(6), (0, 1))}, "removed": dict.fromkeys(range(6), (4,))}
 
 ALL_KINDS: dict[str, Any] = {
     "other": {

@@ -4,6 +4,8 @@ Owns the compaction's persistent buffers of one KV cache group, and the choice b
 (`known_queries`) and upper bounds. Does not know what is done with the queries (`partial_impl`).
 """
 
+from typing import Any
+
 import torch
 from vllm.config import VllmConfig
 from vllm.v1.attention.backend import CommonAttentionMetadata
@@ -15,7 +17,7 @@ from vhserve.compat.layers import copy_of_batch
 from vhserve.engine.attention.device_compaction import Compactor, SingleQueries
 from vhserve.engine.attention.known_queries import StepQueries
 from vhserve.engine.attention.partial_builder import PartialBuilder
-from vhserve.engine.attention.query_routing import HostRows, QueryRouting, RoutedMetadata
+from vhserve.engine.attention.query_routing import QueryRouting, RoutedMetadata
 from vhserve.engine.attention.step_compaction import CompactedBatch
 
 
@@ -31,14 +33,8 @@ class DeviceBuilder(PartialBuilder):
         requests, tokens = max(scheduler.max_num_seqs, capture), max(scheduler.max_num_batched_tokens, capture)
         self._compactor = Compactor(requests, tokens, kv_cache_spec.block_size, device)
 
-    def build(
-        self,
-        common_prefix_len: int,
-        common_attn_metadata: CommonAttentionMetadata,
-        fast_build: bool = False,
-        step_queries: StepQueries | None = None,
-    ) -> RoutedMetadata:
-        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build, step_queries)
+    def build(self, *args: Any, **options: Any) -> RoutedMetadata:
+        metadata = super().build(*args, **options)
         if TREATMENTS[self.treatment].seen_in_prompt != ALL_BLOCKS:  # a single query may have no token to see
             compute_at_once(metadata)
         return metadata
@@ -71,7 +67,7 @@ class DeviceBuilder(PartialBuilder):
         known = step.of(self.treatment)
         if known is None:
             return CompactedBatch(smaller, None)
-        if len(known.kept):
-            smaller.num_actual_tokens, smaller.max_query_len = len(known.kept), known.most
+        if len(known.rows.kept):
+            smaller.num_actual_tokens, smaller.max_query_len = len(known.rows.kept), known.most
             smaller.query_start_loc, smaller.query_start_loc_cpu = known.query_start_loc, torch.from_numpy(known.starts)
-        return CompactedBatch(smaller, QueryRouting(tokens, known.kept_indices, HostRows(known.kept, known.last)))
+        return CompactedBatch(smaller, QueryRouting(tokens, known.kept_indices, known.rows))

@@ -18,6 +18,7 @@ from profiles.image_spans import SpanRule, Spans
 from profiles.names import TreatmentName
 from profiles.pruning_plan import PruningPlan
 from profiles.treatments import TREATMENTS, Treatment
+from vhserve.engine.attention.query_routing import HostRows
 from vhserve.engine.kv_cache.image_spans import spans_of, unseen_blocks
 
 
@@ -56,19 +57,15 @@ class KnownQueries:
     """
 
     def __init__(self, dropped: np.ndarray, starts: np.ndarray, device: torch.device) -> None:
-        self.kept = np.flatnonzero(~dropped)
-        self.starts = np.searchsorted(self.kept, starts).astype(np.int32)
-        self.last = starts[1:].astype(np.int64) - 1
+        self.rows = HostRows(np.flatnonzero(~dropped), starts[1:].astype(np.int64) - 1)
+        self.starts = np.searchsorted(self.rows.kept, starts).astype(np.int32)
         self._device = device
 
-    kept: np.ndarray
-    """(kept queries,) int64, ascending: their indices in the batch."""
+    rows: HostRows
+    """Where in the batch they are."""
 
     starts: np.ndarray
     """(requests + 1,) int32: first kept query of each request, among those that are kept."""
-
-    last: np.ndarray
-    """(requests,) int64: index in the batch of each request's last query."""
 
     @property
     def most(self) -> int:
@@ -77,8 +74,8 @@ class KnownQueries:
 
     @cached_property
     def kept_indices(self) -> torch.Tensor:
-        """`kept` on the device."""
-        return async_tensor_h2d(self.kept, self._device)
+        """Indices of the kept ones on the device."""
+        return async_tensor_h2d(self.rows.kept, self._device)
 
     @cached_property
     def query_start_loc(self) -> torch.Tensor:

@@ -65,11 +65,11 @@ def test_steps_are_what_the_definition_says() -> None:
                 continue
             expected = [token for token, kept in enumerate(kept for row in keeps for kept in row) if kept]
             dropped += int(scheduled.sum()) - len(expected)
-            assert known.kept.tolist() == known.kept_indices.tolist() == expected
+            assert known.rows.kept.tolist() == known.kept_indices.tolist() == expected
             assert np.diff(known.starts).tolist() == [sum(row) for row in keeps]
             assert known.query_start_loc.dtype == torch.int32
             assert known.most == max(sum(row) for row in keeps)
-            assert known.last.tolist() == (starts[1:] - 1).tolist()
+            assert known.rows.last.tolist() == (starts[1:] - 1).tolist()
     assert dropped > 1000
 
 
