@@ -15,4 +15,4 @@ from profiles.torchvision_import import ensure_torchvision  # the settings above
 
 ensure_torchvision()
 
-pytest_plugins = ["model_fixtures", "workers"]
+pytest_plugins = ["model_fixtures", "seeds", "workers"]

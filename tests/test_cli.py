@@ -201,10 +201,10 @@ sys.exit(vhserve.cli.main())
 
 
 @pytest.mark.parametrize("args", INTERRUPTIBLE, ids=" ".join)
-def test_an_interrupt_while_starting_is_exit_code_130_and_one_line(args: list[str], tmp_path: Path) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print("seed", seed)
-    delay = random.Random(seed).uniform(0, 0.6)
+def test_an_interrupt_while_starting_is_exit_code_130_and_one_line(
+    args: list[str], tmp_path: Path, random_seed: int
+) -> None:
+    delay = random.Random(random_seed).uniform(0, 0.6)
     process = subprocess.Popen(
         [sys.executable, "-c", STARTED, *args],
         cwd=tmp_path,

@@ -114,16 +114,14 @@ def random_treatments(rng, layers, heads):
 
 
 @pytest.mark.parametrize(("block_size", "mean"), [(None, False), (16, True), (32, False), (32, True)])
-def test_equals_the_decoder_written_by_hand(llava, block_size, mean):
+def test_equals_the_decoder_written_by_hand(llava, block_size, mean, random_seed):
     model, processor = llava
-    seed = np.random.default_rng().integers(1 << 30)
-    print("seed", seed)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_seed)
     config = model.config.text_config
     treatments = random_treatments(rng, config.num_hidden_layers, config.num_attention_heads)
     removed = sum(row.count("removed") for row in treatments)
     means = rng.normal(size=(removed, config.head_dim)).astype(np.float32) if mean else None
-    inputs = inputs_of(processor, ["How many red circles are there?"], seed)
+    inputs = inputs_of(processor, ["How many red circles are there?"], random_seed)
     image = (inputs["input_ids"][0] == model.config.image_token_id).numpy()
     prompt = len(image) - 4  # the last four tokens are the reply's
     with treated(model, treatments, compensation_means=means, block_size=block_size, prompt_lengths=[prompt]):
@@ -269,10 +267,8 @@ def test_wrong_arguments_are_refused(llava):
             model.generate(**inputs_of(processor, ["yes?"]), max_new_tokens=3, do_sample=False)
 
 
-def test_image_blocks_against_brute_force():
-    seed = np.random.default_rng().integers(1 << 30)
-    print("seed", seed)
-    rng = np.random.default_rng(seed)
+def test_image_blocks_against_brute_force(random_seed):
+    rng = np.random.default_rng(random_seed)
     found = 0
     for _ in range(300):
         n, size = int(rng.integers(1, 40)), int(rng.integers(1, 7))

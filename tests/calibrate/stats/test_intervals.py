@@ -40,10 +40,8 @@ def test_difference_interval_as_published():
     assert difference_interval(36, 2, 12, 0) == pytest.approx((0.0569, 0.3404), abs=6e-5)
 
 
-def test_difference_interval_turns_with_its_arms_and_holds_the_difference():
-    seed = np.random.default_rng().integers(1 << 30)
-    print("seed", seed)
-    for a, b, c, d in np.random.default_rng(seed).integers(0, 40, (300, 4)).tolist():
+def test_difference_interval_turns_with_its_arms_and_holds_the_difference(random_seed):
+    for a, b, c, d in np.random.default_rng(random_seed).integers(0, 40, (300, 4)).tolist():
         if a + b + c + d == 0:
             continue
         low, high = difference_interval(a, b, c, d)
@@ -51,12 +49,10 @@ def test_difference_interval_turns_with_its_arms_and_holds_the_difference():
         assert difference_interval(a, c, b, d) == pytest.approx((-high, -low), abs=1e-12)
 
 
-def test_difference_interval_covers_the_truth():
+def test_difference_interval_covers_the_truth(random_seed):
     """95% nominal: of 2,000 simulated pairs of arms, the share covered lies within its own error of that."""
-    seed = np.random.default_rng().integers(1 << 30)
-    print("seed", seed)
     cells, n, trials = np.array([0.80, 0.10, 0.04, 0.06]), 200, 2000
-    tables = np.random.default_rng(seed).multinomial(n, cells, size=trials)
+    tables = np.random.default_rng(random_seed).multinomial(n, cells, size=trials)
     truth = cells[2] - cells[1]
     covered = sum(low <= truth <= high for low, high in (difference_interval(*table) for table in tables.tolist()))
     assert 0.92 < covered / trials < 0.98

@@ -5,7 +5,6 @@ nothing runs on one. On vLLM's Triton attention, in float32 within 1e-5.
 """
 
 import os
-import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -129,10 +128,9 @@ def served(device_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
     return EngineRuns(device_host, models, CASES)
 
 
-def test_the_kernel_does_what_vllm_does_for_each_part(device_host: EngineHost) -> None:
-    seed, batches = random.randrange(10**6), 20
-    print("seed", seed)
-    outcome = device_host.do(call(cache_write_probes.random_batches, seed, batches))
+def test_the_kernel_does_what_vllm_does_for_each_part(device_host: EngineHost, random_seed: int) -> None:
+    batches = 20
+    outcome = device_host.do(call(cache_write_probes.random_batches, random_seed, batches))
     assert outcome.failure is None, outcome.failure
     padding = outcome.probed.pop("padding")
     assert outcome.probed == dict.fromkeys(("fit", "as defined", "as vLLM"), batches)

@@ -13,11 +13,9 @@ from vhserve.engine.attention.device_compaction import Compactor, SingleQueries
 
 
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
-def test_attention_over_compacted_metadata_is_exact(decode: bool) -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+def test_attention_over_compacted_metadata_is_exact(decode: bool, random_seed: int) -> None:
+    rng = random.Random(random_seed)
+    torch.manual_seed(random_seed)
     compact = Compactor(8, 2048, BLOCK, "cpu")
     keys, values = torch.randn(BLOCKS * BLOCK, WIDTH), torch.randn(BLOCKS * BLOCK, WIDTH)
     keys[:BLOCK] = values[:BLOCK] = torch.nan  # reading the null block would show
@@ -69,7 +67,7 @@ def test_capture_shapes_are_safe() -> None:
     assert compact.move_queries(slots, starts).dropped_mask.all()
 
 
-def test_the_kernel_does_what_torch_does() -> None:
+def test_the_kernel_does_what_torch_does(random_seed: int) -> None:
     """In Triton's interpreter, which must be chosen before Triton is imported."""
     code = """
 import random, sys, torch
@@ -91,10 +89,8 @@ for case in range(25):
 print("same")
 """
     pytest.importorskip("triton")
-    seed = str(random.randrange(10**6))
-    print("seed", seed)
     done = subprocess.run(
-        [sys.executable, "-c", code, seed],
+        [sys.executable, "-c", code, str(random_seed)],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,

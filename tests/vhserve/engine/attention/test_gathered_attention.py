@@ -34,17 +34,15 @@ def expected(
 
 
 @pytest.mark.parametrize("compensated", [False, True])
-def test_heads_come_back_to_their_places(compensated: bool) -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+def test_heads_come_back_to_their_places(compensated: bool, random_seed: int) -> None:
+    rng = random.Random(random_seed)
+    torch.manual_seed(random_seed)
     for _ in range(100):
         group, kv_heads = rng.choice([1, 2, 3]), rng.randrange(1, 6)
         by_group = [rng.choice(["full", "text_only", "removed"]) for _ in range(kv_heads)]
         layout = LayerLayout.of(**{name: heads_of(by_group, name, group) for name in ("full", "text_only")})
         removed = heads_of(by_group, "removed", group).queries
-        means = RemovedMeans(removed, np.random.default_rng(seed).normal(size=(len(removed), SIZE)))
+        means = RemovedMeans(removed, np.random.default_rng(random_seed).normal(size=(len(removed), SIZE)))
         given = means if compensated and removed else None
         q, kv = torch.randn(TOKENS, kv_heads * group, SIZE), torch.randn(TOKENS, kv_heads, SIZE)
         kept = Told() if layout.queries else None

@@ -30,10 +30,8 @@ def drawn_features(rng: random.Random) -> list[Any]:
     return features
 
 
-def test_steps_are_what_the_definition_says() -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
+def test_steps_are_what_the_definition_says(random_seed: int) -> None:
+    rng = random.Random(random_seed)
     treatments = [TEXT_ONLY, EVICT, next(iter(THINNED))]
     dropped = 0
     for _ in range(200):

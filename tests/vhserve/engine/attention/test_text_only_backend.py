@@ -113,11 +113,9 @@ def known_step(batch: Batch) -> StepQueries:
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool, known: bool) -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+def test_each_group_of_a_step_attends_to_what_it_keeps(name: str, decode: bool, known: bool, random_seed: int) -> None:
+    rng = random.Random(random_seed)
+    torch.manual_seed(random_seed)
     step = StepCompaction()
     builders, impl = [builder(name, step) for _ in range(2)], backend(name).get_impl_cls()()
     pages = torch.randn(2, BLOCKS * BLOCK, WIDTH)

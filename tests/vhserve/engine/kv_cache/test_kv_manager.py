@@ -41,10 +41,8 @@ def test_spans_follow_a_streaming_session_that_adds_an_image() -> None:
     assert image_spans(live, RULE) == ((0, 16), (32, 48))
 
 
-def test_counting_blocks_agrees_with_looking_at_every_position() -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
+def test_counting_blocks_agrees_with_looking_at_every_position(random_seed: int) -> None:
+    rng = random.Random(random_seed)
     for _ in range(300):
         length, size = rng.randint(1, 200), rng.choice([1, 3, 16, 32])
         is_image = [False] * length
