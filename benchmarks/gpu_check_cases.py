@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from engine_host import EnginePrompt, Round
+from engine_host import Round
+from engine_prompts import EnginePrompt
 from exactness import PROMPTS as EXACT_PROMPTS
 from oracle import TinyModel
 from tiny_models import make_tiny_llava

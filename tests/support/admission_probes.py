@@ -6,7 +6,7 @@ Judges nothing.
 import random
 from typing import Any
 
-from engine_host import EnginePrompt, request
+from engine_prompts import EnginePrompt, request
 from partial_cases import WORDS
 from text_only_probes import _count_preemptions, _held, _scheduler
 

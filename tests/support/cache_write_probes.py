@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from engine_host import EnginePrompt, Round, ask
+from engine_host import Round, ask
+from engine_prompts import EnginePrompt
 from text_only_probes import QUESTION
 
 

@@ -5,7 +5,7 @@ Judges nothing.
 
 from typing import Any
 
-from engine_host import image
+from engine_prompts import image
 from text_only_probes import _held
 
 QUESTION = "<s>USER: is <image><image>\nlike <image> ? yes no yes no yes no yes ASSISTANT:"

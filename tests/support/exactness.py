@@ -3,7 +3,7 @@
 Judges nothing.
 """
 
-from engine_host import EnginePrompt
+from engine_prompts import EnginePrompt
 
 EXACT = 1e-5
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from engine_host import IMAGE_TOKEN, EnginePrompt, Round, ask
+from engine_host import Answer, Round, ask
+from engine_prompts import IMAGE_TOKEN, EnginePrompt, request
 from text_only_probes import QUESTION, TWO, _scheduler
 
 PROMPTS = (
@@ -32,27 +33,26 @@ def rows_of_layers(engine: Any) -> dict[str, Any]:
     scheduler, prompts = _scheduler(engine), {}
     stock = scheduler.add_request
 
-    def add_request(request: Any) -> None:
-        prompts[request.request_id] = request
-        stock(request)
+    def add_request(new: Any) -> None:
+        prompts[new.request_id] = new
+        stock(new)
 
     scheduler.add_request = add_request
     tokens = 4
     ask(engine, Round(PROMPTS, tokens=tokens, reset=False))
     scheduler.add_request = stock
     kept = computed = 0
-    for request in prompts.values():
+    for one in prompts.values():
         size = scheduler.block_size
-        spans = image_spans(request, scheduler.span_rule)
+        spans = image_spans(one, scheduler.span_rule)
         dropped = {token for first, last in image_blocks(spans, size) for token in range(first * size, last * size)}
-        computed += request.num_prompt_tokens + tokens - 1
-        kept += request.num_prompt_tokens + tokens - 1 - len(dropped)
+        computed += one.num_prompt_tokens + tokens - 1
+        kept += one.num_prompt_tokens + tokens - 1 - len(dropped)
     return {"rows": steps, "tokens": computed, "kept": kept, "requests": len(prompts)}
 
 
 def scored_prompts(engine: Any) -> list[tuple[EnginePrompt, Any]]:
     """Log-probabilities of what follows an image in a prompt, asked for beside requests that don't."""
-    from engine_host import Answer, request
     from vllm import SamplingParams
 
     scored = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=20)

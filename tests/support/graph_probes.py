@@ -3,7 +3,8 @@
 import itertools
 from typing import Any
 
-from engine_host import EnginePrompt, Round, ask
+from engine_host import Round, ask
+from engine_prompts import EnginePrompt
 from text_only_probes import _scheduler
 
 TRICKLING = (EnginePrompt("<s>is <image> yes", (1,)), EnginePrompt("<s>what is there ? <image>", (2,)))

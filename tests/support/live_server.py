@@ -21,7 +21,7 @@ from typing import Any
 
 import openai
 import psutil
-from engine_host import image
+from engine_prompts import image
 from prometheus_client.parser import text_string_to_metric_families
 from workers import free_port
 

@@ -6,6 +6,9 @@ Takes a `vllm.LLM` and returns plain values. Knows vLLM's connector; judges noth
 import time
 from typing import Any
 
+from engine_host import Round, ask
+from engine_prompts import IMAGE_TOKEN, request
+
 
 def offloaded(engine: Any) -> dict[str, Any]:
     """What an engine has stored and loaded since it started, and what of it is still held when all requests have ended.
@@ -31,7 +34,6 @@ def offloaded(engine: Any) -> dict[str, Any]:
 
 def stored_late(engine: Any) -> Any:
     """Answer of a request that loads what an earlier one could not store before its blocks were evicted and reused."""
-    from engine_host import Round, ask, request
     from exactness import PROMPTS
     from partial_cases import at
     from vllm import SamplingParams
@@ -63,7 +65,6 @@ def resumed_in_its_reply(engine: Any) -> dict[str, Any]:
     """
     from itertools import groupby
 
-    from engine_host import IMAGE_TOKEN, request
     from exactness import PROMPTS
     from vllm import SamplingParams
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_host import BLOCK, IMAGE_TOKEN, Answer, EnginePrompt, image, video
+from engine_host import BLOCK, Answer
+from engine_prompts import IMAGE_TOKEN, EnginePrompt, image, video
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 

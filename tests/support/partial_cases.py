@@ -5,7 +5,8 @@ Judges nothing.
 
 from typing import Any
 
-from engine_host import EnginePrompt, Round
+from engine_host import Round
+from engine_prompts import EnginePrompt
 from exactness import PROMPTS
 
 TELLING = 1e-3

@@ -5,7 +5,8 @@ Each takes a `vllm.LLM` and returns plain values. Judges nothing.
 
 from typing import Any
 
-from engine_host import Answer, EnginePrompt, Round, ask
+from engine_host import Answer, Round, ask
+from engine_prompts import IMAGE_TOKEN, EnginePrompt, request
 from text_only_probes import QUESTION, TWO, _add, _count_preemptions, _held, _scheduler
 
 ADJACENT = EnginePrompt("<s>USER: <image><image>\nhow many red circles are there ? ASSISTANT:", (1, 2))
@@ -45,14 +46,14 @@ def life(engine: Any) -> dict[str, Any]:
     steps = []
     while engine.llm_engine.has_unfinished_requests():
         engine.llm_engine.step()
-        for request in scheduler.requests.values():
+        for one in scheduler.requests.values():
             steps.append(
                 {
-                    "computed": request.num_computed_tokens,
-                    "tables": [list(table) for table in scheduler.kv_cache_manager.get_block_ids(request.request_id)],
+                    "computed": one.num_computed_tokens,
+                    "tables": [list(table) for table in scheduler.kv_cache_manager.get_block_ids(one.request_id)],
                     "taken": before - _held(engine)["free"],
-                    "prompt": request.num_prompt_tokens,
-                    "spans": image_spans(request, scheduler.span_rule),
+                    "prompt": one.num_prompt_tokens,
+                    "spans": image_spans(one, scheduler.span_rule),
                 }
             )
     return {
@@ -82,7 +83,6 @@ def _answer(reply: Any, prompt_ids: list[int]) -> Answer:
 
 def _several_replies(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
     """Four replies to one prompt, drawn at a temperature; log-probabilities are those of temperature 1."""
-    from engine_host import IMAGE_TOKEN, request
     from vllm import SamplingParams
 
     prompt = EnginePrompt(TWO, (1, 2))
@@ -94,7 +94,6 @@ def _several_replies(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
 
 
 def _beams(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
-    from engine_host import request
     from vllm.sampling_params import BeamSearchParams
 
     tokens = 8
@@ -109,7 +108,6 @@ def _beams(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
 
 def _scored_reply(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
     """The log-probabilities of a reply's tokens, as those of a prompt that contains them."""
-    from engine_host import request
     from vllm import SamplingParams
 
     (said,) = ask(engine, Round((ADJACENT,), tokens=40))
@@ -125,7 +123,6 @@ def _scored_reply(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
 
 def _session(engine: Any) -> str:
     """What is said to a request whose input is to go on; and then everything is served as before."""
-    from engine_host import request
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
 
@@ -189,7 +186,6 @@ def half_computed_prompts(engine: Any) -> dict[str, Any]:
     -------
     The answers, the steps that they took, and how many prompts were half computed at a time at most.
     """
-    from engine_host import IMAGE_TOKEN, request
     from vllm import SamplingParams
 
     scheduler = _scheduler(engine)
@@ -227,7 +223,6 @@ def preempt_mid_reply(engine: Any) -> dict[str, Any]:
     -------
     Replies of the disturbed requests and of the same requests undisturbed.
     """
-    from engine_host import request
     from vllm import SamplingParams
 
     prompts = [EnginePrompt(QUESTION, (1,)), EnginePrompt(TWO, (1, 2)), EnginePrompt(TWO, (2, 5))]
@@ -254,7 +249,6 @@ def preempt_mid_reply(engine: Any) -> dict[str, Any]:
 
 def resumed_with_a_shorter_hit(engine: Any) -> str:
     """A prompt that is cached begins its reply, and is preempted with the cache forgotten; what its end was."""
-    from engine_host import request
     from vllm import SamplingParams
 
     assert engine.reset_prefix_cache()
@@ -277,7 +271,6 @@ def resumed_with_a_shorter_hit(engine: Any) -> str:
 
 def structured(engine: Any) -> dict[str, Any]:
     """Replies by a regular expression, more at once than the pool holds: each with the texts that it allows."""
-    from engine_host import request
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 

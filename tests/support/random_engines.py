@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine_host import BLOCK, EnginePrompt, Job, Round
+from engine_host import BLOCK, Job, Round
+from engine_prompts import EnginePrompt
 from oracle import TinyModel
 from partial_cases import SIZES, WORDS
 

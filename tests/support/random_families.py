@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from engine_host import EnginePrompt, Job, Round
+from engine_host import Job, Round
+from engine_prompts import EnginePrompt
 from oracle import TinyModel
 from partial_cases import WORDS
 from random_engines import draw_plan

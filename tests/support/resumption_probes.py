@@ -3,7 +3,7 @@
 from typing import Any
 from unittest.mock import patch
 
-from engine_host import EnginePrompt
+from engine_prompts import EnginePrompt, request
 from partial_cases import at
 from text_only_probes import TWO, _held, _scheduler
 
@@ -30,7 +30,6 @@ def resumed_from_the_cache(engine: Any) -> dict[str, Any]:
 
 
 def _replies(engine: Any, name: str, came_back: list[tuple[int, int]] | None = None) -> list[list[int]]:
-    from engine_host import request
     from vllm import SamplingParams
 
     scheduler, wanted = _scheduler(engine), SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)

@@ -6,7 +6,7 @@ Each takes a `vllm.LLM` and returns plain values. Knows vLLM's scheduler and blo
 import random
 from typing import Any
 
-from engine_host import image
+from engine_prompts import image
 
 QUESTION = "<s>USER: <image>\nhow many red circles are there ? ASSISTANT:"
 TWO = "<s>USER: is <image> like <image> ? yes no ASSISTANT:"

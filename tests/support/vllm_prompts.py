@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from engine_host import EnginePrompt, request
+from engine_prompts import EnginePrompt, request
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,7 +11,8 @@ from pathlib import Path
 import device_engines
 import pytest
 import torch
-from engine_host import EngineHost, image
+from engine_host import EngineHost
+from engine_prompts import image
 from live_server import FLAGS, KEY, QUESTION, Server, serving
 from oracle import TinyModel
 from safetensors.torch import load_file, save_file

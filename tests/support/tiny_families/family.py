@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_host import EnginePrompt
+from engine_prompts import EnginePrompt
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import cache_write_probes
 import pytest
 import torch
 from engine_cases import Case, EngineRuns
-from engine_host import BLOCK, EngineHost, EnginePrompt, Round, call
+from engine_host import BLOCK, EngineHost, Round, call
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from text_only_probes import QUESTION

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Round
+from engine_host import BLOCK, EngineHost, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from partial_cases import EVERY, HALF, IMAGE_PLACES, LATE, MIXED, asked

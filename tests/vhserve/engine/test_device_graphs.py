@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import EngineHost, EngineOutcome, EnginePrompt, Job, Round
+from engine_host import EngineHost, EngineOutcome, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT, TELLING
 from oracle import TinyModel
 from text_only_probes import QUESTION

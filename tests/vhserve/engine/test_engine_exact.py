@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, EngineHost, EngineOutcome, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, EngineOutcome, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT, PROMPTS, TELLING
 from oracle import TinyModel
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from adapters import make_adapter
 from engine_cases import Case, EngineRuns, Heads, worst_difference
-from engine_host import EngineHost, EnginePrompt, Job, Round
+from engine_host import EngineHost, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT, PROMPTS
 from oracle import TinyModel
 from quantised_models import quantise

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, worst_difference
-from engine_host import BLOCK, IMAGE_TOKEN, Answer, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, Answer, EngineHost, Job, Round
+from engine_prompts import IMAGE_TOKEN, EnginePrompt
 from exactness import EXACT, PROMPTS
 from oracle import TinyModel
 from partial_cases import EVERY, IMAGE_PLACES, asked

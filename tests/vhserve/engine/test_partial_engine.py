@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, Heads, worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from partial_cases import EVERY, HALF, IMAGE_PLACES, MIXED, TELLING, asked, sized

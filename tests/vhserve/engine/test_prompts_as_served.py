@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import vllm_prompts
-from engine_host import EngineHost, call, image
+from engine_host import EngineHost, call
+from engine_prompts import image
 from tiny_models import CHAT_TEMPLATE, make_tiny_llava, make_tiny_llava_next, make_tiny_vip_llava
 from transformers import AutoProcessor
 

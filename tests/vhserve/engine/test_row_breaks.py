@@ -2,7 +2,8 @@
 
 import pytest
 from engine_cases import worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from tiny_families import FAMILIES

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from engine_cases import Case, EngineRuns, Heads, worst_difference
-from engine_host import BLOCK, EngineHost, EngineOutcome, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, EngineOutcome, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from partial_cases import EVERY, IMAGE_PLACES, TELLING, asked, at, sized

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from engine_cases import worst_difference
-from engine_host import BLOCK, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
+from engine_prompts import EnginePrompt
 from exactness import EXACT, TELLING
 from family_plans import mixed_plan, tiny
 from tiny_families import FAMILIES, Family

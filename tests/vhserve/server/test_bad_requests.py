@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_host import IMAGE_TOKEN, image
+from engine_prompts import IMAGE_TOKEN, image
 from live_server import KEY, Reply, Server, data_url, encoded, message, picture_message
 from oracle import TinyModel
 from PIL import Image

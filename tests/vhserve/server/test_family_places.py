@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import vllm_prompts
-from engine_host import EngineHost, EnginePrompt, call, image
+from engine_host import EngineHost, call
+from engine_prompts import EnginePrompt, image
 from live_server import FLAGS, data_url, encoded, message, picture_message, serving
 from PIL import Image
 from tiny_families import FAMILIES, Family

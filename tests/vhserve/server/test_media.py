@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_host import EngineHost, call, image
+from engine_host import EngineHost, call
+from engine_prompts import image
 
 pytestmark = pytest.mark.vllm
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from engine_host import image
+from engine_prompts import image
 from live_server import QUESTION, Reply, Server, data_url, encoded
 from oracle import TinyModel
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import vllm_prompts
-from engine_host import IMAGE_TOKEN, EngineHost, call, image
+from engine_host import EngineHost, call
+from engine_prompts import IMAGE_TOKEN, image
 from tiny_models import make_tiny_llava
 
 from vhserve.compat.prompts import Placeholders

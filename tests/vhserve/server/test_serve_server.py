@@ -11,7 +11,8 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from engine_host import Answer, EnginePrompt
+from engine_host import Answer
+from engine_prompts import EnginePrompt
 from exactness import EXACT
 from live_server import FLAGS, QUESTION, Server, ask, serving
 from oracle import TinyModel

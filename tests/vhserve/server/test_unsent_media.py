@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import vllm_media
-from engine_host import EngineHost, call, image
+from engine_host import EngineHost, call
+from engine_prompts import image
 from live_server import KEY, Reply, Server, data_url, encoded, message, slow_choices
 from oracle import TinyModel
 from tiny_models import make_tiny_llava

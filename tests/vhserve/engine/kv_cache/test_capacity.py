@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from capacity_probes import QUESTION
 from engine_cases import Case
-from engine_host import BLOCK, IMAGE_TOKEN, EngineHost, EnginePrompt, Job, Round
+from engine_host import BLOCK, EngineHost, Job, Round
+from engine_prompts import IMAGE_TOKEN, EnginePrompt
 from oracle import TinyModel
 
 from vhserve.engine.kv_cache.capacity import GroupCounts, groups_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from engine_host import EnginePrompt
+from engine_prompts import EnginePrompt
 from oracle import Oracle
 from placeholder_patterns import PLACEHOLDERS
 from tiny_families import FAMILIES

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from engine_host import image
+from engine_prompts import image
 from live_server import Server, ask
 from oracle import TinyModel
 from prometheus_client import REGISTRY
