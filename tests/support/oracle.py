@@ -4,6 +4,7 @@ Masks where the engine leaves out (`calibrate.masking`), so the two share no cod
 """
 
 import itertools
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,14 +92,18 @@ class Oracle:
     def difference(
         self, prompt: EnginePrompt, answer: Answer, plan: PruningPlan | None, *, replies: bool = True
     ) -> float:
-        """Largest difference in log-probability between an engine's answer and what the plan should compute."""
+        """Largest difference in log-probability between an engine's answer and what the plan should compute.
+
+        Infinite where one of them is no number.
+        """
         expected = self.log_probs(prompt, answer, plan, replies=replies)
         assert len(answer.log_probs) == len(answer.reply_ids) >= len(expected) > 0
-        return max(
+        each = [
             abs(expected[step, token].item() - given)
             for step, row in enumerate(answer.log_probs[: len(expected)])
             for token, given in row.items()
-        )
+        ]
+        return math.inf if any(map(math.isnan, each)) else max(each)
 
 
 @dataclass(frozen=True)
