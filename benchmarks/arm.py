@@ -5,12 +5,11 @@ arm it is, what the other does, or what tasks there are.
 """
 
 import os
-import subprocess
-import sys
 from functools import cached_property
-from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from benchmarks import connected_process
 
 Result = TypeVar("Result", covariant=True)
 
@@ -30,13 +29,8 @@ class Arm:
         self, name: str, settings: dict[str, Any], plan: dict[str, Any] | None, env: dict[str, str], log: Path
     ):
         self.name, self.log = name, log
-        address = str(log.with_suffix(".socket"))
-        # Imported, not run as the main module: what it sends must have the class names that the parent knows.
-        command = [sys.executable, "-c", f"from benchmarks.arm import main; main({address!r})"]
-        with Listener(address, family="AF_UNIX") as listener, log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
-            self.connection: Connection = listener.accept()
-        self.connection.send((settings, plan))
+        self.process, self.connection = connected_process.start("benchmarks.arm", env, log)
+        self._send((settings, plan))
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -50,7 +44,7 @@ class Arm:
 
     def run(self, task: Task[Result]) -> Result:
         self.wait()
-        self.connection.send(task)
+        self._send(task)
         result: Result = self._receive()
         return result
 
@@ -65,18 +59,27 @@ class Arm:
         self.process.kill()
         self.process.wait()
 
+    def _send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except connected_process.ENDED:
+            raise self._ended() from None
+
     def _receive(self) -> Any:
         try:
             return self.connection.recv()
-        except EOFError:
-            tail = self.log.read_text(errors="replace")[-4000:]
-            raise RuntimeError(f"arm {self.name} ended (log: {self.log})\n{tail}") from None
+        except connected_process.ENDED:
+            raise self._ended() from None
+
+    def _ended(self) -> RuntimeError:
+        tail = self.log.read_text(errors="replace")[-4000:]
+        return RuntimeError(f"arm {self.name} ended; its log ends with\n{tail}")
 
 
-def main(address: str) -> None:
+def main(number: int) -> None:
     """Serve the parent until it hangs up."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    connection = Client(address, family="AF_UNIX")
+    connection = connected_process.parent(number)
     settings, plan = connection.recv()
     from vhserve.engine.plugin import register
 

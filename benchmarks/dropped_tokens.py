@@ -2,13 +2,14 @@
 
 The projections of one decoder layer, by vLLM's own linear method and by vhserve's, in turns, for batches of so many
 tokens of which text-only heads drop so many. On a GPU vhserve's is views of the weight, taken in every row, and the end
-says from how many saved multiply-adds on they pay. On CPUs it is packed parts, and the end says what prompts gain and
-steps without dropped tokens lose, by the share of text-only heads. Does not know how a layer is built (`projections`).
+says from how many saved multiply-adds on they pay, and what `LAUNCH_WORTH` is to be. On CPUs it is packed parts, and
+the end says what prompts gain and steps without dropped tokens lose, by the share of text-only heads. Does not know how
+a layer is built (`projections`).
 """
 
 import argparse
 import json
-import platform
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import sizes
+from benchmarks import machine, sizes
 from profiles.files import write_atomically
-from profiles.provenance import git_commit
 from profiles.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
@@ -57,26 +57,25 @@ def main(argv: list[str] | None = None) -> int:
     ensure_torchvision()  # before transformers
     import torch
 
-    from benchmarks.turns import versions
-
     if args.threads:
         torch.set_num_threads(args.threads)
     geometry = sizes.geometry(args)
     report: dict[str, Any] = {
         "command": vars(args) | {"out": str(args.out)},
         "geometry": asdict(geometry),
-        "machine": {"platform": platform.platform(), "python": platform.python_version(), **versions()},
-        "commit": git_commit(),
+        **machine.described(),
         "rows": [],
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    out = args.out.with_suffix(".json")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         for row in measure(args, geometry):
             report["rows"].append(row)
-            write_atomically(args.out.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+            write_atomically(out, json.dumps(report, indent=1) + "\n")
             print(describe(row), flush=True)
-    for line in summary(report["rows"]):
-        print(line)
+    report["summary"] = list(summary(report["rows"]))
+    write_atomically(out, json.dumps(report, indent=1) + "\n")
+    print("\n".join(report["summary"]))
     return 0
 
 
@@ -84,7 +83,7 @@ def measure(args: argparse.Namespace, geometry: "Geometry") -> Iterator[Row]:
     """A row for every projection, share of text-only heads, number of tokens and share of dropped ones."""
     import torch
 
-    from benchmarks.projections import COPIES, chosen, projections, saved
+    from benchmarks.projections import COPIES, chosen, launches, projections, saved
 
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, args.dtype)
     views, clock = device != "cpu", _clock(device, args.cpu_time)
@@ -109,6 +108,7 @@ def measure(args: argparse.Namespace, geometry: "Geometry") -> Iterator[Row]:
                     "tokens": tokens,
                     "dropped": 1 - kept / tokens,
                     "saved": saving,
+                    "launches": launches(one),
                     "chosen": chosen(one, saving),
                     "stock": [seconds / COPIES for seconds in stock],
                     "ours": [seconds / COPIES for seconds in ours],
@@ -173,6 +173,8 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
             f"{kind}: views {pays}; vhserve takes them in {sum(faster)} of {len(faster)} rows where they are faster, "
             f"and in {sum(slower)} of {len(slower)} where they are not"
         )
+    if views:
+        yield advice(views)
     packed = [row for row in rows if row["way"] == "packed"]
     for share in sorted({row["lasts"] for row in packed}):
         own = [row for row in packed if row["lasts"] == share]
@@ -187,6 +189,30 @@ def crossing(rows: Sequence[Row]) -> float | None:
             break
         found = float(row["saved"])
     return found
+
+
+def advice(rows: Sequence[Row]) -> str:
+    """Which `LAUNCH_WORTH` loses least, and what others do."""
+    from vhserve.engine.weights import weight_views
+
+    # Between two rows all are alike; the least that takes views in no row more than the best one.
+    worths = sorted({max(0, math.floor(row["saved"] / row["launches"])) for row in rows})
+    best = min([*worths, math.inf], key=lambda worth: loss(rows, worth))
+    said = {"today's": weight_views.LAUNCH_WORTH, "views wherever they save": 0, "views nowhere": math.inf}
+    others = ", ".join(f"{name} {loss(rows, worth):.2%}" for name, worth in said.items())
+    file = weight_views.__name__.replace(".", "/") + ".py"
+    value = "a number above all savings here" if best == math.inf else f"{best:_}"
+    return (
+        f"set LAUNCH_WORTH in {file} to {value}: rows are {loss(rows, best):.2%} above the faster of the two ways on "
+        f"average; {others}"
+    )
+
+
+def loss(rows: Sequence[Row], worth: float) -> float:
+    """How far the chosen way is above the faster one on average, with this `LAUNCH_WORTH`."""
+    ratios = [row["ratio"][0] if row["saved"] >= row["launches"] * worth else 1.0 for row in rows]
+    best = [min(1.0, row["ratio"][0]) for row in rows]
+    return statistics.mean(own / least - 1 for own, least in zip(ratios, best, strict=True))
 
 
 def gain(rows: Sequence[Row]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, sizes
+from benchmarks.deadline import OutOfTime
 from benchmarks.dummy_model import Geometry
 from profiles.errors import UserError
 from profiles.files import write_atomically
@@ -39,7 +40,7 @@ def measured(
     Returns
     -------
     int
-        The exit code.
+        The exit code; 1 where the time was over too early.
     """
     geometry = sizes.geometry(args)
     try:
@@ -51,6 +52,9 @@ def measured(
     try:
         with ending_on_signals(), tempfile.TemporaryDirectory(prefix="vhserve-bench-") as scratch:
             measure(args, geometry, Path(scratch), report)
+    except OutOfTime as error:
+        print(error, flush=True)
+        return 1
     finally:
         if report:
             show(report)

@@ -4,6 +4,8 @@ Does not know what is measured.
 """
 
 import argparse
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +19,16 @@ from profiles.pruning_plan import PruningPlan
 
 @contextmanager
 def running(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path) -> Iterator[dict[str, Arm]]:
-    """The arms of `args.arms` by name, each up or on its way; killed, whatever they do, where the block ends early.
+    """The arms of `args.arms` by name, all up; killed, whatever they do, where the block ends.
+
+    They start side by side, on a GPU too: each is given the size of its KV cache, so that none measures what memory is
+    free. Their logs are left beside `args.out`, however they end.
 
     Parameters
     ----------
     args
-        With the flags of `serving_options.add_engine_flags`, and `images`, `output` (both lists) and `text_tokens` of
-        the longest prompt and reply.
+        With the flags of `serving_options.add_engine_flags`, `images`, `output` (both lists) and `text_tokens` of the
+        longest prompt and reply, and `out`.
     """
     model = dummy_model.write(folder / "model", geometry)
     environment = offline.environment(folder / "plugin")
@@ -31,15 +36,19 @@ def running(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Pa
         environment |= {"OMP_NUM_THREADS": str(args.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     arms: dict[str, Arm] = {}
     try:
-        for name in args.arms:
-            arms[name.text] = start(name, args, geometry, model, environment, folder / f"{len(arms)}.log")
-        yield arms
-    except BaseException:
+        begun = time.monotonic()
+        for number, name in enumerate(args.arms):
+            print(f"starting {name.text} ...", flush=True)
+            arms[name.text] = start(name, args, geometry, model, environment, folder / f"{number}.log")
         for arm in arms.values():
+            arm.wait()
+            print(f"{arm.name} is up after {time.monotonic() - begun:.0f} s", flush=True)
+        yield arms
+    finally:
+        for number, arm in enumerate(arms.values()):
             arm.kill()
-        raise
-    for arm in arms.values():
-        arm.close()
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(arm.log, args.out.with_name(f"{args.out.name}_arm{number}.log"))
 
 
 def start(
@@ -50,16 +59,10 @@ def start(
     environment: dict[str, str],
     log: Path,
 ) -> Arm:
-    """Start an arm; on a GPU wait until its engine is up, as one that starts beside another measures its memory."""
-    import torch
-
+    """Start an arm, and don't wait for its engine."""
     plan = plan_of(name, geometry)
     given = None if plan is None else plan.model_dump(mode="json")
-    print(f"starting {name.text} ...", flush=True)
-    arm = Arm(name.text, settings(name, args, geometry, model), given, environment, log)
-    if torch.cuda.is_available():
-        arm.wait()
-    return arm
+    return Arm(name.text, settings(name, args, geometry, model), given, environment, log)
 
 
 def settings(name: ArmName, args: argparse.Namespace, geometry: dummy_model.Geometry, model: Path) -> dict[str, Any]:

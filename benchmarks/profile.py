@@ -7,7 +7,6 @@ is of which kind (`kernel_kinds`) nor how steps are looked at (`step_profile`).
 """
 
 import argparse
-import platform
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,15 +20,14 @@ from profiles.torchvision_import import ensure_torchvision
 
 ensure_torchvision()  # before transformers
 
-from benchmarks import dummy_model, engine_run, engines, sizes  # noqa: E402
+from benchmarks import deadline, dummy_model, engine_run, engines, machine, sizes  # noqa: E402
 from benchmarks.arm import Arm  # noqa: E402
 from benchmarks.kernel_kinds import KINDS, OTHER, kind_of  # noqa: E402
-from benchmarks.serving_options import add_engine_flags  # noqa: E402
+from benchmarks.serving_options import add_engine_flags, add_time_flag  # noqa: E402
 from benchmarks.serving_report import ratio  # noqa: E402
 from benchmarks.step_profile import Profiled, ProfileDecode, ProfilePrefill  # noqa: E402
-from benchmarks.turns import versions  # noqa: E402
+from benchmarks.turns import out_of_time  # noqa: E402
 from benchmarks.workloads import Workload  # noqa: E402
-from profiles.provenance import git_commit  # noqa: E402
 
 NAMED_SHARE = 0.005
 """Kernels of no known kind are named from this share of a step's time on."""
@@ -39,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     sizes.add_flags(made)
     add_engine_flags(made, arms="stock,text-only:0.75")
+    add_time_flag(made)
     made.add_argument("--prefill", type=sizes.numbers, default="16", help="comma list of prompts at once; 0 for none")
     made.add_argument("--decode", type=sizes.numbers, default="1,12", help="comma list of requests; 0 for none")
     made.add_argument("--steps", type=int, default=20, help="decode steps of a turn")
@@ -64,8 +63,7 @@ def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, 
     """Start the arms and take their turns; `report` is filled as they come."""
     report |= {
         "geometry": asdict(geometry),
-        "machine": {"platform": platform.platform(), "python": platform.python_version(), **versions()},
-        "commit": git_commit(),
+        **machine.described(),
         "turns": [],
     }
     decodes = [ProfileDecode(number, args.steps, args.images, args.text_tokens) for number in args.decode if number]
@@ -81,7 +79,13 @@ def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, 
 
 
 def turns(args: argparse.Namespace, arms: dict[str, Arm]) -> Iterator[dict[str, Any]]:
-    """A row after each turn; which arm goes first alternates."""
+    """A row after each turn; which arm goes first alternates.
+
+    Raises
+    ------
+    OutOfTime
+        As of `turns.measure`.
+    """
     for repeat in range(args.repeats):
         phases: list[tuple[str, ProfilePrefill | ProfileDecode]] = [
             *((f"prefill of {n}", ProfilePrefill(n, args.images, args.text_tokens, repeat)) for n in args.prefill if n),
@@ -93,6 +97,9 @@ def turns(args: argparse.Namespace, arms: dict[str, Arm]) -> Iterator[dict[str, 
         ]
         for phase, task in phases:
             for name in list(arms) if repeat % 2 == 0 else list(reversed(arms)):
+                if deadline.over(args.seconds):
+                    print(out_of_time(repeat, args.repeats), flush=True)
+                    return
                 yield row(phase, name, repeat, arms[name].run(task))
 
 

@@ -100,6 +100,12 @@ def saved(one: Projection, tokens: int, kept: int, views: bool) -> float:
     return ((tokens - kept) * one.lasts_share - repeated) * one.inputs * one.outputs
 
 
+def launches(one: Projection) -> int:
+    """Kernels more than vLLM's one that views take where tokens are dropped; 0 of packed parts."""
+    method = one.method()
+    return method.launches if isinstance(method, WeightViews) else 0
+
+
 def chosen(one: Projection, saving: float) -> bool:
     """Whether vhserve would do so here."""
     method = one.method()

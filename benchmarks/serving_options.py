@@ -24,13 +24,18 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
         metavar="SHARE",
         help="an arm that is slower than this share of its best is not measured at more requests at once",
     )
-    made.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after these")
+    add_time_flag(made)
     made.add_argument("--capacity", action="store_true", help="also count the requests that the KV cache holds at once")
     made.add_argument(
         "--prefill", type=int, default=0, metavar="PROMPTS", help="also time prompts alone, so many in a turn"
     )
     made.add_argument("--out", type=Path, default=Path("benchmark"), help="path without suffix")
     return made
+
+
+def add_time_flag(made: argparse.ArgumentParser) -> None:
+    """Add the flag that `deadline` reads."""
+    made.add_argument("--seconds", type=float, help="begin no turn after these, which the engines' start is part of")
 
 
 def add_engine_flags(made: argparse.ArgumentParser, arms: str) -> None:

@@ -5,31 +5,32 @@ Does not know how an engine works on a turn (`workloads`, `capacity_count`), nor
 
 import argparse
 import itertools
-import platform
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import serving_report
+from benchmarks import deadline, machine, serving_report
 from benchmarks.arm import Arm
 from benchmarks.capacity_count import Capacity
 from benchmarks.dummy_model import Geometry, plan
 from benchmarks.engines import plan_of
 from benchmarks.workloads import Prefill, Workload
 from profiles.planning.savings import ideal_concurrency
-from profiles.provenance import git_commit
 
 Report = dict[str, Any]
 
 
 def measure(args: argparse.Namespace, geometry: Geometry, arms: dict[str, Arm]) -> Iterator[tuple[Report, str]]:
-    """The report as it grows, and a line for what is new in it: after each turn."""
-    begun = time.monotonic()
+    """The report as it grows, and a line for what is new in it: after each turn.
+
+    Raises
+    ------
+    OutOfTime
+        `args.seconds` were over in the first repeat. Later the turns that are left are left out.
+    """
     report: Report = {
         "geometry": asdict(geometry),
-        "machine": {"platform": platform.platform(), "python": platform.python_version(), **versions()},
-        "commit": git_commit(),
+        **machine.described(),
         "arms": {name: dict(arm.facts) for name, arm in arms.items()},
         "references": [name.text for name in args.arms if name.is_stock or name.is_text_only],
         "capacity": [],
@@ -53,7 +54,8 @@ def measure(args: argparse.Namespace, geometry: Geometry, arms: dict[str, Arm]) 
             best: dict[str, float] = dict.fromkeys(arms, 0.0)
             for concurrency in filter(None, args.concurrency):
                 for name in _in_turn(best, repeat):
-                    if time.monotonic() - begun > 60 * args.minutes:
+                    if deadline.over(args.seconds):
+                        yield report, out_of_time(repeat, args.repeats)
                         return
                     requests = max(2, 2 * concurrency) if args.requests is None else args.requests
                     asked = Workload(
@@ -67,6 +69,19 @@ def measure(args: argparse.Namespace, geometry: Geometry, arms: dict[str, Arm]) 
                     best[name] = max(best[name], got.tokens_per_second)
                     if got.tokens_per_second < args.give_up * best[name]:
                         del best[name]
+
+
+def out_of_time(repeat: int, repeats: int) -> str:
+    """What is said where repeat number `repeat`, from 0 on, cannot be taken to its end.
+
+    Raises
+    ------
+    OutOfTime
+        Where it is the first.
+    """
+    if repeat == 0:
+        raise deadline.OutOfTime("the time is over, and not every arm has had its first turns")
+    return f"the time is over: all turns of {repeat} of {repeats} repeats are there"
 
 
 def _capacity(args: argparse.Namespace, arms: dict[str, Arm], report: Report) -> Iterator[tuple[Report, str]]:
@@ -92,11 +107,3 @@ def _prefill(
 def _in_turn(arms: dict[str, Any], repeat: int) -> list[str]:
     """Which goes first alternates."""
     return list(arms) if repeat % 2 == 0 else list(reversed(arms))
-
-
-def versions() -> dict[str, str]:
-    import torch
-    import vllm
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    return {"vllm": vllm.__version__, "torch": torch.__version__, "device": device}

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import engine_run, profile, serving, serving_options
+from benchmarks import deadline, engine_run, profile, serving, serving_options, turns
 from benchmarks.dummy_model import Geometry
 from benchmarks.machine import Machine
 
@@ -23,6 +23,27 @@ def test_a_refused_arm_ends_the_benchmark_before_anything_starts(
     assert printed.err.count("\n") == 1
     assert "stock+int4" in printed.err
     assert not list(tmp_path.iterdir())
+
+
+def test_time_that_is_over_in_the_first_turns_is_said_and_no_success(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = serving_options.parser().parse_args(["--arms", "stock", "--seconds", "0.001"])
+    shown: list[engine_run.Report] = []
+
+    def measure(args: argparse.Namespace, geometry: Geometry, folder: Path, report: engine_run.Report) -> None:
+        report["result"] = 1.5
+        if deadline.over(args.seconds):
+            print(turns.out_of_time(3, 5))
+            print(turns.out_of_time(0, 5))
+
+    assert engine_run.measured(args, measure, shown.append) == 1
+    assert [report["result"] for report in shown] == [1.5]
+    assert capsys.readouterr().out.splitlines() == [
+        "the time is over: all turns of 3 of 5 repeats are there",
+        "the time is over, and not every arm has had its first turns",
+    ]
+    assert not deadline.over(None)
 
 
 @pytest.mark.parametrize("results", [[], [1.5]])

@@ -38,8 +38,8 @@ def test_the_dry_run_names_all_steps_and_runs_none() -> None:
     commands = dry_run()
     named = re.findall(r"^ {2}\[([\w-]+)\]=", SCRIPT.read_text(), re.MULTILINE)
     assert sorted(commands) == sorted(named)
-    assert {"check", "prefill", "serving-2304", "serving-576", "fp8", "int4", "decode", "profile"} <= set(commands)
-    assert {"capacity", "admission"} <= set(commands)
+    assert {"check", "dropped-tokens", "serving-2304", "serving-576", "fp8", "int4", "decode"} <= set(commands)
+    assert {"profile", "capacity-576", "admission"} <= set(commands)
     assert not (ROOT / "some").exists()
 
 
@@ -51,13 +51,24 @@ def test_every_command_parses_fits_the_machine_and_ends_in_ten_minutes() -> None
         assert words[start + 1] == "-m"
         args = PARSERS[words[start + 2]]().parse_args(words[start + 3 :])
         assert args.out == Path("some/where") / step
+        if words[start + 2] != "benchmarks.dropped_tokens":
+            assert 0 < args.seconds < int(words[2])
         if words[start + 2] != "benchmarks.gpu_check":
             assert (args.model, args.dtype) == ("llava-1.6-7b", "bfloat16")
         if hasattr(args, "arms"):
             assert args.kv_gib == 20
             machine.refuse(args.arms, H100, head_size=128, gpu_memory=args.gpu_memory)
-        if getattr(args, "minutes", 0):
-            assert args.minutes * 60 < int(words[2])
+
+
+def test_all_steps_together_have_the_time_that_is_given(tmp_path: Path, interpreter: str) -> None:
+    out = tmp_path / "out"
+    words = shlex.split(sweep("--dry-run", "--total", "300", str(out), "decode").stdout)
+    assert int(words[3]) == 300 > int(words[words.index("--seconds") + 1]) > 200
+    (Path(interpreter) / "python3").write_text("#!/bin/sh\nsleep 1\n")
+    ended = sweep("--total", "100", str(out), "check", "decode", "dropped-tokens", path=interpreter)
+    assert re.search(r"^decode: not begun, 9\d of 100 s are left$", ended.stdout, re.MULTILINE)
+    assert {one.name for one in out.glob("*.done")} == {"check.done", "dropped-tokens.done"}
+    assert ended.stdout.splitlines()[-1] == "missing: decode"
 
 
 @pytest.fixture
@@ -77,16 +88,18 @@ def interpreter(tmp_path: Path) -> str:
 
 def test_what_is_done_is_not_run_again_and_what_is_missing_is_said(tmp_path: Path, interpreter: str) -> None:
     out = tmp_path / "out"
-    first = sweep(str(out), "check", "profile", "capacity", path=interpreter)
+    first = sweep(str(out), "check", "profile", "capacity-576", path=interpreter)
     assert first.returncode == 1
     assert first.stdout.splitlines()[-1] == "missing: profile"
     assert "profile: ended with 1" in first.stderr
     assert {one.name for one in out.iterdir()} == {
         *("check.json", "check.log", "check.done", "profile.json", "profile.log"),
-        *("capacity.json", "capacity.log", "capacity.done"),
+        *("capacity-576.json", "capacity-576.log", "capacity-576.done"),
     }
     assert "a row" in (out / "profile.log").read_text()
-    again = sweep(str(out), "check", "profile", "capacity", path=interpreter)
+    (out / "profile.json").write_text("of the first time")
+    again = sweep(str(out), "check", "profile", "capacity-576", path=interpreter)
+    assert (out / "profile.json.before").read_text() == "of the first time"
     assert "check: done before" in again.stdout
     ran = (tmp_path / "noted").read_text().split()
     assert ran == ["benchmarks.gpu_check", "benchmarks.profile", "benchmarks.serving", "benchmarks.profile"]
@@ -102,7 +115,9 @@ def test_a_step_that_takes_too_long_is_ended_and_missing(tmp_path: Path, interpr
     assert ended.stdout.splitlines()[-1] == "missing: decode"
 
 
-@pytest.mark.parametrize("arguments", [(), ("out", "no-such-step"), ("--no-such-option", "out")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("out", "no-such-step"), ("--no-such-option", "out"), ("--total", "soon", "out")]
+)
 def test_mistakes_are_refused(arguments: tuple[str, ...]) -> None:
     refused = sweep(*arguments)
     assert (refused.returncode, refused.stdout) == (2, "")

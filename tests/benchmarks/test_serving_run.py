@@ -49,4 +49,5 @@ def test_a_run_that_is_ended_keeps_its_rows(tmp_path: Path) -> None:
     assert set(plan["best_of"]) == {"stock"}
     assert "each at its own best" in rest
     assert (tmp_path / "run.png").exists()
-    assert not [one for one in tmp_path.iterdir() if one.name not in ("run.json", "run.png")]
+    assert {one.name for one in tmp_path.iterdir()} == {"run.json", "run.png", "run_arm0.log", "run_arm1.log"}
+    assert "vLLM" in (tmp_path / "run_arm1.log").read_text()

@@ -25,7 +25,7 @@ class InterpreterDriver:
         return True
 
 
-def main(address: str) -> None:
+def main(number: int) -> None:
     """The host's side: as `engine_host.main`, with a Triton in which vLLM finds a backend for CPUs."""
     import torch.utils._triton
     from triton.backends import backends
@@ -33,4 +33,4 @@ def main(address: str) -> None:
     # Inductor asks it of a compiler, also where it makes no kernel of Triton's.
     torch.utils._triton.triton_hash_with_backend = lambda: "interpreter"
     backends["cpu"] = SimpleNamespace(driver=InterpreterDriver, compiler=None)
-    engine_host.main(address)
+    engine_host.main(number)

@@ -1,4 +1,4 @@
-"""A process of its own that starts vLLM engines one after another, asks them, and answers over a socket.
+"""A process of its own that starts vLLM engines one after another, asks them, and answers over a pipe.
 
 vLLM's imports take longer than an engine does, so all tests share one host; and vLLM's warnings stay out of pytest's.
 `EngineHost` is the tests' side, `main` the host's. Knows nothing of oracles.
@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from engine_patches import PATCHES
 from engine_prompts import IMAGE_TOKEN, EnginePrompt, request
 
+from benchmarks import connected_process
 from vhserve.engine.checks.admission_choice import Admission
 from vhserve.engine.checks.surgery_choice import AskedSurgery
 
@@ -122,16 +122,11 @@ class EngineHost:
     """Starts the host, and runs jobs on it one at a time. `module` is whose `main` runs there."""
 
     def __init__(self, folder: Path, environment: dict[str, str], module: str = "engine_host") -> None:
-        address = str(folder / "engine-host")
         self.log = folder / "engine-host.log"
         self.done: list[tuple[Job, EngineOutcome]] = []
         self.sent = 0
-        with Listener(address, family="AF_UNIX") as listener, self.log.open("wb") as log:
-            # Imported, not run: what is sent must have the same class names on both sides.
-            command = [sys.executable, "-c", f"import {module}; {module}.main({address!r})"]
-            paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONPATH": paths})
-            self.connection: Connection = listener.accept()
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        self.process, self.connection = connected_process.start(module, {**environment, "PYTHONPATH": paths}, self.log)
 
     def run(self, job: Job) -> EngineOutcome:
         """Start the engine, ask it, end it; an equal job is not done again."""
@@ -141,37 +136,52 @@ class EngineHost:
         self.done.append((job, self.do(job)))
         return self.done[-1][1]
 
-    def do(self, job: "Job | Call") -> EngineOutcome:
-        """Run a job; a failure of the host itself fails the test with the end of its log."""
+    def do(self, job: "Job | Call", limit: float | None = None) -> EngineOutcome:
+        """Run a job; a failure of the host itself fails the test with the end of its log.
+
+        Parameters
+        ----------
+        limit
+            Seconds after which the host is ended, if it has not answered by then.
+        """
         self.sent += 1
         try:
             self.connection.send((self.sent, job))
+            if not self.connection.poll(limit):
+                self.kill()
+                raise AssertionError(f"no answer in {limit:.0f} s to {job}:\n{self._end_of_log()}")
             number, outcome = self.connection.recv()
             while number != self.sent:  # an earlier job, whose test ran out of time
                 number, outcome = self.connection.recv()
-        except (EOFError, BrokenPipeError) as error:
-            tail = self.log.read_text(errors="replace")[-6000:]
-            raise AssertionError(f"the engine host died on {job}:\n{tail}") from error
+        except connected_process.ENDED as error:
+            raise AssertionError(f"the engine host died on {job}:\n{self._end_of_log()}") from error
         assert isinstance(outcome, EngineOutcome)
         return outcome
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
 
     def close(self) -> None:
         self.connection.close()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it whatever it does; who waits for an answer gets the error of a dead host."""
+        self.process.kill()
+        self.process.wait()
 
 
 # --- the host's side ---
 
 
-def main(address: str) -> None:
-    """Run jobs until the tests hang up."""
+def main(number: int) -> None:
+    """Run jobs until the tests hang up; `number` is of `connected_process.parent`."""
     from profiles.torchvision_import import ensure_torchvision
 
-    connection = Client(address, family="AF_UNIX")
+    connection = connected_process.parent(number)
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # in whole GiB, and stronger than a job's settings
     ensure_torchvision()
     from vllm.platforms.cpu import CpuPlatform
