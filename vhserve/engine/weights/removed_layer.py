@@ -35,6 +35,7 @@ class RemovedAttention(nn.Module):
             constant = torch.zeros(stock_output.output_size, dtype=stock_output.params_dtype)
         # Not persistent: it is computed from the checkpoint, not read from it, and dummy weights leave it zero.
         self.register_buffer("constant", constant, persistent=False)
+        self.loaded = constant  # the same tensor: while vLLM reloads weights, one without data has the buffer's place
 
     def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """The constant for each row of `hidden_states`, (tokens, hidden size)."""
@@ -52,10 +53,10 @@ class RemovedAttention(nn.Module):
         seen = set()
         for name, weight in weights:
             seen.add(name)
-            if self.constant is None:
+            if self.loaded is None:
                 continue
             if name == "o_proj.weight" and self.compensation is not None:
-                self.bias_sum.put("compensation", self.compensation.bias(weight), self.constant)
+                self.bias_sum.put("compensation", self.compensation.bias(weight), self.loaded)
             elif name == "o_proj.bias":
-                self.bias_sum.put("checkpoint", weight, self.constant)
+                self.bias_sum.put("checkpoint", weight, self.loaded)
         return seen
