@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from engine_host import Answer, Round, ask
+from engine_host import BLOCK, Answer, Round, ask
 from engine_prompts import IMAGE_TOKEN, EnginePrompt, request
+from partial_cases import at
 from text_only_probes import QUESTION, TWO, _scheduler
 
 PROMPTS = (
@@ -51,23 +52,49 @@ def rows_of_layers(engine: Any) -> dict[str, Any]:
     return {"rows": steps, "tokens": computed, "kept": kept, "requests": len(prompts)}
 
 
+ENDING = (at(15), EnginePrompt(f"{at(30).text}<image>", (2, 4)))
+"""Prompts of which the last token fills an image block: its row is one that leaves."""
+
+
+def going_on(prompt: EnginePrompt) -> EnginePrompt:
+    """The prompt with a question behind its image."""
+    return EnginePrompt(f"{prompt.text} how many red circles are there ?", prompt.images)
+
+
 def scored_prompts(engine: Any) -> list[tuple[EnginePrompt, Any]]:
     """Log-probabilities of what follows an image in a prompt, asked for beside requests that don't."""
     from vllm import SamplingParams
 
     scored = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=20)
     plain = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
-    images = [EnginePrompt("<s>USER: what is there ? <image>", (1,)), EnginePrompt("<image><image>", (2, 4))]
-    asked = [EnginePrompt(f"{one.text} how many red circles are there ?", one.images) for one in images]
+    asked = [going_on(one) for one in ENDING]
     prompts, wanted = [*asked, *PROMPTS], [scored] * len(asked) + [plain] * len(PROMPTS)
     answers = []
     for image, found in zip(
-        images, engine.generate([request(one) for one in prompts], wanted, use_tqdm=False), strict=False
+        ENDING, engine.generate([request(one) for one in prompts], wanted, use_tqdm=False), strict=False
     ):
         ids = list(found.prompt_token_ids)
         start = len(ids) - ids[::-1].index(IMAGE_TOKEN)
+        assert start % BLOCK == 0
         rows = [{token: one.logprob for token, one in row.items()} for row in found.prompt_logprobs[start:]]
         answers.append((image, Answer(ids[:start], 0, ids[start:], rows)))
+    return answers
+
+
+def scored_tokens(engine: Any) -> list[tuple[EnginePrompt, Any]]:
+    """Log-probabilities of given tokens in the same places, as `prompt_logprob_token_ids` asks for them."""
+    from vllm import SamplingParams
+
+    answers = []
+    for image, answer in scored_prompts(engine):
+        tokens, start = [sorted(row)[:20] for row in answer.log_probs], len(answer.prompt_ids) - 1
+        wanted = SamplingParams(max_tokens=1, prompt_logprob_token_ids=tokens, prompt_logprob_start=start)
+        (found,) = engine.generate([request(going_on(image))], wanted, use_tqdm=False)
+        rows = [
+            dict(zip(row, scores.tolist(), strict=True))
+            for row, scores in zip(tokens, found.prompt_token_id_logprobs, strict=True)
+        ]
+        answers.append((image, Answer(answer.prompt_ids, 0, answer.reply_ids, rows)))
     return answers
 
 

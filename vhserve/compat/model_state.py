@@ -71,7 +71,8 @@ def model_state_class(
             name, sampling = new_req_data.req_id, new_req_data.sampling_params
             self.requests.add(name, new_req_data.mm_features)
             self.reading_prompts.discard(name)
-            if sampling is not None and sampling.prompt_logprobs is not None:
+            asked = (None, None) if sampling is None else (sampling.prompt_logprobs, sampling.prompt_logprob_token_ids)
+            if any(one is not None for one in asked):
                 self.reading_prompts.add(name)
 
         def remove_request(self, req_id: str) -> None:

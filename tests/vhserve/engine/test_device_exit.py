@@ -34,6 +34,7 @@ CASES = {
     "cpu_chunks": exit_case(settings={"max_num_batched_tokens": BLOCK, "max_num_seqs": 4}),
     "triton": exit_case(rounds=(Round(ENDS[:2], tokens=2),), patches=("triton_attention",)),
     "prompt_log_probs": exit_case(rounds=(), probe="exit_probes:scored_prompts"),
+    "token_log_probs": exit_case(rounds=(), probe="exit_probes:scored_tokens"),
     "torch_compile": exit_case(settings={"enforce_eager": False}, probe="exit_probes:compiled_stages"),
     "torch_compile_chunks": exit_case(
         settings={"enforce_eager": False, "max_num_batched_tokens": BLOCK, "max_num_seqs": 4},
@@ -64,12 +65,13 @@ def test_rows_of_image_blocks_are_not_computed_behind_the_exit(name: str, served
     assert sum(rows[0] for rows in probed["rows"]) == probed["tokens"] > probed["kept"]
 
 
+@pytest.mark.parametrize("name", ["prompt_log_probs", "token_log_probs"])
 def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
-    served: EngineRuns, models: dict[str, TinyModel]
+    name: str, served: EngineRuns, models: dict[str, TinyModel]
 ) -> None:
-    """While a request that asks for them has its prompt computed, rows stay."""
-    model, plan = models["mha"], CASES["prompt_log_probs"].plan(models["mha"])
-    for prompt, answer in served("prompt_log_probs").probed:
+    """While a request that asks for them has its prompt computed, rows stay: for the likeliest tokens or given ones."""
+    model, plan = models["mha"], CASES[name].plan(models["mha"])
+    for prompt, answer in served(name).probed:
         assert model.oracle.difference(prompt, answer, plan, replies=False) < EXACT
 
 

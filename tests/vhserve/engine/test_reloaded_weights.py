@@ -1,4 +1,4 @@
-"""Weights that are replaced while an engine runs, as reinforcement learning does: cut, packed and folded in as at first.
+"""Weights that are replaced while an engine runs, as in reinforcement learning: cut, packed and folded in as before.
 
 Float32; after the reload the engine says what the masked model of the other checkpoint says, to 1e-5.
 """
