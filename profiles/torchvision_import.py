@@ -93,14 +93,12 @@ def _define_schemas() -> bool:
 
     library: Any = torch.library
     operations: Any = torch.ops
-    operators = Path(found.origin).with_name("_C.so")
-    if operators.exists():
+    for operators in Path(found.origin).parent.glob("_C*.so"):  # `_C.so`, from 0.29 on `_C_stable.so`
         try:
             operations.load_library(operators)
         except OSError:
-            pass
-        else:
-            return False
+            continue
+        return False
     schemas = library.Library("torchvision", "FRAGMENT")
     schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -30,14 +30,15 @@ def test_it_is_needed_exactly_where_it_acts():
     assert run(ENSURE + "print(ensure())") == str(broken != 0)
 
 
-def test_it_leaves_a_build_whose_operators_load_alone():
+@pytest.mark.parametrize("name", ["_C.so", "_C_stable.so"])  # the second from torchvision 0.29 on
+def test_it_leaves_a_build_whose_operators_load_alone(name: str):
     # Stood in for by a package whose operator library is one of torch's own.
     out = run(
         "import pathlib, sys, tempfile, torch\n"
         "root = pathlib.Path(tempfile.mkdtemp()); package = root / 'torchvision'; package.mkdir()\n"
         "(package / '__init__.py').write_text('')\n"
         "library = sorted((pathlib.Path(torch.__file__).parent / 'lib').glob('libc10.*'))[0]\n"
-        "(package / '_C.so').symlink_to(library); sys.path.insert(0, str(root))\n"
+        f"(package / {name!r}).symlink_to(library); sys.path.insert(0, str(root))\n"
         + ENSURE
         + "print(ensure(), hasattr(torch.ops.torchvision, 'nms'))"
     )
