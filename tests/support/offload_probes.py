@@ -13,15 +13,25 @@ from engine_prompts import IMAGE_TOKEN, request
 def offloaded(engine: Any) -> dict[str, Any]:
     """What an engine has stored and loaded since it started, and what of it is still held when all requests have ended.
 
-    `keys` are those of the blocks in the host's memory, in hexadecimal; `loaded` is in bytes, `hits` in tokens.
+    `keys` are those of the blocks in the host's memory, in hexadecimal; `loaded` is in bytes, `hits` in tokens; `known`
+    is whether the groups of the scheduler's part and of the worker's are of a kind that vLLM's connector tells.
     """
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, iter_layer_specs
+
     from vhserve.engine.kv_cache.spec import count_groups
 
     scheduler = engine.llm_engine.engine_core.engine_core.scheduler
     connector, config = scheduler.connector.connector_scheduler, scheduler.kv_cache_config
     pool = scheduler.kv_cache_manager.block_pool
     values = {metric.name: getattr(metric, "value", None) for metric in engine.get_metrics()}
+    worker: Any = get_kv_transfer_group()
+    parts = (connector.config.kv_group_configs, worker.connector_worker.kv_cache_config.kv_cache_groups)
     return {
+        "known": [
+            all(isinstance(spec, FullAttentionSpec) for group in part for spec in iter_layer_specs(group.kv_cache_spec))
+            for part in parts
+        ],
         "keys": sorted(key.hex() for key in connector.manager._policy.chunks),
         "loaded": values.get("vllm:kv_offload_load_bytes", 0),
         "hits": values["vllm:external_prefix_cache_hits"],

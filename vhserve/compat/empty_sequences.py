@@ -13,7 +13,8 @@ def compute_at_once(metadata: Any) -> None:
         Replies are NaN once a step computes one token of an image, which text-only heads give nothing to see.
     Cause
         In batches of few requests with one query each, sequences are split. `reduce_segments` divides by the length of
-        a segment, which is 0 where the sequence is empty. The kernel that does not split returns zero there.
+        a segment, which is 0 where the sequence is empty; in 0.33 it writes nothing then, so that what was in memory
+        stays. The kernel that does not split returns zero there.
     Removal
         `reduce_segments` returns zero for an empty sequence.
 

@@ -28,33 +28,33 @@ def salt_block_hashes(request: Any, salt: str) -> None:
 
 
 def as_full_attention(kv_cache_config: Any, is_partial: Callable[[Any], bool], own_fields: Collection[str]) -> Any:
-    """A copy of a `KVCacheConfig` for the connector's scheduler, in which specs that it does not know are full ones.
+    """A copy of a `KVCacheConfig` for the connector, in which specs that it does not know are full ones.
 
     Parameters
     ----------
     is_partial
-        Whether a group's spec is to be replaced.
+        Whether a layer's spec is to be replaced.
     own_fields
         Fields of such specs that a full one has not.
 
     Symptom
         An `AssertionError` without a text as the engine starts.
     Cause
-        The connector's scheduler sorts groups into full attention, sliding windows and states, by the class of their
-        spec, and knows no other.
+        The connector sorts groups into full attention, sliding windows and states, by the class of their spec, and
+        knows no other; with 0.32 its scheduler's part does, with 0.33 the worker's too.
     Removal
         It asks a spec's manager which blocks may be missing.
     """
     from dataclasses import replace
 
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, replace_as
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, UniformTypeKVCacheSpecs, replace_as
 
-    groups = [
-        replace(group, kv_cache_spec=replace_as(group.kv_cache_spec, FullAttentionSpec, drop=own_fields))
-        if is_partial(group.kv_cache_spec)
-        else group
-        for group in kv_cache_config.kv_cache_groups
-    ]
+    def known(spec: Any) -> Any:
+        if isinstance(spec, UniformTypeKVCacheSpecs):  # in workers, where a group's layers have several sizes
+            return replace(spec, kv_cache_specs={name: known(one) for name, one in spec.kv_cache_specs.items()})
+        return replace_as(spec, FullAttentionSpec, drop=own_fields) if is_partial(spec) else spec
+
+    groups = [replace(group, kv_cache_spec=known(group.kv_cache_spec)) for group in kv_cache_config.kv_cache_groups]
     return replace(kv_cache_config, kv_cache_groups=groups)
 
 
@@ -96,7 +96,8 @@ def pass_over_gaps(scheduler: Any, gaps: Callable[[Any, int], Collection[int]]) 
         return None if deferred else hits
 
     def update_state_after_alloc(request: Any, blocks: Any, num_external_tokens: int) -> None:
-        if num_external_tokens == 0:
+        if num_external_tokens == 0:  # 0.33 notes the blocks all the same
+            stock_load(request, blocks, num_external_tokens)
             return
         status = scheduler._req_status[request.request_id]
         computed = status.num_locally_computed_tokens

@@ -133,6 +133,13 @@ def test_nothing_is_held_when_all_requests_have_ended(name: str, served: EngineR
     assert (served(name).probed["unfinished"], served(name).probed["held"]) == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["text_only", "evicted"])
+def test_both_parts_of_the_connector_know_every_group(name: str, served: EngineRuns) -> None:
+    """vLLM 0.33 sorts groups by kind in the worker's part, too."""
+    assert len(served(name).probed["groups"]) > 1
+    assert served(name).probed["known"] == [True, True]
+
+
 def test_what_the_pool_gave_to_others_is_loaded(served: EngineRuns) -> None:
     first, _, last = served("given_away_by_the_pool").answers
     assert [answer.cached for answer in first] == [0] * len(first)

@@ -38,15 +38,13 @@ class OffloadingConnector(stock.OffloadingConnector):
         treatments = [treatment_of(group.kv_cache_spec) for group in self._groups]
         self._block_size = vllm_config.cache_config.block_size
         self._evicts = any(treatment is not None and treatment.evicts for treatment in treatments)
+        known = as_full_attention(kv_cache_config, lambda spec: isinstance(spec, PartialSpec), OWN_FIELDS)
+        super().__init__(vllm_config, role, known)
         if role == KVConnectorRole.SCHEDULER:
-            known = as_full_attention(kv_cache_config, lambda spec: isinstance(spec, PartialSpec), OWN_FIELDS)
-            super().__init__(vllm_config, role, known)
             pass_over_gaps(self.connector_scheduler, self._gaps)
             if self._evicts:
                 follow_evictions(self.connector_scheduler, self._evicted)
             keep_image_data()  # a resumed request may find less than it began with: chunks are replaced
-        else:
-            super().__init__(vllm_config, role, kv_cache_config)
 
     def on_new_request(self, request: Request) -> None:
         salt_block_hashes(request, self._salt)
