@@ -21,6 +21,8 @@ ALPHA: Final = 16
 _TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")
 _ADAPTED: Final = re.compile(rf"(?!.*vis)(.*?)(layers\.\d+\.\w+\.({'|'.join(_TARGETS)}))\.weight$")
 """Decoders' weights: those of vision towers say `vision` or `visual`."""
+_EXPERTS: Final = re.compile(r"(?!.*vis)(.*?)(layers\.\d+\.mlp\.experts)\.(gate_up_proj|down_proj)$")
+"""Weights of all experts of a layer, as published: (experts, inputs, outputs)."""
 
 
 def make_adapter(source: Path, adapter: Path, merged: Path) -> None:
@@ -37,6 +39,16 @@ def make_adapter(source: Path, adapter: Path, merged: Path) -> None:
             decoder = "text_model" if "text_model" in found.group(1) else "language_model"
             stem = f"base_model.model.model.{decoder}.{found.group(2)}"  # as transformers' modules are called
             tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
+        elif found := _EXPERTS.match(name):
+            experts, inputs, outputs = weight.shape
+            a = torch.randn(experts, RANK, inputs, generator=generator) * inputs**-0.5
+            b = torch.randn(experts, outputs, RANK, generator=generator) * RANK**-0.5 * 0.3
+            weights[name] = weight + ALPHA / RANK * (b @ a).transpose(1, 2)
+            # PEFT wraps the parameters of a module one in the other, and has the experts' ranks side by side.
+            inner = ".base_layer" if found.group(3) == "gate_up_proj" else ""
+            stem = f"base_model.model.model.language_model.{found.group(2)}{inner}"
+            tensors[f"{stem}.lora_A.weight"] = a.flatten(0, 1)
+            tensors[f"{stem}.lora_B.weight"] = b.permute(1, 2, 0).flatten(1).contiguous()
     save_file(weights, merged / "model.safetensors", {"format": "pt"})
     save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
     config = {

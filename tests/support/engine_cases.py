@@ -4,10 +4,11 @@ Runs and compares; the tests say how close an engine must be.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+from adapters import make_adapter
 from engine_host import Answer, EngineHost, EngineOutcome, Job, Round
 from exactness import PROMPTS
 from oracle import Oracle, TinyModel
@@ -112,3 +113,45 @@ def worst_difference(
         for asked, answered in zip(rounds, answers, strict=True)
         for prompt, answer in zip(asked.prompts, answered, strict=True)
     )
+
+
+class AdapterDifferences(NamedTuple):
+    """Largest differences of an engine that takes adapters from the masked model.
+
+    Attributes
+    ----------
+    without, adapted
+        Of answers without the adapter, and of those with it from the model into which it was merged.
+    telling
+        Of answers with the adapter from the model without it.
+    """
+
+    without: float
+    adapted: float
+    telling: float
+
+
+def adapter_differences(
+    host: EngineHost,
+    model: TinyModel,
+    plan: PruningPlan,
+    rounds: tuple[Round, ...],
+    *,
+    patches: tuple[str, ...] = (),
+    **settings: Any,
+) -> AdapterDifferences:
+    """Write an adapter and a merged model beside a model, and ask an engine with its plan; `settings` of `vllm.LLM`."""
+    folder = model.path.parent
+    make_adapter(model.path, folder / "adapter", folder / "merged")
+    settings |= {"enable_lora": True, "max_lora_rank": 8}
+    content, probe = plan.model_dump(mode="json"), "adapters:answers_with_adapter"
+    outcome = host.run(Job(str(model.path), content, rounds, settings, patches, probe))
+    assert outcome.failure is None, outcome.failure[1]
+    merged = replace(model, path=folder / "merged")
+    worst = AdapterDifferences(
+        worst_difference(model.oracle, plan, rounds, outcome.answers),
+        worst_difference(merged.oracle, plan, rounds, [outcome.probed]),
+        worst_difference(model.oracle, plan, rounds, [outcome.probed]),
+    )
+    print(f"largest difference {worst.without:.1e} without the adapter, {worst.adapted:.1e} with it")
+    return worst

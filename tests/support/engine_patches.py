@@ -9,6 +9,7 @@ from typing import Any
 
 from graph_platform import graphs, new_lengths
 from late_copies import late_copies
+from triton_experts import triton_adapters
 
 
 @contextmanager
@@ -172,6 +173,7 @@ PATCHES = {
     "lively_dummy_weights": lively_dummy_weights,
     "async_scheduling": async_scheduling,
     "triton_attention": triton_attention,
+    "triton_adapters": triton_adapters,
     "noted_pieces": noted_pieces,
     "views_always": views_always,
     "stripped_image_data": stripped_image_data,

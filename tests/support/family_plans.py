@@ -1,14 +1,20 @@
 """A plan of every treatment for each tiny family. Asks no engine, and judges nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from oracle import TinyModel
 from tiny_families import FAMILIES
+from tiny_models import make_tiny_llava_next, make_tiny_vip_llava
 from transformers import AutoConfig
 
 from profiles.pruning_plan import Compensation, PruningPlan
 from profiles.transformers_config import decoder_geometry
+
+PAPER: Final[dict[str, Callable[..., Path]]] = {"llava_next": make_tiny_llava_next, "vip_llava": make_tiny_vip_llava}
+"""LLaVA's families beside LLaVA-1.5, which are not among `FAMILIES`."""
 
 TREATMENTS = ("full", "text_only", "removed", "evict", "thinned:2")
 
@@ -31,6 +37,11 @@ def mixed_plan(model: TinyModel, *, partial: bool = True) -> PruningPlan:
 
 
 def tiny(name: str, folder: Path) -> TinyModel:
-    path = FAMILIES[name].make(folder / name)
+    """A checkpoint of a family of `FAMILIES` or `PAPER`, in a folder of its name."""
+    path = folder / name
+    if name in PAPER:
+        PAPER[name](path, layers=4, query_heads=6, kv_heads=3)
+    else:
+        FAMILIES[name].make(path)
     config = AutoConfig.from_pretrained(path)
-    return TinyModel(path, decoder_geometry(config, 64), FAMILIES[name].architecture)
+    return TinyModel(path, decoder_geometry(config, 64), config.architectures[0])

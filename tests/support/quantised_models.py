@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 _QUANTISED: Final = re.compile(r"(?!.*vis).*layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
-_UNTOUCHED: Final = ["lm_head", "re:.*vis.*", "re:.*multi_modal_projector.*", "re:.*mlp1.*", "re:.*lm_head.*"]
+_UNTOUCHED: Final = [
+    "lm_head",
+    "re:.*vis.*",
+    "re:.*multi_modal_projector.*",
+    "re:.*mlp1.*",
+    "re:.*connector.*",
+    "re:.*lm_head.*",
+    "re:.*experts.*",
+    "re:.*mlp.gate$",
+]
 
 _INT8: Final = {"num_bits": 8, "type": "int", "symmetric": True}
 CONFIG: Final[dict[str, Any]] = {

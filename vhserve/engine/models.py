@@ -18,6 +18,7 @@ from vhserve.engine.checks import engine_reports
 from vhserve.engine.checks.architectures import served_by, stock_architecture
 from vhserve.engine.checks.error_relay import relay_user_errors
 from vhserve.engine.checks.plan_validation import validate_plan
+from vhserve.engine.checks.stock_model import check_adapters, naming_missing_kernels
 from vhserve.engine.image_exit.stage import leave_images
 from vhserve.engine.kv_cache.worker_tables import evict
 from vhserve.engine.weights.surgery import prune
@@ -46,7 +47,9 @@ def with_plan(architecture: str) -> type[nn.Module]:
         def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
             with relay_user_errors():
                 plan = validate_plan(vllm_config)
-                super().__init__(vllm_config=vllm_config, prefix=prefix)
+                check_adapters(stock, vllm_config)
+                with naming_missing_kernels(vllm_config):
+                    super().__init__(vllm_config=vllm_config, prefix=prefix)
                 engine_reports.put("surgery", prune(self.get_language_model(), plan, vllm_config))
                 engine_reports.put("image_exit", leave_images(self.get_language_model(), plan, vllm_config))
                 evict(plan, vllm_config)

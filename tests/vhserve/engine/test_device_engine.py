@@ -6,13 +6,16 @@ in the other tests of engines. On `cpu` attention is vLLM's for CPUs, on `triton
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_cases import Case, EngineRuns, worst_difference
+from adapters import rounds_for
+from engine_cases import Case, EngineRuns, adapter_differences, worst_difference
 from engine_host import BLOCK, EngineHost, Round
 from engine_prompts import EnginePrompt
-from exactness import EXACT
+from exactness import EXACT, TELLING
+from family_plans import mixed_plan, tiny
 from oracle import TinyModel
 from partial_cases import EVERY, HALF, IMAGE_PLACES, LATE, MIXED, asked
 from random_engines import draw_engine
@@ -148,6 +151,17 @@ def test_replies_that_find_their_prompt_in_the_cache(served: dict[str, EngineRun
 @pytest.mark.long
 def test_replies_were_preempted(served: dict[str, EngineRuns]) -> None:
     assert served["cpu"]("preempted_replies").preemptions > 0
+
+
+@pytest.mark.long
+def test_adapters_of_experts_go_together_with_a_plan(device_host: EngineHost, tmp_path: Path) -> None:
+    """Of attention and experts. Experts are Triton kernels where there are adapters; attention is vLLM's for CPUs."""
+    model = tiny("qwen3-vl-moe", tmp_path)
+    worst = adapter_differences(
+        device_host, model, mixed_plan(model), rounds_for(model.path), patches=("triton_adapters",)
+    )
+    assert max(worst.without, worst.adapted) < EXACT
+    assert worst.telling > TELLING, "the adapter does nothing"
 
 
 ENGINES = {"cpu": int(os.environ.get("RANDOM_DEVICE_ENGINES", "12")), "triton": 3}

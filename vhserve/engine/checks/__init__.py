@@ -14,6 +14,7 @@ __all__ = [
     "partial_options",
     "plan_transport",
     "plan_validation",
+    "stock_model",
     "surgery_choice",
     "unsupported_options",
 ]
