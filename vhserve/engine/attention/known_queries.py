@@ -162,13 +162,11 @@ class StepQueries:
     def _dropped(self, treatment: TreatmentName) -> np.ndarray:
         requests = self._requests
         dropped = np.zeros(int(requests.starts[-1]), bool)
-        for row, one in enumerate(self._blocks):
-            first = int(requests.computed[row])
-            if treatment not in one or first >= one[treatment].end:
-                continue
-            stop = min(first + int(requests.scheduled[row]), one[treatment].end)
-            start = int(requests.starts[row])
-            dropped[start : start + stop - first] = one[treatment].at(first, stop)
+        places = zip(requests.computed.tolist(), requests.scheduled.tolist(), requests.starts.tolist(), strict=False)
+        for one, (first, tokens, start) in zip(self._blocks, places, strict=True):
+            if treatment in one and first < one[treatment].end:
+                stop = min(first + tokens, one[treatment].end)
+                dropped[start : start + stop - first] = one[treatment].at(first, stop)
         return dropped
 
 

@@ -193,6 +193,8 @@ class PartialManager(PromptCaching):
         return super().pop_blocks_for_free(request_id)
 
     def _count(self, request_id: str, first: int, last: int, phase: Phase = "prompt") -> int:
+        if last <= first:  # most steps of most requests
+            return 0
         spans = image_spans(self._request(request_id), self._rule)
         return count_kept(spans, first, last, self.block_size, self.treatment.kept(phase))
 
