@@ -13,7 +13,7 @@ from engine_cases import Case, EngineRuns, worst_difference
 from engine_host import BLOCK, EngineHost, Job, Round
 from exactness import EXACT
 from oracle import TinyModel
-from partial_cases import ENDS, EVERY, IMAGE_PLACES, LATE, asked, sized
+from partial_cases import ENDS, EVERY, IMAGE_PLACES, LATE, asked, at, sized
 from random_engines import draw_engine
 from tiny_families import FAMILIES
 from transformers import AutoConfig
@@ -21,6 +21,7 @@ from transformers import AutoConfig
 from profiles.planning.image_exit import exit_layer
 from profiles.pruning_plan import PruningPlan
 from profiles.transformers_config import decoder_geometry
+from vhserve.engine.checks.kv_offloading import transfer
 
 pytestmark = pytest.mark.vllm
 
@@ -126,17 +127,22 @@ def test_log_probabilities_of_a_prompt_are_those_of_all_its_rows(
 def test_speculation_from_the_prompt(
     models: dict[str, TinyModel], vllm_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Several queries of a reply in a step. In a host of its own, as in test_engine_exact.py."""
+    """Several queries of a reply in a step, also behind a prompt that was loaded whole and ends in an image block.
+
+    In a host of its own, as in test_engine_exact.py.
+    """
     model = models["mha"]
     guess = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
-    case = exit_case(rounds=(asked(tokens=12),), probe="exit_probes:layer_of_exit")
-    job = case.job(model)
+    settings = {"speculative_config": guess, "kv_offloading_size": 0.05, "kv_transfer_config": transfer()}
+    rounds = (asked(tokens=12), Round((at(15),), tokens=6))
+    case = exit_case(rounds=rounds, settings=settings, probe="exit_probes:layer_of_exit")
     host = EngineHost(tmp_path, {**vllm_environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
-    outcome = host.run(replace(job, settings={**job.settings, "speculative_config": guess}))
+    outcome = host.run(case.job(model))
     host.close()
     assert outcome.failure is None, outcome.failure[1]
     assert outcome.facts["accepted"] > 0
     assert outcome.probed == 3
+    assert outcome.answers[1][0].cached == len(outcome.answers[1][0].prompt_ids) == 3 * BLOCK
     assert worst_difference(model.oracle, case.plan(model), case.rounds, outcome.answers) < EXACT
 
 

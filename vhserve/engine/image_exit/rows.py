@@ -19,8 +19,8 @@ class KeptRows:
     Attributes
     ----------
     indices
-        (rows,) int64, ascending: their indices in the batch. Every query that text-only heads keep, and the last query
-        of every request, which vLLM samples from though it may be one of an image.
+        (rows,) int64, ascending: their indices in the batch. Every query that text-only heads keep, and the last ones
+        of every request, which vLLM samples from though they may be of an image.
     routing
         The routing of text-only queries among these rows; None: the kernel gets all of them.
     """
@@ -29,12 +29,20 @@ class KeptRows:
     routing: QueryRouting | None
 
 
-def kept_rows(routing: QueryRouting | None) -> KeptRows | None:
-    """Rows to keep, from the routing of a text-only attention; None: all, or the host does not know which."""
+def kept_rows(routing: QueryRouting | None, sampled: int = 1) -> KeptRows | None:
+    """Rows to keep, from the routing of a text-only attention; None: all, or the host does not know which.
+
+    Parameters
+    ----------
+    sampled
+        Most queries of a request that vLLM samples from in a step: more than one where drafts follow the last token,
+        which is that of the prompt when all of a prompt was loaded from the host's memory.
+    """
     if routing is None or routing.host is None:
         return None
     host, device = routing.host, routing.kept_indices.device
-    rows = np.union1d(host.kept, host.last)
+    last = host.last[:, None] - np.arange(sampled)
+    rows = np.union1d(host.kept, last[last >= 0])
     if len(rows) == routing.tokens:
         return None
     if len(rows) == len(host.kept):

@@ -43,10 +43,13 @@ class Stage:
         vLLM's, in their order.
     attention
         All attention in them, of text-only heads.
+    sampled
+        Most rows of a request that are sampled from in a step.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], attention: Sequence[PartialAttention]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], attention: Sequence[PartialAttention], sampled: int) -> None:
         self.layers, self.names = tuple(layers), tuple(one.layer_name for one in attention)
+        self.sampled = sampled
         self.late_layers = LateLayers(layers)
         self._inputs = GraphInputs()
 
@@ -68,7 +71,7 @@ class Stage:
             Where to write.
         """
         metadata: RoutedMetadata | None = metadata_of(self.name)
-        kept = None if metadata is None or all_rows_are_read() else kept_rows(metadata.routing)
+        kept = None if metadata is None or all_rows_are_read() else kept_rows(metadata.routing, self.sampled)
         if kept is None:
             for to, one in zip(out, self.late_layers(*self._inputs.of(positions, states)), strict=True):
                 to.copy_(one)
@@ -130,7 +133,9 @@ def leave_images(decoder: nn.Module, plan: PruningPlan, vllm_config: VllmConfig)
     if not vllm_config.use_v2_model_runner:  # there, the model state says it
         note_prompt_log_probs()
     split_graphs_at("vhserve::image_exit", ATTENTION, vllm_config)
-    _enter(Stage(layers, attention), attention[0])
+    speculation = vllm_config.speculative_config
+    sampled = 1 + (0 if speculation is None else speculation.num_speculative_tokens)
+    _enter(Stage(layers, attention, sampled), attention[0])
     logger.info("Rows of image blocks leave in front of layer %d of %d", first, plan.geometry.layers)
     return first
 
