@@ -1,12 +1,13 @@
 """Engine hosts that work on jobs at the same time, each of them replaced after an engine that did not answer.
 
 What such an engine leaves behind, a spoilt CUDA context or a half-made process group, would fail every engine after it.
+So an engine that fails where others were before is started once more, where none was.
 Needs the tests' support folder on the path. Does not know what is asked nor what is right.
 """
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from engine_host import EngineHost, EngineOutcome, Job
@@ -33,7 +34,7 @@ class HostPool:
         """Of each thread, by its identity."""
         self._logs: list[Path] = []
         self._jobs: list[tuple[Job, Future[EngineOutcome]]] = []
-        self._threads, self._lock = ThreadPoolExecutor(hosts), threading.Lock()
+        self._threads, self._lock, self._closed = ThreadPoolExecutor(hosts), threading.Lock(), False
 
     def submit(self, job: Job) -> "Future[EngineOutcome]":
         """An engine's outcome once it is there, a failure among them; an equal job is not done again."""
@@ -46,20 +47,24 @@ class HostPool:
 
     def _run(self, job: Job) -> EngineOutcome:
         host = self._host()
+        had_others = host.sent > 0
         try:
             outcome = host.do(job, self.limit)
         except AssertionError as error:  # the host has ended, or was
             outcome = EngineOutcome(failure=("EngineHostEnded", str(error)))
-        if outcome.failure is not None:
-            host.kill()
-            with self._lock:
-                self._hosts.pop(threading.get_ident(), None)
-        return outcome
+        if outcome.failure is None or self._closed:
+            return outcome
+        host.kill()
+        with self._lock:
+            del self._hosts[threading.get_ident()]
+        return self._run(job) if had_others else outcome
 
     def _host(self) -> EngineHost:
         """This thread's."""
         own = threading.get_ident()
         with self._lock:
+            if self._closed:
+                raise CancelledError
             if own not in self._hosts:
                 folder = self.folder / f"host-{len(self._logs)}"
                 folder.mkdir()
@@ -76,6 +81,7 @@ class HostPool:
         """End all hosts, whatever they do; jobs that were not begun never are."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closed = True
             for host in self._hosts.values():
                 host.kill()
         self._threads.shutdown()

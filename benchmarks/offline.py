@@ -1,9 +1,10 @@
-"""Makes vLLM find vhserve's plugin where vhserve lies on PYTHONPATH but is not installed.
+"""Makes vLLM run without a connection, without flashinfer, and find vhserve where it is not installed.
 
-Writes the one file that vLLM looks for, a distribution's entry points, into a folder for PYTHONPATH. Not needed, and
-not used, where `pip install` has put vhserve into the environment.
+Where vhserve lies on PYTHONPATH alone, writes the one file that vLLM looks for, a distribution's entry points, into a
+folder for PYTHONPATH. Not needed, and not used, where `pip install` has put vhserve into the environment.
 """
 
+import importlib.util
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,7 +28,9 @@ def environment(folder: Path) -> dict[str, str]:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vhserve\nVersion: 0\n")
         (info / "entry_points.txt").write_text(f"[{GROUP}]\nvhserve = vhserve.engine.plugin:register\n")
         paths.append(str(folder))
+    without = {} if importlib.util.find_spec("flashinfer") else {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
     return {
+        **without,
         **os.environ,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "HF_HUB_OFFLINE": "1",

@@ -9,7 +9,7 @@ is of which kind (`kernel_kinds`) nor how steps are looked at (`step_profile`).
 import argparse
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def run(args: argparse.Namespace, geometry: dummy_model.Geometry, folder: Path, 
     }
     decodes = [ProfileDecode(number, args.steps, args.images, args.text_tokens) for number in args.decode if number]
     longest = max((one.reply_tokens for one in decodes), default=1)
-    of_engine = argparse.Namespace(**(vars(args) | {"images": [args.images], "output": [longest]}))
+    # Replies are ended long before their limit, which an admission that reckons with it would not find room for.
+    names = [replace(name, stock_admission=not name.is_stock) for name in args.arms]
+    of_engine = argparse.Namespace(**(vars(args) | {"images": [args.images], "output": [longest], "arms": names}))
     with engines.running(of_engine, geometry, folder) as arms:
         for arm in arms.values():
             arm.run(Workload(2, 2, args.images, args.text_tokens, 4, seed=999))  # warm up
@@ -127,6 +129,8 @@ def _seconds(kernel: dict[str, Any]) -> float:
 def describe(turn: dict[str, Any]) -> str:
     if not turn["steps"]:
         return f"{turn['arm']:>16}  {turn['phase']}: so many requests do not fit in the KV cache"
+    if not turn["kernels"]:
+        return f"{turn['arm']:>16}  {turn['phase']}: torch's profiler has seen no kernel"
     kinds = "  ".join(f"{kind} {1000 * seconds:.2f}" for kind, seconds in turn["kinds"].items())
     return (
         f"{turn['arm']:>16}  {turn['phase']}  turn {turn['repeat'] + 1}: {1000 * turn['all']:.2f} ms of "
@@ -144,7 +148,7 @@ def table(report: engine_run.Report) -> Table:
         made.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for turn in report["turns"]:
-        if turn["steps"]:
+        if turn["kernels"]:
             cells.setdefault((turn["phase"], turn["arm"]), []).append(turn)
     for (phase, arm), own in cells.items():
         whole = statistics.median(turn["all"] for turn in own)

@@ -31,9 +31,15 @@ def test_one_host_takes_jobs_in_turn_and_none_twice(pool: HostPool) -> None:
 
 def test_after_an_engine_that_failed_comes_another_process(pool: HostPool) -> None:
     before, failed, after = (pool.submit(Job(name, None)) for name in ("a", "fail", "b"))
-    assert before.result(30).probed == failed.result(30).probed != after.result(30).probed
+    assert len({one.result(30).probed for one in (before, failed, after)}) == 3  # it failed alone, too
     assert failed.result().failure == ("Failed", "as asked")
     assert after.result().failure is None
+
+
+def test_an_engine_that_fails_because_of_those_before_it_answers_alone(pool: HostPool) -> None:
+    before, first = pool.submit(Job("a", None)), pool.submit(Job("first", None))
+    assert before.result(30).probed != first.result(30).probed
+    assert first.result().failure is None
 
 
 @pytest.mark.parametrize(("name", "said"), [("end", "the engine host died"), ("hang", "no answer in 2 s")])

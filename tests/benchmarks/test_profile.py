@@ -78,6 +78,13 @@ def test_what_does_not_fit_is_said_and_is_no_row_of_the_table() -> None:
     assert profile.unknown(report_of(turn)) == []
 
 
+def test_a_profiler_that_sees_nothing_is_said_and_its_turn_is_no_row() -> None:
+    turn = profile.row("decode step of 1", "stock", 0, Profiled(20, 1.0, 0, True, []))
+    assert "no kernel" in profile.describe(turn)
+    assert "decode step of 1" not in printed(report_of(turn))
+    assert profile.unknown(report_of(turn)) == []
+
+
 def test_replies_are_long_enough_for_the_steps_that_are_measured() -> None:
     one, many = ProfileDecode(1, 20, 1, 62), ProfileDecode(48, 20, 1, 62)
     assert 2 * 20 < one.reply_tokens < many.reply_tokens

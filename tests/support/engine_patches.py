@@ -97,6 +97,8 @@ def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
     from vllm.triton_utils import HAS_TRITON
     from vllm.v1.attention import selector
 
+    from vhserve.engine.checks import plan_validation
+
     assert HAS_TRITON
     backend = "vllm.v1.attention.backends.triton_attn.TritonAttentionBackend"
     with (
@@ -105,6 +107,7 @@ def triton_attention(captured: dict[str, Any]) -> Iterator[None]:
         patch.object(selector, "_cached_get_attn_backend", selector._cached_get_attn_backend.__wrapped__),
         patch.object(torch.cuda, "get_device_capability", lambda *args: (9, 0)),  # asked before the cache is written
         patch.object(LinearBase, "_cpu_skip_gemm_dispatch", True, create=True),
+        patch.object(plan_validation, "check_on_cpus", lambda kind: None),  # KV caches that only Triton has
     ):
         yield
 

@@ -14,8 +14,8 @@ WAIT = 60.0
 def main(number: int) -> None:
     """Answer jobs until the tests hang up: each answer is the process's id.
 
-    `fail` makes the outcome a failure, `end` ends the process, `hang` waits too long, and `meet FOLDER` waits until
-    another process has been asked to.
+    `fail` makes the outcome a failure, `first` all but the process's first one, `end` ends the process, `hang` waits
+    too long, and `meet FOLDER` waits until another process has been asked to.
     """
     connection = connected_process.parent(number)
     print("scripted host", os.getpid(), flush=True)
@@ -36,5 +36,5 @@ def main(number: int) -> None:
             deadline = time.monotonic() + WAIT
             while len(list(Path(folder).iterdir())) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
-        failure = ("Failed", "as asked") if word == "fail" else None
+        failure = ("Failed", "as asked") if word == "fail" or (word == "first" and asked > 1) else None
         connection.send((asked, EngineOutcome(failure=failure, probed=os.getpid())))
