@@ -91,7 +91,8 @@ for step in "${steps[@]}"; do
   case $step in
     check) least=90 && budget="--seconds $((own - 20))" ;;
     dropped-tokens) least=60 && budget='' ;;
-    *) least=200 && budget="--seconds $((own - 80))" ;;
+    profile*) least=200 && budget="--seconds $((own - 80))" ;;
+    *) least=300 && budget="--seconds $((own - 80))" ;; # engines take half of it to start and to have a turn at everything
   esac
   run="timeout --kill-after=20 $own ${command[$step]} $budget --out $out/$step"
   if [[ -n $dry ]]; then

@@ -2,14 +2,17 @@
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 
 from benchmarks import deadline, engine_run, profile, serving, serving_options, turns
-from benchmarks.dummy_model import Geometry
+from benchmarks.dummy_model import SCALED_DOWN, Geometry
 from benchmarks.machine import Machine
+from benchmarks.workloads import Result
 
 
 @pytest.mark.parametrize("benchmark", [serving, profile])
@@ -44,6 +47,34 @@ def test_time_that_is_over_in_the_first_turns_is_said_and_no_success(
         "the time is over, and not every arm has had its first turns",
     ]
     assert not deadline.over(None)
+
+
+class AtOnce:
+    """An arm that is done with everything at once."""
+
+    facts: ClassVar[dict[str, int]] = {"blocks": 9}
+
+    def run(self, task: object) -> Result:
+        return Result(1.0, 8, [0.5], [0.1], prompt_tokens=9)
+
+
+@pytest.mark.parametrize(("turns_in_time", "repeats"), [(3, 0), (4, 1), (7, 1), (99, 3)])
+def test_turns_end_when_the_time_is_over(
+    turns_in_time: int, repeats: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = iter([False] * turns_in_time + [True] * 99)
+    monkeypatch.setattr(deadline, "over", lambda seconds: next(asked))
+    flags = ["--arms", "stock,text-only:0.5", "--concurrency", "1,4", "--repeats", "3", "--out", str(tmp_path / "out")]
+    args = serving_options.parser().parse_args(flags)
+    lines: list[str] = []
+    report: dict[str, Any] = {}
+    arms: Any = {"stock": AtOnce(), "text-only:0.5": AtOnce()}
+    with pytest.raises(deadline.OutOfTime) if repeats == 0 else nullcontext():
+        for report, line in turns.measure(args, SCALED_DOWN, arms):  # noqa: B007  # the last one
+            lines.append(line)
+    assert len(report["turns"]) == min(turns_in_time, 12)
+    assert ("the time is over" in lines[-1]) == (repeats in (1, 2))
+    assert len(report["overview"]) == 2
 
 
 @pytest.mark.parametrize("results", [[], [1.5]])
