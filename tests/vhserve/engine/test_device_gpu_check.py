@@ -25,7 +25,7 @@ def emulated(case: Case) -> Case:
     settings: dict[str, Any] = {**case.settings, "max_num_batched_tokens": 256}
     patches = ("triton_attention", *case.patches)
     if "compilation_config" in settings:
-        settings["compilation_config"] = {**settings["compilation_config"], "cudagraph_capture_sizes": [1, 2]}
+        settings["compilation_config"] = {**settings["compilation_config"], "cudagraph_capture_sizes": [2]}
         patches += ("graphs",)
     rounds = tuple(replace(one, prompts=(PROMPTS[0], PROMPTS[2]), tokens=3) for one in case.rounds)
     return replace(case, backend="TRITON_ATTN", dtype="float32", settings=settings, rounds=rounds, patches=patches)
