@@ -70,6 +70,8 @@ class SchedulerStub:
     def _reserve_prefill_lookahead(self, request: Request, computed: int, tokens: int) -> int:
         return tokens
 
+    def _update_request_as_session(self, session: Request, update: object) -> None: ...
+
 
 class Scheduling(PartialMixin, SchedulerStub):
     pass

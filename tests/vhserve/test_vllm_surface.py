@@ -35,6 +35,7 @@ REPLACED = {
     "allocate_slots": ("vllm.v1.core.kv_cache_manager", "KVCacheManager"),
     "_free_request": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "_reserve_prefill_lookahead": ("vllm.v1.core.sched.scheduler", "Scheduler"),
+    "_update_request_as_session": ("vllm.v1.core.sched.scheduler", "Scheduler"),
     "strip_covered_mm_data": ("vllm.v1.core.sched.output", None),
     "_maximal_prefix_lookup": OFFLOADING,
     "update_state_after_alloc": OFFLOADING,

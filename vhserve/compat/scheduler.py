@@ -97,6 +97,28 @@ def at_request_end(scheduler: Any, ended: Callable[[Any], None]) -> None:
     scheduler._free_request = free_request
 
 
+def at_session_update(scheduler: Any, updated: Callable[[Any], None]) -> None:
+    """Call `updated(request)` when a session's input has gone on after a reply, before anything of it is scheduled.
+
+    Symptom
+        Blocks that were taken for a reply's next token hold an image's, and groups that drop its blocks keep them.
+    Cause
+        A reply's end is known after its next step has been scheduled, with async scheduling, or drafts behind it. The
+        session keeps the block, and begins with its next input there, of which managers are not told.
+    Removal
+        vLLM gives back what is behind a session's computed tokens.
+
+    The method is replaced on the instance.
+    """
+    stock = scheduler._update_request_as_session
+
+    def update_request_as_session(session: Any, update: Any) -> None:
+        stock(session, update)
+        updated(session)
+
+    scheduler._update_request_as_session = update_request_as_session
+
+
 def keep_image_data() -> None:
     """Send the workers all images of a new request, even those whose tokens its prefix hit covers; idempotent.
 

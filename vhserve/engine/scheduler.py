@@ -17,7 +17,7 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
 from vhserve.compat.requests import refuse_sessions
-from vhserve.compat.scheduler import around_prefix_lookup, end_chunks_early, keep_image_data
+from vhserve.compat.scheduler import around_prefix_lookup, at_session_update, end_chunks_early, keep_image_data
 from vhserve.engine.admission.mixin import AdmissionMixin
 from vhserve.engine.checks.admission_choice import RECKON, asked_admission
 from vhserve.engine.checks.plan_transport import require_plan
@@ -45,10 +45,15 @@ class PartialMixin:
         super().__init__(*args, **kwargs)
         bind(self.kv_cache_manager, self.requests)
         around_prefix_lookup(self.kv_cache_manager, lookup_for)
+        at_session_update(self, self._drop_unseen)
         if any(manager.treatment.evicts for manager in partial_managers(self.kv_cache_manager)):
             end_chunks_early(self, tokens_of_one_phase)
             keep_image_data()
             refuse_sessions(NO_SESSIONS)
+
+    def _drop_unseen(self, session: Request) -> None:
+        for manager in partial_managers(self.kv_cache_manager):
+            manager.drop_unseen(session)
 
 
 def tokens_of_one_phase(request: Request, computed: int, tokens: int) -> int:

@@ -29,8 +29,9 @@ class Holders:
         self._watermark = kv_cache_manager.watermark_blocks
         groups = Counter((one.block_size, one.max_admission_blocks_per_request) for one in self._managers)
         self.growth = Growth(groups)
-        self._saved: WeakKeyDictionary[Request, int] = WeakKeyDictionary()
-        """Blocks that a request holds less than text of its length, once its prompt is computed."""
+        self._saved: WeakKeyDictionary[Request, tuple[int, int]] = WeakKeyDictionary()
+        """Tokens of a request's prompt, which of a session grows, and how many blocks less than text of its length it
+        holds once these are computed."""
 
     @property
     def blocks(self) -> int:
@@ -83,11 +84,11 @@ class Holders:
         return self._holder(request, held, self._count(request, request.num_tokens, "reply"), max(held, peak))
 
     def _saved_of(self, request: Request) -> int:
-        saved = self._saved.get(request)
-        if saved is None:
-            tokens = request.num_prompt_tokens
-            saved = self._saved[request] = self.growth.blocks_of(tokens) - self._count(request, tokens, "reply")
-        return saved
+        tokens, known = request.num_prompt_tokens, self._saved.get(request)
+        if known is None or known[0] != tokens:
+            known = tokens, self.growth.blocks_of(tokens) - self._count(request, tokens, "reply")
+            self._saved[request] = known
+        return known[1]
 
     def _holder(self, request: Request, held: int, filled: int, peak: int) -> Holder:
         limit = min(request.max_tokens, self._max_model_len - request.num_prompt_tokens)

@@ -188,6 +188,17 @@ class PartialManager(PromptCaching):
         self._evicted += len(freed)
         self.block_pool.free_blocks(reversed(freed))  # the last ones are reused first
 
+    def drop_unseen(self, request: Request) -> None:
+        """Free blocks behind a request's computed tokens that have become image blocks which heads don't keep."""
+        table = self.req_to_blocks.get(request.request_id, [])
+        unseen = self._unseen(request.request_id, self.treatment.seen_in_prompt)
+        behind = range(cdiv(request.num_computed_tokens, self.block_size), len(table))
+        dropped = [index for index in behind if index in unseen and not table[index].is_null]
+        self.block_pool.free_blocks([table[index] for index in dropped])
+        for index in dropped:
+            table[index] = self._null_block
+        self._skipped += len(dropped)
+
     def pop_blocks_for_free(self, request_id: str) -> list[KVCacheBlock]:
         self._done.discard(request_id)
         return super().pop_blocks_for_free(request_id)
