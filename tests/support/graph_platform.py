@@ -31,6 +31,9 @@ def graphs(captured: dict[str, Any]) -> Iterator[None]:
         sizes, mode = compilation.cudagraph_capture_sizes, compilation.mode
         stock_check(cls, vllm_config)
         compilation.cudagraph_capture_sizes, compilation.mode = sizes, mode
+        # vLLM 0.33 runs kernels before there are requests, so that they are compiled; there is nothing to compile, and
+        # the interpreter takes no mask of the grammars' kernel.
+        vllm_config.kernel_config.enable_jit_warmup = False
         if mode:
             compilation.backend = "eager"  # what Inductor compiles for CPUs is not made of torch's operators
 

@@ -19,6 +19,7 @@ from engine_prompts import EnginePrompt
 from exactness import EXACT
 from oracle import TinyModel
 from text_only_probes import QUESTION
+from vllm_releases import Installed
 
 from vhserve.compat.layers import CACHE_WRITE, split_graphs_at
 from vhserve.engine.attention.cache_write import fit_one_launch
@@ -183,7 +184,14 @@ def test_graphs_are_split_where_they_are_at_vllms_own_write(stock: list[str], ex
     assert config.compilation_config.splitting_ops == [*stock, *expected]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not CASES[name].rounds])
+REFUSES_TYPES: Final = "_reject_mismatched_float_kv_cache" in (Installed().read("vllm/config/vllm.py") or "")
+REFUSED: Final = pytest.mark.skipif(REFUSES_TYPES, reason="vLLM 0.33 refuses bfloat16 caches of models in float32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[REFUSED] * (name == "other_cache_type")) for name in CASES if not CASES[name].rounds],
+)
 def test_other_caches_are_left_to_vllm(name: str, served: EngineRuns) -> None:
     assert served(name).failure is None, served(name).failure
     assert served(name).probed == [False] * SPLIT
