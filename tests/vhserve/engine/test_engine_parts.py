@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import vhserve
 from profiles.errors import UserError
 from profiles.geometry import ModelGeometry, ModelRef
 from profiles.measurement import Measurement
@@ -42,7 +43,19 @@ def test_it_prints_short_but_is_a_dict():
     packed = plan_transport.pack_plan(PLAN)
     assert len(repr(packed)) < 120
     assert PLAN.digest in repr(packed)
-    assert dict(packed) == {"digest": PLAN.digest, "plan": PLAN.model_dump(mode="json")}
+    assert dict(packed) == {
+        "digest": PLAN.digest,
+        "plan": PLAN.model_dump(mode="json"),
+        "release": vhserve.__version__,
+    }
+
+
+def test_another_release_packs_a_plan_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is packed is in the key of vLLM's compile cache."""
+    packed = plan_transport.pack_plan(PLAN)
+    monkeypatch.setattr(vhserve, "__version__", "another", raising=False)
+    assert plan_transport.pack_plan(PLAN) != packed
+    assert plan_transport.unpack_plan({plan_transport.KEY: packed}) == PLAN
 
 
 @pytest.mark.parametrize("config", [{}, {"other": 1}, None])

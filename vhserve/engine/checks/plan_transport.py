@@ -1,12 +1,14 @@
 """Passes a plan to vLLM's processes: its content, in vLLM's `additional_config`.
 
 vLLM hashes `additional_config` into the key of its compile cache, so the plan's content must be there and not its path:
-another plan has other tensor shapes. The plan's `measured` is left out, since serving does not depend on it. Does not
-know what a plan is used for.
+another plan has other tensor shapes. Beside it stands the release of vhserve. Which layers are cut, and how, is decided
+where the model is built, which is not among the sources that vLLM compares before it takes a compiled graph from the
+cache. The plan's `measured` is left out, since serving does not depend on it. Does not know what a plan is used for.
 """
 
 from typing import Any, Final
 
+import vhserve
 from profiles.image_spans import OLD_RULE, SpanRule
 from profiles.pruning_plan import PruningPlan
 from profiles.store import plan_from_dict
@@ -25,7 +27,8 @@ class PackedPlan(dict[str, Any]):
 
 def pack_plan(plan: PruningPlan) -> PackedPlan:
     """The value to put under `KEY` in `additional_config`."""
-    return PackedPlan(digest=plan.digest, plan=plan.model_copy(update={"measured": []}).model_dump(mode="json"))
+    content = plan.model_copy(update={"measured": []}).model_dump(mode="json")
+    return PackedPlan(digest=plan.digest, plan=content, release=vhserve.__version__)
 
 
 def unpack_plan(additional_config: Any) -> PruningPlan | None:
