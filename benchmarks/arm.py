@@ -7,7 +7,7 @@ arm it is, what the other does, or what tasks there are.
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from benchmarks import connected_process
 
@@ -25,11 +25,14 @@ class Task(Protocol[Result]):
 class Arm:
     """The parent's side. It does not wait for the engine until its facts, or a result, are asked for."""
 
+    module: ClassVar[str] = "benchmarks.arm"
+    """Whose `main` is the other side."""
+
     def __init__(
         self, name: str, settings: dict[str, Any], plan: dict[str, Any] | None, env: dict[str, str], log: Path
     ):
         self.name, self.log = name, log
-        self.process, self.connection = connected_process.start("benchmarks.arm", env, log)
+        self.process, self.connection = connected_process.start(self.module, env, log)
         self._send((settings, plan))
 
     @cached_property

@@ -27,10 +27,15 @@ class InterpreterDriver:
 
 def main(number: int) -> None:
     """The host's side: as `engine_host.main`, with a Triton in which vLLM finds a backend for CPUs."""
+    give_triton_a_backend()
+    engine_host.main(number)
+
+
+def give_triton_a_backend() -> None:
+    """In a process with `ENVIRONMENT`, before vLLM is imported."""
     import torch.utils._triton
     from triton.backends import backends
 
     # Inductor asks it of a compiler, also where it makes no kernel of Triton's.
     torch.utils._triton.triton_hash_with_backend = lambda: "interpreter"
     backends["cpu"] = SimpleNamespace(driver=InterpreterDriver, compiler=None)
-    engine_host.main(number)

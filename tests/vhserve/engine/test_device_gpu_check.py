@@ -17,7 +17,7 @@ from benchmarks.gpu_check_cases import GEOMETRY, GPU_CASES, PROMPTS, Case, make_
 
 pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
-CASES = ("flash float16 exit", "flash float16 evict", "flash float16 offload text-only", "triton bfloat16 int8 cache")
+CASES = ("flash float16 exit", "triton bfloat16 int8 cache")
 
 
 def emulated(case: Case) -> Case:
