@@ -9,5 +9,5 @@ from collections.abc import Iterable
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """What to do about an unknown name: a question that offers the closest known ones, or `otherwise`."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else otherwise

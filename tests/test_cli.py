@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, start-up, interrupts, and one line for each mistake."""
 
+import os
 import random
 import signal
 import subprocess
@@ -16,14 +17,14 @@ from pydantic.fields import FieldInfo
 from vhserve.cli import INTERRUPTED, main
 from vhserve.command_line import Vhserve
 from vhserve.commands.flags import all_commands, commands, flags, options, passes_flags_on
+from vhserve.standard_output import PIPE_CLOSED
 
 COMMANDS = {" ".join(words): model for words, model in all_commands(Vhserve)}
 
 
-def vhserve(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vhserve.cli", *args], capture_output=True, text=True, check=False, timeout=120
-    )
+def vhserve(*args: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vhserve.cli", *args]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
 
 
 def spoken(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -77,6 +78,35 @@ def test_variables_of_the_environment_are_no_options(monkeypatch: pytest.MonkeyP
     assert main(["models", "--json"]) == 0
 
 
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["profile", "--help"]])
+def test_output_that_nobody_reads(words: list[str]) -> None:
+    """As of `vhserve models | head -1`: no traceback, and the code that shells give for it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = vhserve(*words, stdout=writing)
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == (0 if "--help" in words else PIPE_CLOSED)  # argparse passes over it
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"]])
+def test_output_that_has_no_room(words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = vhserve(*words, stdout=full.fileno())
+    assert done.returncode == 2
+    assert done.stderr.startswith("vhserve: error: cannot write to standard output: No space left on device; expected ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"]])
+def test_output_that_is_closed(words: list[str]) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "vhserve.cli", *words]
+    done = subprocess.run(closed, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 MISTAKES: list[tuple[list[str], str]] = [
     (["plan", "missing.json", "--remove", "4"], "missing.json"),
     (["plan", "missing.json", "--remove", "-4"], "--remove"),
@@ -94,7 +124,13 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["calibrate", "--no-effect"], "did you mean --no-effects"),
     (["calibrate", "--samples"], "--samples"),
     (["calibrate", "--samples", "1" + 5000 * "0"], "--samples"),
-    (["calibrate", "mine.jsonl"], "mine.jsonl"),
+    (
+        ["calibrate", "mine.jsonl"],
+        "no place for mine.jsonl; expected vhserve calibrate [options]; see vhserve calibrate",
+    ),
+    (["plan", "one.json", "two.json", "--remove", "4"], "for two.json; expected vhserve plan PROFILE [options]; see"),
+    (["plan", "shwo", "plan.json"], "did you mean plan show?"),
+    (["profile", "diff", "1.json", "2.json", "3.json"], "vhserve profile diff FIRST SECOND [options]"),
     (["calibrate", "--dataset", "sinthetic", "--out", "p.json"], "did you mean synthetic?"),
     (["calibrate", "--dataset", "popee:x", "--out", "p.json"], "did you mean pope?"),
     (["calibrate", "--model", "llava1.5-7b", "--out", "p.json"], "did you mean llava-1.5-7b"),

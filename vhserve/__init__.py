@@ -29,6 +29,7 @@ __all__ = [
     "option_types",
     "report",
     "server",
+    "standard_output",
 ]
 
 

@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend, 130 when interrupted.
+        0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend, 130 when interrupted, 141
+        when nobody reads standard output any more.
     """
     if argv is None:
         sys.unraisablehook = _raise_again

@@ -7,7 +7,7 @@ Does not know what the commands do; importing it imports neither torch nor vllm.
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
@@ -23,7 +23,7 @@ from pydantic_settings import (
 from profiles.errors import UserError
 from profiles.files import take_written
 from profiles.suggestions import did_you_mean
-from vhserve import __version__
+from vhserve import __version__, standard_output
 from vhserve.commands import flags
 from vhserve.commands.ablate import Ablate
 from vhserve.commands.analyze import Analyze
@@ -41,6 +41,9 @@ from vhserve.commands.rankings import Rankings
 from vhserve.commands.serve import Serve
 
 USER_ERROR = 2
+
+_UNRECOGNIZED: Final = re.compile(r"unrecognized arguments: (.*); see", re.DOTALL)
+"""What argparse says of words that it has no place for."""
 
 
 class Vhserve(BaseSettings):
@@ -100,7 +103,8 @@ def run(args: Sequence[str]) -> int:
     Returns
     -------
     int
-        0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend.
+        0, 1 when a check that the user asked for fails, 2 after a mistake the user can mend, 141 when nobody reads
+        standard output any more.
     """
     if list(args) in (["--version"], ["-V"]):
         print(f"vhserve {__version__}")
@@ -113,8 +117,11 @@ def run(args: Sequence[str]) -> int:
         if flags.passes_flags_on(model):
             args = [*words, *_model_first(args[len(words) :], model)]
         CliApp.run(root, cli_args=args, cli_settings_source=_source(root))
+        standard_output.flush()
     except CommandLineWrong as error:
         wrong = flags.misspelt(Vhserve, args)
+        if wrong is None and (extra := _UNRECOGNIZED.match(str(error))):
+            wrong = flags.too_many(Vhserve, args, extra.group(1))
         return _refuse(str(error) if wrong is None else f"{wrong[0]}; expected {wrong[1]}; {wrong[2]}")
     except UserError as error:
         return _refuse(str(error))
@@ -124,7 +131,13 @@ def run(args: Sequence[str]) -> int:
         if error.title not in (root.__name__, *flags.commands(Vhserve)):
             raise  # not the command line's: a defect of ours, which keeps its traceback
         return _refuse(_first_line(error, args))
+    except OSError as error:
+        if not standard_output.is_full(error) and not standard_output.reader_has_gone(error):
+            raise
+        return _output_ended(error)
     except SystemExit as stop:
+        if standard_output.reader_has_gone(stop):
+            return _output_ended(stop)
         code = stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else 0
         if code in (0, 1):
             _say_written()
@@ -197,6 +210,18 @@ def _say_written() -> None:
     """Name every file that the command has written."""
     if written := take_written():
         print(f"vhserve: wrote {', '.join(map(str, written))}", file=sys.stderr)
+
+
+def _output_ended(error: BaseException) -> int:
+    """What to return where standard output takes no more; what was written elsewhere is whole."""
+    standard_output.discard()
+    _say_written()
+    if not isinstance(error, OSError) or not standard_output.is_full(error):
+        return standard_output.PIPE_CLOSED
+    return _refuse(
+        f"cannot write to standard output: {error.strerror}; expected room for what is printed; make room, or write it "
+        "elsewhere"
+    )
 
 
 def _refuse(line: str) -> int:

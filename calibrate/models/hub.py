@@ -86,12 +86,12 @@ def cached_commits(name: str) -> list[str]:
     return sorted(path.parent.name for path in snapshots.glob("*/config.json") if COMMIT.fullmatch(path.parent.name))
 
 
-def is_reachable(name: str, revision: str | None = None) -> bool:
-    """Whether the Hub answers, within `PATIENCE`, with that model."""
+def is_reachable(name: str, revision: str | None = None, file: str = "config.json") -> bool:
+    """Whether the Hub answers, within `PATIENCE`, with that file of a repository."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        _ask(name, revision)
+        _ask(name, revision, file)
     except LocalEntryNotFoundError:
         return False
     except (EntryNotFoundError, HfHubHTTPError):
@@ -145,8 +145,8 @@ def _only_cached(name: str, revision: str | None, error: Exception) -> Path:
     ) from error
 
 
-def _ask(name: str, revision: str | None) -> None:
-    """Ask the Hub for a model's `config.json` once: `hf_hub_download` tries for half a minute, and writes on each try.
+def _ask(name: str, revision: str | None, file: str = "config.json") -> None:
+    """Ask the Hub for a repository's file once: `hf_hub_download` tries for half a minute, and writes on each try.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def _ask(name: str, revision: str | None) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise LocalEntryNotFoundError("HF_HUB_OFFLINE is set")
-    url = hf_hub_url(name, "config.json", revision=revision)
+    url = hf_hub_url(name, file, revision=revision)
     patience = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else PATIENCE
     outcome: list[Any] = []
 

@@ -74,11 +74,13 @@ def ranking(profile: HeadProfile, rank_by: str, treatment: TreatmentName = "remo
         wrong = f"the profile has no {'effects' if rank_by == 'effect' else rank_by}"
         names = ranking_names(profile)
         cure, rank = _CURES.get(rank_by), f"rank by what it has: {', '.join(names)}"
-        guess = did_you_mean(rank_by, [*names, *_CURES], f"calibrate again, or {rank}")
+        if found is None and rank_by not in KNOWN_RANKINGS:
+            guess = did_you_mean(rank_by, [*names, *KNOWN_RANKINGS], "name one of these")
+            raise RankingMissing(f"the profile has no ranking {rank_by!r}", expected=", ".join(names), fix=guess)
         raise RankingMissing(
             f"{wrong} of {treatment} heads" if found else wrong,
-            expected=f"a profile with them for --rank-by {rank_by}",
-            fix=f"{cure}, or {rank}" if cure else guess,
+            expected=f"a profile with {rank_by}",
+            fix=f"{cure}, or {rank}" if cure else f"calibrate again, or {rank}",
         )
     return np.array(table, dtype=np.float64)
 

@@ -18,6 +18,18 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
+def configure(model: str, *flags: str) -> None:
+    """Runs in the host: parse flags, and have vLLM make its configuration of them, as a server does."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    from vhserve.server import serving
+
+    arguments = serving.parse_flags(model, flags)
+    arguments.model = model
+    with serving.refused_configurations():
+        AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
+
+
 def table_of_flags() -> str:
     """Runs in the host: what the table of vLLM's flags should be."""
     from vhserve.compat.command_line import flag_parsers

@@ -36,6 +36,7 @@ def endpoint(
     answer: Callable[[dict[str, Any]], Reply] = lambda request: "1",
     *,
     models: tuple[str, ...] = ("m",),
+    adapter: str | None = None,
     metrics: str = "",
     key: str | None = None,
     token_seconds: float = 0.0,
@@ -45,7 +46,7 @@ def endpoint(
     """Serve `/v1/models`, `/v1/chat/completions` (streaming too), `/metrics` and `/health` until the block ends.
 
     Streams send as many one-letter tokens as asked for in the delta's `text_field`, `token_seconds` before each, after
-    an empty chunk with the role; at the end their usage, unless they have none.
+    an empty chunk with the role; at the end their usage, unless they have none. `adapter` is one of the first model.
     """
     lock = threading.Lock()
 
@@ -55,6 +56,8 @@ def endpoint(
                 return self.send(401, {"error": {"message": "no"}})
             if self.path == "/v1/models":
                 entries = [{"id": name, "object": "model", "created": 0, "owned_by": "t"} for name in models]
+                if adapter is not None:
+                    entries.append({**entries[0], "id": adapter, "parent": models[0]})
                 return self.send(200, {"object": "list", "data": entries})
             return self.send(200, metrics if urlsplit(self.path).path == "/metrics" else "")  # a proxy gets whole URLs
 

@@ -4,6 +4,7 @@ Knows how pydantic-settings makes flags of fields. Does not know the commands.
 """
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, Field
@@ -71,6 +72,17 @@ def find_command(root: type[BaseModel], words: Sequence[str]) -> tuple[list[str]
         found.append(word)
         model = below[word]
     return found, model
+
+
+def too_many(root: type[BaseModel], words: Sequence[str], extra: str) -> tuple[str, str, str]:
+    """What was wrong, what was expected, and what to do, where a command line has words that no option takes."""
+    found, model = find_command(root, words)
+    command = " ".join(["vhserve", *found])
+    own = [(field.alias or name).upper() for name, field in model.model_fields.items() if _POSITIONAL in field.metadata]
+    longer = {name.split()[1]: name for name in commands(root) if found and name.startswith(f"{found[0]} ")}
+    close = get_close_matches(words[len(found)], longer, n=1) if words[len(found) :] else []
+    fix = f"did you mean {longer[close[0]]}?" if close else f"see {command} --help"
+    return f"{command} has no place for {extra}", " ".join([command, *own, "[options]"]), fix
 
 
 def misspelt(root: type[BaseModel], words: Sequence[str]) -> tuple[str, str, str] | None:

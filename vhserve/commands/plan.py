@@ -143,7 +143,7 @@ class Plan(BaseModel):
             print(f"vhserve: note: {_RANKED_BY_SCORE}", file=sys.stderr)
         if summary["heads_together"] > 1 and rank_by in _MEASURED and not profile.rankings[rank_by].group_tables:
             print(f"vhserve: note: {_NOT_OF_GROUPS.format(rank_by)}", file=sys.stderr)
-        for note in _block_notes(plan, profile, summary):
+        for note in _block_notes(plan, profile, summary, device):
             print(f"vhserve: note: {note}", file=sys.stderr)
         if self.json_:
             served = {
@@ -204,7 +204,7 @@ def heads_table(summary: "Summary") -> "Table":
     return table
 
 
-def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary") -> list[str]:
+def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary", device: Device) -> list[str]:
     """What the user should know of heads that drop image blocks, with KV blocks of this size."""
     if not plan.has_partial_heads:
         return []
@@ -212,12 +212,13 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
     from profiles.treatments import TREATMENTS
     from vhserve.engine.kv_cache.saving import costly_treatments
 
-    notes, block_size = [], summary["block_size"]
-    if summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]:
+    notes, block_size, geometry = [], summary["block_size"], plan.geometry
+    nothing = summary["kv_bytes_per_image_token"]["pruned"] >= summary["kv_bytes_per_token"]["pruned"]
+    if nothing:
         notes.append(
             "heads that drop image blocks save nothing: the "
-            f"{summary['prompt']['image_tokens']} tokens of an image fill no KV block of {block_size} tokens; give a "
-            "smaller --block-size"
+            f"{summary['prompt']['image_tokens']:,} tokens of an image fill no KV block of {block_size} tokens; "
+            f"{_smaller_blocks(block_size, device)}"
         )
     ranking = profile.rankings[plan.selection.rank_by]
     others: dict[str, list[str]] = {}
@@ -229,12 +230,13 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
             f"no {plan.selection.rank_by.replace('_', ' ')} of heads that are {' or '.join(labels)}: chosen by that of "
             f"{other} heads, which lose more of the image"
         )
-    for name in costly_treatments(plan, block_size, summary["prompt"]["image_tokens"]):
+    for name in costly_treatments(plan, block_size, summary["prompt"]["image_tokens"]) if not nothing else ():
         one = TREATMENTS[name]
+        more = ", or give it more heads" if len(plan.heads(name)) < geometry.layers * geometry.query_heads else ""
         notes.append(
             f"as many prompts fit with the {len(plan.heads(name))} {one.label} heads left full: each treatment has KV "
             "cache groups of its own, whose padding takes more than these heads save; leave out "
-            f"--{one.flag}, or give it more heads"
+            f"--{one.flag}{more}"
         )
     if "text_only" in ranking.tables and (ranking.block_size or 1) != block_size:
         notes.append(
@@ -242,6 +244,15 @@ def _block_notes(plan: "PruningPlan", profile: "HeadProfile", summary: "Summary"
             f"{ranking.block_size or 1} tokens, the plan for {block_size}; calibrate with --block-size {block_size}"
         )
     return notes
+
+
+def _smaller_blocks(block_size: int, device: Device) -> str:
+    """What to do about KV blocks that are larger than an image."""
+    larger = "see with --image-tokens what larger images save"
+    if block_size > BLOCK_SIZES[device]:
+        return f"give a smaller --block-size, or {larger}"
+    smaller = [f"serve on {LABELS[one]} (--serve-on {one})" for one, size in BLOCK_SIZES.items() if size < block_size]
+    return " or ".join([*smaller, larger])
 
 
 def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", groups: int, device: Device) -> "Table":
@@ -262,7 +273,7 @@ def savings_table(summary: "Summary", savings: "Mapping[Phase, PromptSaving]", g
     if prompt["image_tokens"] != usual:
         image = f"{prompt['image_tokens']:,}; the model's usual: {usual:,}"
     table.add_row("tokens of an image", image)
-    request = f"prompts of {prompt['image_tokens']} image + {prompt['text_tokens']} text tokens"
+    request = f"prompts of {prompt['image_tokens']:,} image + {prompt['text_tokens']} text tokens"
     if (exit_ := summary["image_exit"]) is not None:
         where = f"in front of layer {exit_['layer']} of {exit_['layers']}"
         table.add_row("tokens of image blocks leave", f"{where}: {exit_['prefill_saved']:.1%} of a prompt's layers")

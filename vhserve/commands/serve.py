@@ -112,12 +112,15 @@ class Serve(BaseModel):
         from vhserve.compat.processes import quiet_vllm_imports
         from vhserve.server.installation import check_vllm
         from vhserve.server.model_check import check_model
+        from vhserve.server.preflight.adapters import check_adapters
         from vhserve.server.preflight.address import check_address
         from vhserve.server.preflight.flags import read_flags
         from vhserve.server.preflight.kv_cache import check_kv_cache
         from vhserve.server.preflight.length import check_length
         from vhserve.server.preflight.memory import check_memory
         from vhserve.server.preflight.model_files import check_chat_template
+        from vhserve.server.preflight.plan_options import check_plan_options
+        from vhserve.server.preflight.prompt_media import check_limits
         from vhserve.server.preflight.weights import check_quantisation
 
         check_vllm()
@@ -126,10 +129,13 @@ class Serve(BaseModel):
         check_needed(self, _NEEDED)
         flags = read_flags(self.vllm_flags, own_flags(type(self)))
         check_address(flags)
+        check_limits(flags)
         found = find_model(self.model, flags.get("--revision"), plan)
         if plan is not None and found is not None:
             check_model(plan, self.model, found.folder, self.surgery)
+            check_plan_options(flags, plan, self.surgery)
         check_files(self.model, found, flags)
+        check_adapters(flags)
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
         check_kv_cache(flags, has_plan=plan is not None)

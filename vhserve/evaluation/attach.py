@@ -22,8 +22,15 @@ def check_served(plan: PruningPlan, server: Server, path: Path) -> None:
     Raises
     ------
     PlanMismatch
-        When it runs another plan, or another revision of the plan's model.
+        When it runs another plan, or another revision of the plan's model, or that model with an adapter.
     """
+    if server.adapter_of is not None:
+        raise PlanMismatch(
+            f"{path} is of a model as it is, but {server.model} at {server.base_url} is an adapter of "
+            f"{server.adapter_of}",
+            expected="the model without an adapter",
+            fix=f"give --model {server.adapter_of}, or leave --attach out",
+        )
     if server.plan_digest not in (None, plan.digest):
         raise _mismatch(path, f"plan {plan.digest}", f"{server.base_url} serves {server.plan_digest}")
     if server.plan_revision not in (None, plan.model.revision):

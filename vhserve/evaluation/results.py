@@ -61,11 +61,13 @@ class AccuracyFigures(ResultModel):
 class Server(ResultModel):
     """The server that answered: its model's name, and the plan that its metrics report (`None`: none).
 
-    `block_size` (tokens of a KV block) and `dtype` (of the weights) are what its metrics report; `None`: nothing.
+    `adapter_of`: the model that it is a LoRA adapter of; `None`: it is none. `block_size` (tokens of a KV block) and
+    `dtype` (of the weights) are what its metrics report; `None`: nothing.
     """
 
     base_url: str
     model: str
+    adapter_of: str | None = None
     plan_digest: str | None = None
     plan_model: str | None = None
     plan_revision: str | None = None

@@ -35,7 +35,7 @@ def identify(base_url: str, model: str | None, api_key: str) -> Server:
     with openai.DefaultHttpxClient(trust_env=trusts_environment(base_url)) as http:
         client = openai.OpenAI(base_url=base_url, api_key=api_key, timeout=_SECONDS, max_retries=0, http_client=http)
         try:
-            served = [entry.id for entry in client.models.list()]
+            parents = {entry.id: str(getattr(entry, "parent", None) or "") for entry in client.models.list()}
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise ServerRefused(
                 f"{base_url} refuses the API key (status {error.status_code})",
@@ -46,6 +46,7 @@ def identify(base_url: str, model: str | None, api_key: str) -> Server:
             raise _unreachable(base_url, f"answers {error.status_code} to /models") from error
         except (openai.APIError, ValueError, AttributeError, TypeError) as error:  # the rest: what is no OpenAI list
             raise _unreachable(base_url, f"gives no list of models ({_reason(error)})") from error
+    served = list(parents)
     if model is None and len(served) != 1:
         raise _not_served(base_url, "no model is named", served)
     if model is not None and model not in served:
@@ -55,6 +56,7 @@ def identify(base_url: str, model: str | None, api_key: str) -> Server:
     return Server(
         base_url=base_url,
         model=model or served[0],
+        adapter_of=parents[model or served[0]] or None,
         plan_digest=labels.get("digest"),
         plan_model=labels.get("model"),
         plan_revision=labels.get("revision"),

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -74,30 +74,37 @@ def check_architecture(architecture: str) -> None:
 
 
 def parse_flags(model: str, flags: Sequence[str]) -> Namespace:
-    """Parse the flags of `vllm serve MODEL`, by vLLM's own parser, which ends the process when it refuses one.
+    """Parse the flags of `vllm serve MODEL`, by vLLM's own parser.
 
     Defaults are vLLM's but for those of `hardening`.
 
     Raises
     ------
     FlagRefused
-        Flags that parse, but that vLLM finds do not go together.
+        vLLM's parser refuses one, or vLLM finds that they do not go together.
     """
     from vllm.logger import configure_logging_from_args
 
     command = serve_command()
     parser, of_serve = flag_parsers()
+    parser.error = of_serve.error = _refuse
     of_serve.set_defaults(**deepcopy(hardening.FLAG_DEFAULTS))
     try:
         arguments: Namespace = parser.parse_args([command.name, model, *flags])
         configure_logging_from_args(arguments)
         command.validate(arguments)
     except (ValueError, TypeError, OSError) as error:
-        raise FlagRefused(
-            f"vLLM refuses its flags: {error}", expected="flags of `vllm serve`", fix="correct them"
-        ) from error
+        _refuse(str(error), error)
     hardening.limit_queue(arguments)
     return arguments
+
+
+def _refuse(reason: str, cause: Exception | None = None) -> NoReturn:
+    """Refuse the command line for a reason of vLLM's, in one line."""
+    line = " ".join(reason.split())
+    raise FlagRefused(
+        f"vLLM refuses its flags: {line}", expected="flags of `vllm serve`", fix="correct them"
+    ) from cause
 
 
 def apply_plan(
@@ -169,14 +176,14 @@ def run_server(arguments: Namespace) -> None:
     end_child_processes_with_this_one()
     if not arguments.headless:  # it starts no server
         end_soon_while_starting()
-    with raise_relayed_errors(), _refused_configurations():
+    with raise_relayed_errors(), refused_configurations():
         serve_command().cmd(arguments)
     if code := engine_exit.exit_code():
         sys.exit(code)
 
 
 @contextmanager
-def _refused_configurations() -> Iterator[None]:
+def refused_configurations() -> Iterator[None]:
     """Raise `FlagRefused` in place of an error with which vLLM refuses to make a configuration of its flags."""
     try:
         yield
@@ -184,9 +191,17 @@ def _refused_configurations() -> Iterator[None]:
         steps = traceback.extract_tb(error.__traceback__)
         if not any(step.name == "create_engine_config" for step in steps):
             raise
-        reasons = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+        reason = _first_reason(error) if isinstance(error, ValidationError) else str(error)
         raise FlagRefused(
-            f"vLLM refuses its flags: {' '.join(reasons[0].removeprefix('Value error, ').split()).rstrip('.')}",
+            f"vLLM refuses its flags: {' '.join(reason.split()).rstrip('.')}",
             expected="flags of `vllm serve` that go together, and with the model",
             fix="correct them",
         ) from error
+
+
+def _first_reason(error: ValidationError) -> str:
+    """What is wrong first, with the place where it is unless the words are vLLM's own, which say it."""
+    first = error.errors()[0]
+    if first["type"] in ("value_error", "assertion_error") or not first["loc"]:
+        return first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{'.'.join(map(str, first['loc']))} is {first['input']!r:.60}: {first['msg']}"

@@ -47,7 +47,7 @@ def test_every_ranking_orders_by_its_table(rank_by: str) -> None:
         ("box_weight", "boxes"),
         ("sparsemm", "profile import"),
         ("duo_attention", "profile import"),
-        ("nonsense", "has no nonsense.*rank by what it has: score, image_weight, concentration$"),
+        ("nonsense", "no ranking 'nonsense'; expected score, image_weight, concentration; name one of these$"),
     ],
 )
 def test_a_ranking_that_was_not_measured_is_refused(rank_by: str, cure: str) -> None:

@@ -193,6 +193,20 @@ def test_figures_of_another_plan_are_not_attached(capsys: pytest.CaptureFixture[
     assert path.read_bytes() == before
 
 
+def test_figures_of_an_adapter_are_not_the_plan_s(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    save(plan(), tmp_path / "plan.json")
+    before = (tmp_path / "plan.json").read_bytes()
+    words = ("--attach", tmp_path / "plan.json", "--model")
+    with endpoint(metrics=plan_info(plan()), adapter="polite") as here:
+        said = refused(capsys, "--base-url", here.base_url, *words, "polite").replace("\n", " ")
+        assert "polite" in said
+        assert "an adapter of m; expected the model without an adapter; give --model m" in said
+        assert not here.seen
+        assert (tmp_path / "plan.json").read_bytes() == before
+        assert evaluate("--base-url", here.base_url, "--model", "polite") == 0  # what is attached nowhere
+        assert evaluate("--base-url", here.base_url, *words, "m") == 0
+
+
 def test_a_dataset_file_is_asked_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     lines = []
     for number, sample in enumerate(SAMPLES[:3]):

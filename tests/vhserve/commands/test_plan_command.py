@@ -202,7 +202,9 @@ def test_savings_are_those_of_an_image_of_any_size(profile: Path, capsys: pytest
     assert main(["plan", "show", path, "--image-tokens", "2304", "--serve-on", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["concurrency"] == many["concurrency"]
     assert main(["plan", "show", path, "--image-tokens", "2304", "--serve-on", "cpu"]) == 0
-    assert "2,304; the model's usual: 144" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "2,304; the model's usual: 144" in table
+    assert "prompts of 2,304 image + 70 text tokens" in table
     assert main(["plan", str(profile), "--remove", "8", "--image-tokens", "-1"]) == 2
 
 
@@ -218,6 +220,31 @@ def test_a_treatment_that_costs_more_than_it_saves_is_named(profile: Path, capsy
     with_many = capsys.readouterr()
     assert "left full" not in with_many.err
     assert json.loads(with_many.out)["concurrency"] > 1
+
+
+def test_images_that_fill_no_block_are_named_with_what_helps_there(
+    profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for one cause, and no advice that the device refuses."""
+    shares = ["--text-only", "50%", "--stage", "all", "--image-tokens"]
+    for flags, helps in (
+        (["40", "--serve-on", "cpu"], "KV block of 32 tokens; serve on NVIDIA GPUs (--serve-on cuda) or see with"),
+        (["40", "--serve-on", "cpu", "--block-size", "64"], "of 64 tokens; give a smaller --block-size, or see with"),
+        (["18", "--serve-on", "cuda"], "KV block of 16 tokens; see with --image-tokens what larger images save"),
+    ):
+        assert main(["plan", str(profile), *shares, *flags]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "save nothing" in line or "left full" in line]
+        assert len(said) == 1
+        assert helps in said[0]
+
+
+def test_nobody_is_told_to_treat_more_heads_than_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(tmp_path / "profile.json", kv_heads=8)
+    words = ["plan", str(path), "--stage", "all", "--protect-top", "0", "--serve-on", "cpu", "--image-tokens", "100"]
+    assert main([*words, "--text-only", "1"]) == 0
+    assert "or give it more heads" in capsys.readouterr().err
+    assert main([*words, "--text-only", "100%"]) == 0
+    assert "give it more heads" not in capsys.readouterr().err
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

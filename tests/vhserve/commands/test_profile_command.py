@@ -146,8 +146,8 @@ def test_mistakes_are_one_line(saved: Path, tmp_path: Path, capsys: pytest.Captu
     assert saved.read_bytes() == before
     assert "profile import" in refused(capsys, "show", saved, "--table", "sparsemm")
     assert "--no-effects" in refused(capsys, "diff", saved, saved, "--table", "effect")
-    assert "has no bogus" in refused(capsys, "show", saved, "--table", "bogus")
-    assert "what it has: score, image_weight" in refused(capsys, "show", saved, "--table", "bogus")
+    assert "has no ranking 'bogus'; expected score" in refused(capsys, "show", saved, "--table", "bogus")
+    assert "what it has: score, image_weight" in refused(capsys, "show", saved, "--table", "gradient")
     small = profile().model_copy(
         update={
             "geometry": GEOMETRY.model_copy(update={"layers": 1}),

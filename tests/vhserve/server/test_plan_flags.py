@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine_host import EngineHost, Job, call
-from host_calls import put, settings_of_stock, table_of_flags
+from host_calls import configure, put, settings_of_stock, table_of_flags
 from oracle import TinyModel
 
 from profiles.fingerprint import model_revision
@@ -156,6 +156,38 @@ def test_what_the_plan_sets_may_not_be_set_beside_it(
     assert outcome.failure is not None
     assert outcome.failure[0] == "FlagRefused"
     assert flag in outcome.failure[1]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("given", "saying"),
+    [
+        (["--lora-modules", "{"], "Invalid JSON format for --lora-modules: {"),
+        (["--max-model-len", "2kk"], "argument --max-model-len: invalid"),
+    ],
+)
+def test_what_vllm_s_parser_refuses_is_one_line(
+    given: list[str], saying: str, engine_host: EngineHost, models: dict[str, TinyModel], plan: PruningPlan
+) -> None:
+    outcome = engine_host.do(call(put, plan.model_dump(mode="json"), str(models["gqa"].path), *given))
+    assert outcome.failure is not None
+    kind, text = outcome.failure
+    assert kind == "FlagRefused"
+    assert text.startswith("vLLM refuses its flags: ")
+    assert saying in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.vllm
+def test_a_value_that_vllm_s_configuration_refuses_is_named(
+    engine_host: EngineHost, models: dict[str, TinyModel]
+) -> None:
+    given = ["--limit-mm-per-prompt.image", "-1"]
+    outcome = engine_host.do(call(configure, str(models["gqa"].path), *given))
+    assert outcome.failure is not None
+    kind, text = outcome.failure
+    assert kind == "FlagRefused"
+    assert text.startswith("vLLM refuses its flags: limit_per_prompt.count is -1: Input should be greater")
 
 
 @pytest.mark.vllm

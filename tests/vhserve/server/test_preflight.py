@@ -14,9 +14,11 @@ from oracle import TinyModel
 from profiles.store import load_plan
 from vhserve.engine.kv_cache.pool import Pool
 from vhserve.errors import FlagRefused, MemoryTooSmall
+from vhserve.server.preflight.adapters import check_adapters
 from vhserve.server.preflight.flags import read_flags
 from vhserve.server.preflight.kv_cache import check_kv_cache
 from vhserve.server.preflight.memory import check_memory
+from vhserve.server.preflight.plan_options import check_plan_options
 from vhserve.server.preflight.weights import WITHOUT_KERNEL, check_quantisation
 
 ADDRESSES = {
@@ -63,11 +65,25 @@ FLAGS = {
         ["--kv-offloading-size", "1e6"],
         ["--kv-offloading-size asks for 1000000.00 GiB", "are free"],
     ),
-    "offloaded by no number": (["--kv-offloading-size", "much"], ["--kv-offloading-size much", "a number above 0"]),
+    "offloaded by no number": (["--kv-offloading-size", "much"], ["--kv-offloading-size much", "a number"]),
     "nothing offloaded": (["--kv-offloading-size", "0"], ["--kv-offloading-size (0)", "no memory"]),
     "less than nothing offloaded": (["--kv-offloading-size", "-1"], ["--kv-offloading-size (-1)", "no memory"]),
     "longer than the memory": (["--max-model-len", "1T"], ["--max-model-len 1099511627776", "are free"]),
     "longer than the model": (["--max-model-len", "4k"], ["--max-model-len is 4000", "has 2048 positions"]),
+    "of no length": (["--max-model-len", "0"], ["--max-model-len is 0", "1 at least"]),
+    "of less than no length": (["--max-model-len", "-5"], ["--max-model-len is -5", "1 at least"]),
+    "no length": (["--max-model-len", "2kk"], ["--max-model-len 2kk", "4k, or auto"]),
+    "no size": (["--max-num-batched-tokens", "many"], ["--max-num-batched-tokens many", "4096 or 4k;"]),
+    "no whole number or none": (["--max-cpu-loras", "1.5"], ["--max-cpu-loras 1.5", "a whole number"]),
+    "limits as before JSON": (
+        ["--limit-mm-per-prompt", "image=3,video=1"],
+        ["--limit-mm-per-prompt image=3,video=1", """give --limit-mm-per-prompt '{"image": 3, "video": 1}'"""],
+    ),
+    "no JSON": (["--limit-mm-per-prompt", '{"image": 3'], ['--limit-mm-per-prompt {"image": 3;', "expected JSON"]),
+    "limits of nothing": (["--limit-mm-per-prompt", '{"images": 3}'], ["'images' is no kind", "did you mean image?"]),
+    "less than nothing": (["--limit-mm-per-prompt", '{"image": -1}'], ["image is -1", "from 0 up"]),
+    "less of nothing": (["--limit-mm-per-prompt", '{"image": {"count": -1}}'], ["image is -1", "from 0 up"]),
+    "no limits": (["--limit-mm-per-prompt", "3"], ["--limit-mm-per-prompt 3", "each kind"]),
     "no template": (["--chat-template", "nowhere.jinja"], ["--chat-template nowhere.jinja"]),
     "no configuration": (["--config", "nowhere.yaml"], ["--config nowhere.yaml"]),
 }
@@ -81,6 +97,85 @@ def test_flags_that_vllm_would_refuse(
     command.refuses("serve", models["gqa"].path, "--plan", plan_of_removed, "--port", "0", *flags, saying=saying)
     if case != "too few blocks":  # of which vLLM chooses the size without a plan
         command.refuses("serve", models["gqa"].path, "--port", "0", *flags, saying=saying)
+
+
+BESIDE_A_PLAN = {
+    "two ranks": (["--tensor-parallel-size", "2"], ["--tensor-parallel-size (2)", "expected 1"]),
+    "two ranks, by the short name": (["-tp", "2"], ["--tensor-parallel-size (2)", "expected 1"]),
+    "two stages": (["-pp=2"], ["--pipeline-parallel-size (2)"]),
+    "another connector": (
+        ["--kv-transfer-config", '{"kv_connector": "Other"}'],
+        ['--kv-transfer-config ({"kv_connector": "Other"})'],
+    ),
+    "a draft model": (["--speculative-config", '{"method": "eagle"}'], ["--speculative-config (given)"]),
+    "weights elsewhere": (["--cpu-offload-gb", "1"], ["--cpu-offload-gb (1.0)"]),
+    "adapters where heads are cut out": (["--enable-lora", "--surgery", "slice"], ["--enable-lora", "gather"]),
+    "quantised where heads are cut out": (
+        ["-q", "fp8_per_channel", "--surgery", "slice"],
+        ["--quantization does", "gather"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE_A_PLAN)
+def test_flags_that_do_not_go_together_with_a_plan(
+    case: str, command: Command, models: dict[str, TinyModel], plan_of_removed: Path
+) -> None:
+    flags, saying = BESIDE_A_PLAN[case]
+    command.refuses("serve", models["gqa"].path, "--plan", plan_of_removed, "--port", "0", *flags, saying=saying)
+
+
+def test_flags_that_go_together_with_a_plan_are_left_to_vllm(plan_of_removed: Path) -> None:
+    given = ["--no-enable-lora", "-tp=1", "--speculative-config", '{"method": "ngram"}', "--kv-transfer-config", "None"]
+    flags = read_flags([*given, "--speculative-config.method", "eagle", "--cpu-offload-gb", "0"])
+    arguments = vars(flags.arguments())
+    assert arguments == {
+        "enable_lora": False, "tensor_parallel_size": 1, "kv_transfer_config": None, "cpu_offload_gb": 0.0
+    }  # fmt: skip
+    check_plan_options(flags, load_plan(plan_of_removed), "slice")
+
+
+def adapter(folder: Path, *, tensors: bool = True, **fields: object) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "bias": "none", "r": 8, **fields}))
+    if tensors:
+        (folder / "adapter_model.safetensors").touch()
+    return folder
+
+
+def test_adapters_that_vllm_would_not_load(
+    command: Command, models: dict[str, TinyModel], plan_of_removed: Path, tmp_path: Path
+) -> None:
+    whole, high = adapter(tmp_path / "whole"), adapter(tmp_path / "high", r=32)
+    layer = adapter(tmp_path / "layer", rank_pattern={"q_proj": 64})
+    empty, bias = adapter(tmp_path / "empty", tensors=False), adapter(tmp_path / "bias", bias="all")
+    (tmp_path / "none").mkdir()
+    cases = (
+        ([f"a={whole}"], ["LoRA is not enabled", "give --enable-lora"]),
+        (["--no-enable-lora", f"a={whole}"], ["LoRA is not enabled"]),
+        (["--enable-lora", f"a={tmp_path / 'nowhere'}"], ["nowhere: there is no such folder", "adapter_config.json"]),
+        (["--enable-lora", "a=owner/adapter"], ["owner/adapter: ", "the Hub has no such adapter"]),
+        (["--enable-lora", f"a={tmp_path / 'none'}"], ["adapter_config.json: no such file"]),
+        (["--enable-lora", f"a={empty}"], [f"{empty}: has no adapter_model.safetensors"]),
+        (["--enable-lora", f"a={bias}"], [f"{bias} has bias", "merge it"]),
+        (["--enable-lora", f"a={whole}", f"b={high}"], [f"{high} is of rank 32, above --max-lora-rank 16"]),
+        (["--enable-lora", "--max-lora-rank", "32", f"a={layer}"], ["of rank 64, above --max-lora-rank 32"]),
+        (["--enable-lora", str(whole)], [f"--lora-modules {whole};", "a name and a folder"]),
+        (["--enable-lora", '{"name": "a"}'], ["a name and a folder"]),
+    )
+    for given, saying in cases:
+        at = next(i for i, word in enumerate(given) if "=" in word or "{" in word or word == str(whole))
+        flags = [*given[:at], "--lora-modules", *given[at:]]
+        command.refuses("serve", models["gqa"].path, "--plan", plan_of_removed, "--port", "0", *flags, saying=saying)
+
+
+def test_adapters_that_vllm_loads(tmp_path: Path) -> None:
+    first, second = adapter(tmp_path / "first"), adapter(tmp_path / "second", r=32)
+    both = [f"a={first}", json.dumps({"name": "b", "path": str(second), "base_model_name": "base"})]
+    for after in (["--max-lora-rank", "32"], ["--max-lora-rank=64", "-tp", "1"]):
+        flags = read_flags(["--enable-lora", "--lora-modules", *both, *after])
+        assert list(flags.several("--lora-modules")) == both
+        check_adapters(flags)
 
 
 @pytest.mark.parametrize("kind", ["int4_per_token_head", "int8_per_token_head", "fp8_per_token_head"])

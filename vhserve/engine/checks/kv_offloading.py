@@ -56,9 +56,12 @@ def check_engine(vllm_config: Any) -> None:
 
 
 def is_other_transfer(config: Any) -> bool:
-    """Whether a `KVTransferConfig` is of another connector than the plan's, or of this one with other options."""
-    if config is None:
-        return False
+    """Whether a `KVTransferConfig` is of another connector than the plan's, or of this one with other options.
+
+    One that the user has written, which no `KVTransferConfig` was made of yet, is of another.
+    """
+    if config is None or isinstance(config, str):
+        return config is not None
     extra = {name: value for name, value in config.kv_connector_extra_config.items() if name != _SIZE}
     given = {"kv_connector_module_path": config.kv_connector_module_path, "kv_connector_extra_config": extra}
     return config.kv_connector not in (None, _CONNECTOR) or given != transfer()

@@ -29,15 +29,14 @@ def asked_surgery(additional_config: Any) -> AskedSurgery:
 
 
 def check_surgery_flags(asked: AskedSurgery, arguments: Any) -> None:
-    """Check the parsed command line against what was asked for.
+    """Check a command line, parsed or as far as it is known, against what was asked for.
 
     Raises
     ------
     FlagRefused
     """
-    flags = {"--enable-lora": arguments.enable_lora, "--quantization": arguments.quantization}
-    for flag, given in flags.items():
-        if asked == SLICE and given:
+    for flag, attribute in (("--enable-lora", "enable_lora"), ("--quantization", "quantization")):
+        if asked == SLICE and getattr(arguments, attribute, None):
             raise refuse_slice(flag)
 
 

@@ -188,7 +188,7 @@ UNSUPPORTED_OPTIONS: Final = (
 
 
 def check_arguments(arguments: Any, rows: Sequence[UnsupportedOption] = UNSUPPORTED_OPTIONS) -> None:
-    """Check the parsed command line against the table.
+    """Check a command line, parsed or as far as it is known, against the table.
 
     Raises
     ------

@@ -4,24 +4,35 @@ Refuses flags that vLLM does not have and values that it would not take. Does no
 that passes here is parsed by vLLM again.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from profiles.suggestions import did_you_mean
 from vhserve.errors import FlagRefused
-from vhserve.server.preflight.vllm_flags import Flag, known_flags
+from vhserve.server.preflight.vllm_flags import Flag, Kind, known_flags
 
 _FLAG: Final = re.compile(r"-{1,2}[A-Za-z]")
+_NONE: Final = ("", "None")
 _OPTIMISATION: Final = re.compile(r"-O")
 
 
 class GivenFlags:
     """Values of the flags on a command line, by name such as `--port`; the last one counts, as for vLLM."""
 
-    def __init__(self, values: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, str | None],
+        in_part: Iterable[str] = (),
+        several: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._values = values
+        self._in_part = set(in_part)
+        self._several = several or {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -30,10 +41,34 @@ class GivenFlags:
         """Value of a flag; None where it is not given or has none."""
         return self._values.get(name)
 
+    def several(self, name: str) -> Sequence[str]:
+        """All values of a flag that takes any number of them; empty where it is not given."""
+        return self._several.get(name, ())
+
+    def is_in_part(self, name: str) -> bool:
+        """Whether a field of its value is given, such as `--limit-mm-per-prompt.image`, and not the whole."""
+        return name in self._in_part
+
     def whole_number(self, name: str) -> int | None:
         """Value of a flag that takes an integer, with vLLM's suffixes (`1k`, `2G`); None: not given, or a word."""
         value = self._values.get(name)
         return None if value is None else _whole_number(value)
+
+    def arguments(self) -> Namespace:
+        """What vLLM's parser makes of them: attributes of those that are given, as whole values.
+
+        Leaves out flags of several values and those of which fields are given, such as `--compilation-config.mode`.
+        """
+        known, found = known_flags() or {}, Namespace()
+        for name, value in self._values.items():
+            flag = known.get(name.replace("--no-", "--", 1), Flag("some"))
+            attribute = name.removeprefix("--").replace("-", "_")
+            if flag.values == "none":
+                setattr(found, attribute.removeprefix("no_"), name in known and not name.startswith("--no-"))
+            elif flag.values == "one" and value is not None and not self.is_in_part(name):
+                is_none = flag.optional and value in _NONE
+                setattr(found, attribute, None if is_none else _READERS[flag.kind].read(value))
+        return found
 
 
 def read_flags(words: Sequence[str], own: Iterable[str] = ()) -> GivenFlags:
@@ -53,13 +88,17 @@ def read_flags(words: Sequence[str], own: Iterable[str] = ()) -> GivenFlags:
     """
     flags = known_flags()
     values: dict[str, str | None] = {}
-    for name, value in _pairs(words, flags, own):
+    in_part, several = set(), {}
+    for name, field, given in _given(words, flags, own):
+        value = given[0] if given else None
         if name == "--config" and value is not None:
             values = {**_configured(Path(value)), **values}
-        values[name] = value
-        if flags is not None and name in flags and value is not None:
+        values[name], several[name] = value, given
+        if field:
+            in_part.add(name)
+        if flags is not None and name in flags and value is not None and not field:
             _check_value(name, value, flags[name])
-    return GivenFlags(values)
+    return GivenFlags(values, in_part, several)
 
 
 def put_model_first(words: Sequence[str], own: Mapping[str, bool]) -> list[str]:
@@ -99,7 +138,7 @@ def _values_after(words: Sequence[str], at: int, flags: Mapping[str, Flag]) -> i
     name, separator, _ = words[at].partition("=")
     if separator or _OPTIMISATION.match(name):
         return 0
-    flag = flags.get(_resolve(name, flags) or "", Flag())
+    flag = flags.get(_resolve(name, flags) or name, Flag())
     after = 0
     while at + after + 1 < len(words) and not _FLAG.match(words[at + after + 1]):
         after += 1
@@ -107,10 +146,10 @@ def _values_after(words: Sequence[str], at: int, flags: Mapping[str, Flag]) -> i
     return min(after, most)
 
 
-def _pairs(
+def _given(
     words: Sequence[str], flags: Mapping[str, Flag] | None, own: Iterable[str] = ()
-) -> Iterator[tuple[str, str | None]]:
-    """Flags and their first values, under the names that vLLM gives them."""
+) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Flags under the long names that vLLM gives them, the field of their value that is given, and their values."""
     known = flags or {}
     for at, word in enumerate(words):
         if not _FLAG.match(word) or _OPTIMISATION.match(word):
@@ -121,11 +160,9 @@ def _pairs(
             if flags is not None and name.startswith("--"):
                 raise _unknown(name, [*own, *known])
             resolved = name
-        if separator:
-            yield resolved, value
-            continue
-        has_value = known.get(resolved, Flag()).values != "none" and at + 1 < len(words)
-        yield resolved, words[at + 1] if has_value and not _FLAG.match(words[at + 1]) else None
+        flag = known.get(resolved, Flag())
+        after = at + 1 + _values_after(words, at, {resolved: flag})
+        yield flag.name or resolved, name.partition(".")[2], [value] if separator else words[at + 1 : after]
 
 
 def _resolve(name: str, flags: Mapping[str, Flag]) -> str | None:
@@ -147,13 +184,54 @@ def _unknown(name: str, flags: Sequence[str]) -> FlagRefused:
 
 
 def _check_value(name: str, value: str, flag: Flag) -> None:
+    fix = f"correct {name}"
     if flag.choices and value not in flag.choices:
-        raise FlagRefused(f"{name} {value}", expected=f"one of {', '.join(flag.choices)}", fix=f"correct {name}")
+        raise FlagRefused(f"{name} {value}", expected=f"one of {', '.join(flag.choices)}", fix=fix)
+    if flag.optional and value in _NONE:
+        return
+    kind = _READERS[flag.kind]
     try:
-        {"int": int, "float": float, "text": str}[flag.kind](value)
-    except ValueError:
-        expected = "a whole number" if flag.kind == "int" else "a number"
-        raise FlagRefused(f"{name} {value}", expected=expected, fix=f"correct {name}") from None
+        kind.read(value)
+    except (ValueError, RecursionError):
+        if flag.kind == "json" and (meant := _as_json(value)):
+            fix = f"give {name} '{meant}'"
+        raise FlagRefused(f"{name} {value}", expected=kind.expected, fix=fix) from None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How a kind of value is read, which raises `ValueError` where it is none, and what it is called."""
+
+    read: Callable[[str], object]
+    expected: str
+
+
+def _size(value: str) -> int:
+    if (number := _whole_number(value)) is None:
+        return int(value)
+    return number
+
+
+def _length(value: str) -> int | None:
+    return None if value.strip().lower() == "auto" else _size(value)
+
+
+_READERS: Final[Mapping[Kind, _Reader]] = {
+    "text": _Reader(str, "a text"),
+    "int": _Reader(int, "a whole number"),
+    "float": _Reader(float, "a number"),
+    "size": _Reader(_size, "a whole number, such as 4096 or 4k"),
+    "length": _Reader(_length, "a whole number, such as 4096 or 4k, or auto"),
+    "json": _Reader(json.loads, "JSON"),
+}
+
+
+def _as_json(value: str) -> str | None:
+    """JSON of what was written as `image=3,video=1`, as releases of vLLM before JSON took it."""
+    pairs = [part.partition("=") for part in value.split(",")]
+    if not all(key and separator and number.isdigit() for key, separator, number in pairs):
+        return None
+    return json.dumps({key.strip(): int(number) for key, _, number in pairs})
 
 
 def _configured(path: Path) -> dict[str, str | None]:

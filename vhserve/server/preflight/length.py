@@ -8,7 +8,7 @@ from vhserve.server.preflight.flags import GivenFlags
 
 
 def check_length(flags: GivenFlags, config: Json) -> None:
-    """Refuse a --max-model-len beyond the length that a model was made for, as vLLM does.
+    """Refuse a --max-model-len of nothing, or beyond the length that a model was made for, as vLLM does.
 
     Parameters
     ----------
@@ -20,6 +20,9 @@ def check_length(flags: GivenFlags, config: Json) -> None:
     FlagRefused
     """
     asked = flags.whole_number("--max-model-len")
+    given = (flags.get("--max-model-len") or "1").strip()
+    if asked == 0 or (given.startswith("-") and given != "-1"):
+        raise FlagRefused(f"--max-model-len is {given}", expected="1 at least, or auto", fix="correct --max-model-len")
     if not asked or not config or "--hf-overrides" in flags or os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1":
         return
     text = decoder_configuration(config)

@@ -24,8 +24,8 @@ _SCALES: Final = 8
 """Bytes of the scales of a key and a value, where each head of each token has its own."""
 
 _SPREAD: Final = (
-    *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
-    *("--decode-context-parallel-size", "-dcp", "--prefill-context-parallel-size", "-pcp"),
+    *("--tensor-parallel-size", "--pipeline-parallel-size"),
+    *("--decode-context-parallel-size", "--prefill-context-parallel-size"),
 )
 """Flags that give each process a part of a request's KV cache."""
 
