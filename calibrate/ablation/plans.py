@@ -12,7 +12,7 @@ from profiles.errors import WrongValue
 from profiles.geometry import ModelGeometry, stage_layers
 from profiles.head_profile import HeadProfile
 from profiles.names import STAGES, Ablated, Granularity, StageOrAll
-from profiles.planning.budget import heads_of
+from profiles.planning.budget import check_budgets, heads_of
 from profiles.planning.planner import make_plan
 from profiles.planning.units import unit_size
 from profiles.pruning_plan import PruningPlan
@@ -161,4 +161,5 @@ def _numbers(profile: HeadProfile, budgets: Sequence[str], stage: StageOrAll, gr
             expected="numbers of heads, or percentages of a stage's heads, each once",
             fix="give -k 4,8,16",
         )
+    check_budgets(budgets, "k", profile.geometry, granularity, (stage,))
     return sorted(numbers)

@@ -23,9 +23,10 @@ def parse_budget(text: str, option: str) -> tuple[float, bool]:
     match = re.fullmatch(r"([0-9]{1,9}|[0-9]{1,3}(?:\.[0-9]{1,6})?(%))", text.strip())
     number = float(match[1].rstrip("%")) if match else -1.0
     if match is None or (match[2] and number > 100):
-        fix = f"give --{option} 8 or --{option} 10%"
+        flag = _flag(option)
+        fix = f"give {flag} 8 or {flag} 10%"
         expected = "a number of heads or a percentage up to 100%"
-        raise WrongValue(f"--{option} is {text!r:.40}", expected=expected, fix=fix)
+        raise WrongValue(f"{flag} is {text!r:.40}", expected=expected, fix=fix)
     return number, match[2] is not None
 
 
@@ -45,30 +46,36 @@ def heads_of(text: str, option: str, geometry: ModelGeometry, stage: StageOrAll,
     if number and not budget:
         unit = f"{size} heads, which are treated together" if size > 1 else "1 head"
         raise WrongValue(
-            f"--{option} is {text.strip()} of {heads} heads, less than {unit}",
+            f"{_flag(option)} is {text.strip()} of {heads} heads, less than {unit}",
             expected=f"at least {100 * size / heads:.3g}%, or a number of heads",
-            fix=f"give --{option} {size}",
+            fix=f"give {_flag(option)} {size}",
         )
     return budget
 
 
-def check_budgets(texts: Iterable[str], option: str, geometry: ModelGeometry, granularity: Granularity) -> None:
-    """Refuse budgets that some stage of a model cannot hold, or that are no budgets.
+def check_budgets(
+    texts: Iterable[str],
+    option: str,
+    geometry: ModelGeometry,
+    granularity: Granularity,
+    stages: Iterable[StageOrAll] = STAGES,
+) -> None:
+    """Refuse budgets that some of these stages of a model cannot hold, or that are no budgets.
 
     Raises
     ------
     BudgetTooLarge, WrongValue
     """
     for text in texts:
-        for stage in STAGES:
+        for stage in stages:
             budget = heads_of(text, option, geometry, stage, granularity)
             check_multiple(budget, option, geometry, granularity)
             total = len(stage_layers(stage, geometry.layers)) * geometry.query_heads
             if budget > total:
                 raise BudgetTooLarge(
-                    f"{budget} heads are to be treated, but stage {stage} has {total}",
+                    f"{budget} heads are to be treated, but {_where(stage)} has {total}",
                     expected=f"at most {total}",
-                    fix=f"give smaller numbers with {'-' if len(option) == 1 else '--'}{option}",
+                    fix=f"give smaller numbers with {_flag(option)}",
                 )
 
 
@@ -79,15 +86,16 @@ def check_multiple(budget: int, option: str, geometry: ModelGeometry, granularit
     ------
     WrongValue
     """
+    flag = _flag(option)
     if budget < 0:
-        raise WrongValue(f"--{option} is {budget}", expected="0 or more heads", fix=f"give --{option} 8")
+        raise WrongValue(f"{flag} is {budget}", expected="0 or more heads", fix=f"give {flag} 8")
     size = unit_size(geometry, granularity)
     if budget % size:
         below = budget // size * size
         raise WrongValue(
-            f"--{option} is {budget}, but granularity {granularity} treats {size} query heads together",
+            f"{flag} is {budget}, but granularity {granularity} treats {size} query heads together",
             expected=f"a multiple of {size}",
-            fix=f"give --{option} {below} or --{option} {below + size}",
+            fix=f"give {f'{flag} {below} or ' if below or len(option) > 1 else ''}{flag} {below + size}",
         )
 
 
@@ -103,7 +111,7 @@ def check_budget(budget: int, stage: StageOrAll, total: int, free: int, protect_
     ------
     BudgetTooLarge
     """
-    where = "the model" if stage == "all" else f"stage {stage}"
+    where = _where(stage)
     if budget > total:
         wrong = f"{budget} heads are to be treated, but {where} has {total}"
         raise BudgetTooLarge(wrong, expected=f"at most {free}", fix="lower the budget, or choose another --stage")
@@ -111,6 +119,15 @@ def check_budget(budget: int, stage: StageOrAll, total: int, free: int, protect_
         wrong = f"{budget} heads are to be treated, but only {free} of the {total} in {where} are unprotected"
         fix = f"lower the budget or --protect-top (now {protect_top:g})"
         raise BudgetTooLarge(wrong, expected=f"at most {free}", fix=fix)
+
+
+def _where(stage: StageOrAll) -> str:
+    return "the model" if stage == "all" else f"stage {stage}"
+
+
+def _flag(option: str) -> str:
+    """An option's flag on the command line."""
+    return f"{'-' if len(option) == 1 else '--'}{option}"
 
 
 def check_exit_layer(

@@ -51,5 +51,5 @@ def check_model(
             raise ModelMismatch(
                 f"this {kind} is for {made_for.name} with {what} {ours}, but {model.name} has {what} {theirs}",
                 expected=f"the model that the {kind} was made for",
-                fix=f"serve that model, or calibrate and plan for {model.name}",
+                fix=f"give that model, or calibrate {'and plan for ' if kind == 'plan' else ''}{model.name}",
             )

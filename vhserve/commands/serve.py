@@ -13,7 +13,7 @@ from profiles.pictures.limits import MAX_PIXELS, MAX_REQUEST_PIXELS
 from vhserve import STARTED
 from vhserve.commands.flags import flags as own_flags
 from vhserve.commands.needed_options import check_needed
-from vhserve.commands.served_model import check_files, compare_revision, find_model, pin
+from vhserve.commands.served_model import check_files, compare_revision, find_model, is_on_hub, pin
 from vhserve.option_types import Samples, Seconds, Share
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Serve(BaseModel):
             check_model(plan, self.model, found.folder, self.surgery)
             check_plan_options(flags, plan, self.surgery)
         check_files(self.model, found, flags)
-        check_adapters(flags)
+        check_adapters(flags, is_on_hub)
         check_chat_template(found.folder if found is not None else None, flags)
         check_memory(flags, found.config if found is not None else {}, plan)
         check_kv_cache(flags, has_plan=plan is not None)

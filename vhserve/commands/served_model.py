@@ -58,6 +58,13 @@ def check_files(model: str, found: "FoundModel | None", flags: "GivenFlags") -> 
             raise files_missing(found.name, error.wrong) from error
 
 
+def is_on_hub(repository: str, file: str) -> bool:
+    """Whether the Hub can be reached, and has that file of that repository."""
+    from calibrate.models.hub import is_reachable
+
+    return is_reachable(repository, file=file)
+
+
 def compare_revision(plan: "PruningPlan", plan_name: str, model: str, folder: Path) -> tuple[str, str]:
     """Compare every byte of the weights with what the plan was made for; a note or warning says what was compared.
 

@@ -41,7 +41,10 @@ def test_the_command(llava, llava_path, profile, tmp_path, capsys):
     assert (document["samples"], document["treatment"], document["block_size"]) == (5, "text_only", 32)
     assert [one["family"] for one in document["baseline"]] == ["all", "object", "yes_no"]
     for wrong, said in (
-        (["-k", "99"], "99"),
+        (["-k", "99"], "stage early has 6; expected at most 6; give smaller numbers with -k"),
+        (["-k", "1", "--granularity", "kv_group"], "-k is 1, but granularity kv_group treats 3 query heads together"),
+        (["-k", "4", "--granularity", "kv_group"], "give -k 3 or -k 6"),
+        (["-k", "1%"], "-k is 1% of 6 heads"),
         (["-k", "0"], "0 heads"),
         (["--curve", "-k", "120%"], "120%"),
         (["--figure", str(tmp_path / "curve.svg")], "--curve"),

@@ -175,7 +175,11 @@ def test_adapters_that_vllm_loads(tmp_path: Path) -> None:
     for after in (["--max-lora-rank", "32"], ["--max-lora-rank=64", "-tp", "1"]):
         flags = read_flags(["--enable-lora", "--lora-modules", *both, *after])
         assert list(flags.several("--lora-modules")) == both
-        check_adapters(flags)
+        check_adapters(flags, lambda repository, file: False)
+    asked = []
+    hub = read_flags(["--enable-lora", "--lora-modules", "a=owner/adapter"])
+    check_adapters(hub, lambda *what: bool(asked.append(what) or True))
+    assert asked == [("owner/adapter", "adapter_config.json")]
 
 
 @pytest.mark.parametrize("kind", ["int4_per_token_head", "int8_per_token_head", "fp8_per_token_head"])

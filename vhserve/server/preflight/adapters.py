@@ -6,7 +6,7 @@ tensor. Does not know whether the model takes adapters.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +29,13 @@ _DEFAULT_RANK: Final = 16
 """vLLM's --max-lora-rank."""
 
 
-def check_adapters(flags: GivenFlags) -> None:
+def check_adapters(flags: GivenFlags, is_on_hub: Callable[[str, str], bool]) -> None:
     """Refuse adapters that are nowhere, not whole, or of a higher rank than --max-lora-rank, and any without LoRA.
+
+    Parameters
+    ----------
+    is_on_hub
+        Whether the Hub can be reached, and has that file of that repository.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def check_adapters(flags: GivenFlags) -> None:
             fix=f"give --enable-lora, or leave {_FLAG} out",
         )
     for path in named.values():
-        if (folder := _folder(path)) is not None:
+        if (folder := _folder(path, is_on_hub)) is not None:
             _check_files(folder, flags.whole_number("--max-lora-rank") or _DEFAULT_RANK)
 
 
@@ -69,7 +74,7 @@ def _named(items: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _folder(path: str) -> Path | None:
+def _folder(path: str, is_on_hub: Callable[[str, str], bool]) -> Path | None:
     """The folder of an adapter; None where vLLM asks the Hub for it.
 
     Raises
@@ -84,11 +89,9 @@ def _folder(path: str) -> Path | None:
         raise _refused(path, "is no folder" if folder.exists() else "there is no such folder")
     from huggingface_hub import try_to_load_from_cache
 
-    from calibrate.models.hub import is_reachable
-
     if isinstance(cached := try_to_load_from_cache(path, _CONFIGURATION), str):
         return Path(cached).parent
-    if is_reachable(path, file=_CONFIGURATION):
+    if is_on_hub(path, _CONFIGURATION):
         return None
     raise _refused(path, "there is no such folder, and the Hub has no such adapter or cannot be reached")
 
