@@ -103,7 +103,7 @@ def report(root: Path) -> str:
     parts = {module.rpartition(".")[2]: module for module in graph if module.startswith("vhserve.engine.")}
     way = longest_way("vhserve.commands.serve", parts["architectures"], graph)
     way += longest_way("vhserve.engine.models", parts["partial_backend"], graph)
-    lines.append(f"longest way from vhserve serve to the attention back end: {len(way)} files: {' > '.join(way)}")
+    lines.append(f"longest way from vhserve serve to the attention backend: {len(way)} files: {' > '.join(way)}")
     return "\n".join(lines)
 
 

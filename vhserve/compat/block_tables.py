@@ -84,9 +84,11 @@ def _evict_in_v2(runner_class: Any, evicted: Callable[[Any, Sequence[Any]], Sequ
         done.difference_update(scheduler_output.finished_req_ids)
         cached = scheduler_output.scheduled_cached_reqs
         for name, computed in zip(cached.req_ids, cached.num_computed_tokens, strict=True):
+            if name in done:
+                continue
             index = states.req_id_to_index[name]
             # The prompt's own length: what a resumed request has to compute first includes its reply.
-            if name in done or computed < states.prompt_len.np[index]:
+            if computed < states.prompt_len.np[index]:
                 continue
             done.add(name)
             features = runner.encoder_cache.mm_features.get(name, ())

@@ -90,7 +90,7 @@ def _support(stock: type[AttentionBackend]) -> Support:
         return SUPPORTED[stock.get_name()]
     except KeyError:
         raise FlagRefused(
-            f"the attention back end {stock.get_name()} cannot serve text-only heads",
+            f"the attention backend {stock.get_name()} cannot serve text-only heads",
             expected=f"one of {', '.join(SUPPORTED)}",
             fix="choose one with --attention-backend",
         ) from None

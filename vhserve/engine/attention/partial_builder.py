@@ -37,7 +37,7 @@ class PartialBuilder:
         block_size = vllm_config.cache_config.block_size
         if kv_cache_spec.block_size != block_size:
             raise FlagRefused(
-                f"the attention back end splits blocks of {block_size} tokens into {kv_cache_spec.block_size}",
+                f"the attention backend splits blocks of {block_size} tokens into {kv_cache_spec.block_size}",
                 expected="kernel blocks of the KV cache's size, so that text-only heads have one null block",
                 fix=f"set --block-size {kv_cache_spec.block_size}",
             )

@@ -52,7 +52,7 @@ UNSUPPORTED_OPTIONS: Final = (
         "cache_config.kv_sharing_fast_prefill",
         bool,
         "no KV sharing",
-        "it replaces the attention back end",
+        "it replaces the attention backend",
     ),
     UnsupportedOption(
         "--enable-dbo",
