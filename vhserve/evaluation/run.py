@@ -105,14 +105,23 @@ def _earlier(options: EvaluationOptions, dataset: DatasetRef) -> Arm | None:
         return None
     evaluation = load(options.against)
     if evaluation.dataset != dataset:
+        theirs, ours = _told(evaluation.dataset), _told(dataset)
+        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)] or ["pictures"]
+        of_theirs, of_ours = (
+            ", ".join(f"{name} {'of its own' if told.get(name) is None else told[name]}" for name in differing)
+            for told in (theirs, ours)
+        )
         raise ResultsMismatch(
-            f"{options.against} holds results on {_told(evaluation.dataset)}, not on {_told(dataset)}",
+            f"{options.against} holds results of {of_theirs}, and this run is of {of_ours}",
             expected="results on the same samples",
             fix="give the --dataset, --split, --samples, --families and --seed of the earlier run",
         )
     return evaluation.arms[-1]
 
 
-def _told(dataset: DatasetRef) -> str:
-    settings = ", ".join(f"{name} {value}" for name, value in sorted(dataset.described().items()))
-    return f"{dataset.name} ({', '.join(part for part in (dataset.split, dataset.digest, settings) if part)})"
+def _told(dataset: DatasetRef) -> dict[str, str | int | float | bool | None]:
+    """What a dataset's samples are known by, in words."""
+    described = {
+        name: "all" if name == "families" and not value else value for name, value in dataset.described().items()
+    }
+    return {"dataset": dataset.name, "split": dataset.split, "content": dataset.digest, **described}

@@ -127,8 +127,8 @@ def compared(
     )
 
 
-def difference_table(comparison: Comparison) -> Table:
-    """The correlations in the title, and the heads that have moved most."""
+def difference_table(comparison: Comparison) -> Table | str:
+    """The correlations in the title, and the heads that have moved most; the title alone where none has."""
     by_stage = ", ".join(f"{stage} {_signed(rho)}" for stage, rho in comparison.by_stage.items())
     size = comparison.heads_together
     of = "" if size == 1 else " KV groups"
@@ -136,6 +136,8 @@ def difference_table(comparison: Comparison) -> Table:
         f"Spearman {_signed(comparison.spearman)} ({by_stage}), Pearson {_signed(comparison.pearson)}, "
         f"n = {comparison.heads}{of}; of the {comparison.top} highest {comparison.common} in common"
     )
+    if not comparison.moved:
+        return f"{title}; none has moved"
     table = FoldedTable(keys=2, title=title)
     for name in (*place_names(size), "first", "second", "rank, first", "rank, second"):
         table.add_column(name, justify="right")

@@ -124,8 +124,13 @@ def test_earlier_results_are_the_first_arm(capsys: pytest.CaptureFixture[str], t
         told = capsys.readouterr().out
         assert "baseline 2 against baseline 1" in told
         before = len(here.seen)
-        for other in (("--seed", 1), ("--families", "object,super"), ("--samples", 16)):
-            assert "holds results on" in refused(capsys, "--base-url", here.base_url, "--against", out, *other)
+        for other, theirs, ours in (
+            (("--seed", 1), "seed 0", "seed 1"),
+            (("--families", "object,super"), f"families {','.join(FAMILIES)}", "families object,super"),
+            (("--samples", 16), f"samples {N}", "samples 16"),
+        ):
+            said = " ".join(refused(capsys, "--base-url", here.base_url, "--against", out, *other).split())
+            assert f"holds results of {theirs}, and this run is of {ours}; expected" in said, "what differs alone"
         assert len(here.seen) == before  # refused before anything is asked
 
 
