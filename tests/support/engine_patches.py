@@ -23,14 +23,14 @@ def lively_dummy_weights(captured: dict[str, Any]) -> Iterator[None]:
 
     stock_fill, stock_load = dummy_loader.initialize_single_dummy_weight, dummy_loader.DummyModelLoader.load_weights
 
-    def fill(tensor: torch.Tensor) -> None:
+    def fill(tensor: torch.Tensor, **named: Any) -> None:  # vLLM 0.33 says whose it is
         if tensor.ndim == 0:
-            stock_fill(tensor)
+            stock_fill(tensor, **named)
         elif tensor.ndim == 1:
-            stock_fill(tensor, 0.5, 1.5)
+            stock_fill(tensor, 0.5, 1.5, **named)
         else:
             reach = 2 * tensor[0].numel() ** -0.5
-            stock_fill(tensor, -reach, reach)
+            stock_fill(tensor, -reach, reach, **named)
 
     def load(self: Any, model: torch.nn.Module, model_config: Any) -> None:
         stock_load(self, model, model_config)
