@@ -19,14 +19,16 @@ def put(plan: dict[str, Any], model: str, *flags: str) -> dict[str, Any]:
 
 
 def configure(model: str, *flags: str) -> None:
-    """Runs in the host: parse flags, and have vLLM make its configuration of them, as a server does."""
+    """Runs in the host: parse flags, have vLLM check them, and make its configuration of them, as a server does."""
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.launcher import validate_api_server_args
 
     from vhserve.server import serving
 
     arguments = serving.parse_flags(model, flags)
     arguments.model = model
     with serving.refused_configurations():
+        validate_api_server_args(arguments)
         AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
 
 

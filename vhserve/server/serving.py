@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
@@ -182,16 +182,20 @@ def run_server(arguments: Namespace) -> None:
         sys.exit(code)
 
 
+_CHECKS: Final = ("create_engine_config", "validate_api_server_args")
+"""Functions of vLLM's that look at a command line as a whole."""
+
+
 @contextmanager
 def refused_configurations() -> Iterator[None]:
-    """Raise `FlagRefused` in place of an error with which vLLM refuses to make a configuration of its flags."""
+    """Raise `FlagRefused` in place of an error with which vLLM refuses its flags as a whole."""
     try:
         yield
-    except ValueError as error:  # pydantic's are, too
+    except (ValueError, KeyError) as error:  # pydantic's are ValueErrors; of parsers' names vLLM raises KeyErrors
         steps = traceback.extract_tb(error.__traceback__)
-        if not any(step.name == "create_engine_config" for step in steps):
+        reason = _first_reason(error)
+        if not any(step.name in _CHECKS for step in steps) or " " not in reason:  # a bare key is a defect's
             raise
-        reason = _first_reason(error) if isinstance(error, ValidationError) else str(error)
         raise FlagRefused(
             f"vLLM refuses its flags: {' '.join(reason.split()).rstrip('.')}",
             expected="flags of `vllm serve` that go together, and with the model",
@@ -199,8 +203,10 @@ def refused_configurations() -> Iterator[None]:
         ) from error
 
 
-def _first_reason(error: ValidationError) -> str:
+def _first_reason(error: ValueError | KeyError) -> str:
     """What is wrong first, with the place where it is unless the words are vLLM's own, which say it."""
+    if not isinstance(error, ValidationError):
+        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     first = error.errors()[0]
     if first["type"] in ("value_error", "assertion_error") or not first["loc"]:
         return first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

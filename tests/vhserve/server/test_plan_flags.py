@@ -179,15 +179,24 @@ def test_what_vllm_s_parser_refuses_is_one_line(
 
 
 @pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("given", "saying"),
+    [
+        (["--limit-mm-per-prompt.image", "-1"], "limit_per_prompt.count is -1: Input should be greater"),
+        (["--enable-auto-tool-choice", "--tool-call-parser", "nope"], "invalid tool call parser: nope (chose from"),
+        (["--reasoning-parser", "nope"], ""),
+    ],
+)
 def test_a_value_that_vllm_s_configuration_refuses_is_named(
-    engine_host: EngineHost, models: dict[str, TinyModel]
+    given: list[str], saying: str, engine_host: EngineHost, models: dict[str, TinyModel]
 ) -> None:
-    given = ["--limit-mm-per-prompt.image", "-1"]
     outcome = engine_host.do(call(configure, str(models["gqa"].path), *given))
     assert outcome.failure is not None
     kind, text = outcome.failure
     assert kind == "FlagRefused"
-    assert text.startswith("vLLM refuses its flags: limit_per_prompt.count is -1: Input should be greater")
+    assert text.startswith(f"vLLM refuses its flags: {saying}")
+    assert "nope" in text or "-1" in text
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.vllm
