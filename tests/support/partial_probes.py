@@ -71,7 +71,7 @@ def other_ways_to_ask(engine: Any) -> dict[str, Any]:
         "several": _several_replies(engine),
         "beams": _beams(engine),
         "scored": _scored_reply(engine),
-        "session": _session(engine),
+        "session": refused_session(engine),
     }
 
 
@@ -121,7 +121,7 @@ def _scored_reply(engine: Any) -> list[tuple[EnginePrompt, Answer]]:
     return [(ADJACENT, Answer(said.prompt_ids, 0, said.reply_ids, rows))]
 
 
-def _session(engine: Any) -> str:
+def refused_session(engine: Any) -> str:
     """What is said to a request whose input is to go on; and then everything is served as before."""
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError

@@ -27,7 +27,7 @@ REPLACED = {
     "_update_states": ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner"),
     "_process_mm_uuids": ("vllm.renderers.base", "BaseRenderer"),
     "add_request": ("vllm.v1.engine.async_llm", "AsyncLLM"),
-    "from_engine_core_request": ("vllm.v1.request", "Request"),
+    "preprocess_add_request": ("vllm.v1.engine.core", "EngineCore"),
     "get_and_update_item": ("vllm.multimodal.cache", "LruKeyReplicatedSenderCache"),
     "update_mm_cache_stats": ("vllm.renderers.base", "BaseRenderer"),
     "add_request_async": ("vllm.v1.engine.core_client", "AsyncMPClient"),
@@ -251,8 +251,8 @@ def test_what_is_put_in_place_of_a_function_takes_what_that_is_given(release: Re
         assert found, f"vLLM's {owner} has no {name}"
     assert isinstance(found[1], Function)
     own, stock = Signature.of(replacements()[name]), Signature.of(found[1])
-    if own.positional[:1] == ("runner",):  # put on the class, so `self` is given
-        own = replace(own, positional=own.positional[1:], required=own.required - {"runner"})
+    if (first := own.positional[:1]) in (("runner",), ("core",)):  # put on the class, so `self` is given
+        own = replace(own, positional=own.positional[1:], required=own.required - set(first))
     assert own.why_not_in_place_of(stock) is None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Final, NoReturn
 
-_REFUSES: Final = "vhserve_refuses"
+_REFUSES: Final = "vhserve_refuses_sessions"
 
 
 WALK_TOKENS: Final = 64
@@ -172,30 +172,33 @@ def refuse_request(message: str) -> NoReturn:
     raise VLLMValidationError(message)
 
 
-def refuse_sessions(message: str) -> None:
-    """Let this process's engine refuse sessions, whose input goes on after a reply; idempotent.
+def refuse_sessions(scheduler: Any, message: str) -> None:
+    """Let the engine of a scheduler refuse sessions, whose input goes on after a reply; not others of the process.
 
     Symptom
         An exception in a scheduler's `add_request` ends the engine.
     Cause
-        A scheduler cannot refuse a request. An exception where the engine makes it of what was sent ends it alone.
+        A scheduler cannot refuse a request. An exception where the engine makes it of what was sent ends it alone,
+        and must come after its images were received: the sender takes them for known.
     Removal
         A scheduler can refuse a request.
     """
-    from vllm.v1.request import Request
+    from vllm.v1.engine.core import EngineCore
 
-    request_class: Any = Request
-    stock = request_class.from_engine_core_request
+    setattr(scheduler, _REFUSES, message)
+    core_class: Any = EngineCore
+    stock = core_class.preprocess_add_request
     if hasattr(stock, _REFUSES):
         return
 
-    def from_engine_core_request(request: Any, *rest: Any, **named: Any) -> Any:
-        if request.resumable:
-            refuse_request(message)
-        return stock(request, *rest, **named)
+    def preprocess_add_request(core: Any, request: Any) -> Any:
+        made = stock(core, request)
+        if request.resumable and hasattr(core.scheduler, _REFUSES):
+            refuse_request(getattr(core.scheduler, _REFUSES))
+        return made
 
-    setattr(from_engine_core_request, _REFUSES, True)
-    request_class.from_engine_core_request = staticmethod(from_engine_core_request)
+    setattr(preprocess_add_request, _REFUSES, True)
+    core_class.preprocess_add_request = preprocess_add_request
 
 
 def send_media_until_sent(engine_client: Any, unsent: Any) -> None:

@@ -49,7 +49,7 @@ class PartialMixin:
         if any(manager.treatment.evicts for manager in partial_managers(self.kv_cache_manager)):
             end_chunks_early(self, tokens_of_one_phase)
             keep_image_data()
-            refuse_sessions(NO_SESSIONS)
+            refuse_sessions(self, NO_SESSIONS)
 
     def _drop_unseen(self, session: Request) -> None:
         for manager in partial_managers(self.kv_cache_manager):

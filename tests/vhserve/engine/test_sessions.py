@@ -13,6 +13,7 @@ from partial_cases import EVERY
 pytestmark = pytest.mark.vllm
 
 CASES = {
+    "evicted": Case("mha", other={"evict": {0: (1,)}}, rounds=(), probe="partial_probes:refused_session"),
     "async_scheduling": Case(
         "mha",
         text_only={1: (0, 2), 3: EVERY, 4: (0, 1)},
@@ -21,13 +22,19 @@ CASES = {
         settings={"async_scheduling": True},
         patches=("async_scheduling",),
         probe="session_probes:image_behind_a_reply",
-    )
+    ),
 }
 
 
 @pytest.fixture(scope="session")
 def served(engine_host: EngineHost, models: dict[str, TinyModel]) -> EngineRuns:
     return EngineRuns(engine_host, models, CASES)
+
+
+def test_an_engine_that_refuses_them_leaves_those_of_others_alone(served: EngineRuns) -> None:
+    """In one process, in which requests are made by a class that its engines share."""
+    assert served("evicted").probed.startswith("a session whose input goes on after a reply")
+    assert served("async_scheduling").probed["answer"].reply_ids
 
 
 def test_an_image_may_begin_where_a_reply_ended(served: EngineRuns, models: dict[str, TinyModel]) -> None:
