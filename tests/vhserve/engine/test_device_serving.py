@@ -15,7 +15,7 @@ from benchmarks import serving
 from benchmarks.arm import Arm
 
 SIZE = "--dtype float32 --layers 2 --heads 4 --hidden-size 256 --image-tokens 36 --text-tokens 12 --kv-gib 0.002"
-LIMITS = "--block-size 32 --max-num-seqs 4 --max-num-batched-tokens 128 --gpu-memory 0.3 --seconds 500"
+LIMITS = "--block-size 32 --max-num-seqs 4 --max-num-batched-tokens 128 --gpu-memory 0.3"
 TURNS = "--capacity --prefill 2 --concurrency 2 --requests 2 --output 3 --repeats 1"
 
 
