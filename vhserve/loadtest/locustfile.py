@@ -87,11 +87,11 @@ class ClientProcess:
         self.start = time.monotonic()
         self._sampler = gevent.spawn(self._sample)
 
-    def arrivals(self) -> Iterator[Ticket]:
-        """The tickets of one user's open loop, from now on: users start one after the other."""
+    def arrivals(self, since: float) -> Iterator[Ticket]:
+        """The tickets of the open loop of a user that joined at `since`: users start one after the other."""
         # A number of its own for each user: two users with the same arrivals would send in pairs.
         seed = [self.load.seed or 0, 3, *self._place, next(self._user_numbers)]
-        return self._tickets.poisson(np.random.default_rng(seed), since=time.monotonic() - self.start)
+        return self._tickets.poisson(np.random.default_rng(seed), since=since)
 
     def next_now(self) -> Ticket | None:
         """A ticket for a stream that is free."""
@@ -132,9 +132,16 @@ class ClientProcess:
                     context={},
                 )
 
-    def joined(self) -> None:
-        """A user starts."""
+    def joined(self) -> float:
+        """A user starts; seconds since the first one did, with which the schedule begins.
+
+        Exactly 0 for the first, so that its arrivals, and which is the last before the end, are the seed's alone.
+        """
+        now = time.monotonic()
+        if not self._users:
+            self.start = now
         self._users += 1
+        return now - self.start
 
     def left(self) -> None:
         """A user has nothing more to do; with the last one a headless run ends."""
@@ -195,7 +202,7 @@ class VisionUser(User):
     def on_start(self) -> None:
         """Join the run."""
         self.process = _processes[id(self.environment)]
-        self.process.joined()
+        self._since = self.process.joined()
         self._sending = Pool()
 
     def on_stop(self) -> None:
@@ -214,7 +221,7 @@ class VisionUser(User):
 
     def _open_loop(self) -> None:
         process = self.process
-        for ticket in process.arrivals():
+        for ticket in process.arrivals(self._since):
             payload = process.payload(ticket)  # made before it is due, in the time that there is to wait anyway
             due = process.start + ticket.due
             gevent.sleep(max(0.0, due - time.monotonic()))
