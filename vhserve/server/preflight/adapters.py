@@ -44,7 +44,7 @@ def check_adapters(flags: GivenFlags, is_on_hub: Callable[[str, str], bool]) -> 
     named = _named(flags.several(_FLAG))
     if not named:
         return
-    if not getattr(flags.arguments(), "enable_lora", False):
+    if not flags.is_on("--enable-lora"):
         raise FlagRefused(
             f"{_FLAG} names adapters, and LoRA is not enabled",
             expected=f"--enable-lora with {_FLAG}",

@@ -49,6 +49,11 @@ class GivenFlags:
         """Whether a field of its value is given, such as `--limit-mm-per-prompt.image`, and not the whole."""
         return name in self._in_part
 
+    def is_on(self, name: str) -> bool:
+        """Whether a flag without a value is given, and not turned off after it."""
+        last = [one for one in self._values if one in (name, name.replace("--", "--no-", 1))][-1:]
+        return last == [name]
+
     def whole_number(self, name: str) -> int | None:
         """Value of a flag that takes an integer, with vLLM's suffixes (`1k`, `2G`); None: not given, or a word."""
         value = self._values.get(name)
@@ -92,7 +97,8 @@ def read_flags(words: Sequence[str], own: Iterable[str] = ()) -> GivenFlags:
     for name, field, given in _given(words, flags, own):
         value = given[0] if given else None
         if name == "--config" and value is not None:
-            values = {**_configured(Path(value)), **values}
+            values = {**_checked(_configured(Path(value)), flags), **values}
+        values.pop(name, None)  # it goes to the end: the last of a flag and its opposite counts
         values[name], several[name] = value, given
         if field:
             in_part.add(name)
@@ -232,6 +238,14 @@ def _as_json(value: str) -> str | None:
     if not all(key and separator and number.isdigit() for key, separator, number in pairs):
         return None
     return json.dumps({key.strip(): int(number) for key, _, number in pairs})
+
+
+def _checked(values: dict[str, str | None], flags: Mapping[str, Flag] | None) -> dict[str, str | None]:
+    """Values of a file, each such as vLLM takes where its flags are known."""
+    for name, value in values.items():
+        if flags is not None and name in flags and value is not None:
+            _check_value(name, value, flags[name])
+    return values
 
 
 def _configured(path: Path) -> dict[str, str | None]:

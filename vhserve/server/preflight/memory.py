@@ -24,10 +24,10 @@ _SCALES: Final = 8
 """Bytes of the scales of a key and a value, where each head of each token has its own."""
 
 _SPREAD: Final = (
-    *("--tensor-parallel-size", "--pipeline-parallel-size"),
-    *("--decode-context-parallel-size", "--prefill-context-parallel-size"),
+    *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
+    *("--decode-context-parallel-size", "-dcp", "--prefill-context-parallel-size", "-pcp"),
 )
-"""Flags that give each process a part of a request's KV cache."""
+"""Flags that give each process a part of a request's KV cache; short ones stay so in releases without a table."""
 
 
 def check_memory(flags: GivenFlags, config: Json, plan: PruningPlan | None) -> None:

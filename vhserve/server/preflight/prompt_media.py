@@ -26,7 +26,10 @@ def check_limits(flags: GivenFlags) -> None:
     given = flags.get(_FLAG)
     if given is None or flags.is_in_part(_FLAG):
         return
-    limits: Any = json.loads(given)
+    try:
+        limits: Any = json.loads(given)
+    except ValueError:  # refused before where vLLM's flags are known, and by vLLM where they are not
+        return
     if not isinstance(limits, dict):
         raise FlagRefused(f"{_FLAG} {given}", expected="a number for each kind of media", fix=f"give {_EXAMPLE}")
     for kind, limit in limits.items():

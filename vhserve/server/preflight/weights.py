@@ -37,7 +37,7 @@ def check_quantisation(flags: GivenFlags) -> None:
     FlagRefused
         Also where `online` has no `--quantization-config`, on any device: vLLM ends in a traceback.
     """
-    method, config = flags.get("--quantization"), flags.get("--quantization-config")
+    method, config = flags.get("--quantization") or flags.get("-q"), flags.get("--quantization-config")
     if method == "online" and config is None and "--config" not in flags:
         raise FlagRefused(
             "--quantization online names no method",
