@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as OutOfTime
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
                 report["cases"][name] = row
                 write_atomically(out, json.dumps(report, indent=1) + "\n")
                 print(f"{time.monotonic() - begun:5.0f} s  {describe(name, row)}", flush=True)
-        except OutOfTime:
+        except TimeoutError:
             print(f"{args.seconds:.0f} s are over", flush=True)
         finally:
             pool.close()
